@@ -1,0 +1,212 @@
+"""A torch model -> an ONNX file, by the stock exporter, in which each shared kernel stays one initializer.
+
+``torch.onnx.export(dynamo=True)`` ends with onnxscript's optimiser, whose constant folding turns
+``Expand(kernel)`` into a full repeated initializer. Here the same optimiser runs with that one fold
+forbidden: a node on the way from an initializer through an Expand to the weight or bias of a
+convolution stays. onnxruntime folds it when a session starts, so it costs no time at run time.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxscript.optimizer
+import onnxscript.rewriter.onnx_fusions
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from fx_passes.errors import ExportError
+
+log = logging.getLogger(__name__)
+
+# Initializers move to a second file above this size: a protobuf message holds at most 2 GiB.
+LARGE_BYTES = 1_800_000_000
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_RELAYOUTS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "CastLike")
+
+
+def to_onnx(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any],
+    path: Path | str,
+    *,
+    dynamic_shapes: Any = None,
+) -> Path:
+    """Write ``model`` to ``path``, each shared kernel as one initializer with an Expand.
+
+    Args:
+        model: a module, most usefully what ``share_kernels`` returned.
+        example_inputs: positional arguments of ``model``.
+        path: the file; written to a temporary name and moved into place when it is complete and valid.
+        dynamic_shapes: as for ``torch.onnx.export``.
+
+    Raises:
+        ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
+
+    Example:
+        >>> from fx_passes import SharedKernelConv2d
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     conv = SharedKernelConv2d(3, 3, 3, groups=3).eval()
+        ...     file = to_onnx(conv, (torch.rand(1, 3, 8, 8),), Path(folder) / "conv.onnx")
+        ...     [tuple(i.dims) for i in onnx.load(file).graph.initializer if i.name == "weight"]
+        [(1, 1, 3, 3)]
+    """
+    program = _export(model, example_inputs, dynamic_shapes, optimize=False)
+    kept = _expansions(program.model)
+    sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
+    names = {node: str(source.name) for node, source in sources.items() if source is not None}
+    onnxscript.optimizer.optimize_ir(
+        program.model, should_fold=lambda node: False if node in kept else None
+    )
+    onnxscript.rewriter.onnx_fusions.fuse(program.model)
+    _name_kernels(program.model, names)
+    return save(program.model, Path(path))
+
+
+def stock_export(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any],
+    path: Path | str,
+    *,
+    dynamic_shapes: Any = None,
+) -> Path:
+    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does, with nothing of ours in it.
+
+    Raises:
+        ExportError: as for :func:`to_onnx`.
+    """
+    return save(_export(model, example_inputs, dynamic_shapes, optimize=True).model, Path(path))
+
+
+def _export(
+    model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any, optimize: bool
+) -> torch.onnx.ONNXProgram:
+    try:
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model,
+                tuple(inputs),
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=dynamic_shapes,
+                optimize=optimize,
+            )
+    except Exception as error:  # the exporter wraps whatever the model raised
+        cause = error.__cause__ or error
+        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+        detail = lines[0] if lines else type(cause).__name__
+        raise ExportError(f"torch.onnx.export failed: {type(cause).__name__}: {detail[:300]}") from error
+    assert program is not None
+    return program
+
+
+def _expansions(model: ir.Model) -> set[ir.Node]:
+    """The nodes from the Expand of a stored kernel or bias down to the convolution that takes it."""
+    kept: set[ir.Node] = set()
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type in _CONVOLUTIONS:
+            weight, *bias = node.inputs[1:3]
+            kept.update(_way_from_expand(weight))
+            # torch gives a convolution without bias an expanded zero, which may well be folded.
+            ways = [_way_from_expand(value) for value in bias]
+            kept.update(n for way in ways if way and _stored(way[-1].inputs[0]) for n in way)
+    return kept
+
+
+def _way_from_expand(value: ir.Value | None) -> list[ir.Node]:
+    """Nodes from the nearest Expand that repeats something down to ``value``; empty where there is none."""
+    way: list[ir.Node] = []
+    while value is not None and (node := value.producer()) is not None and node.inputs:
+        way.append(node)
+        # Where(mask, expanded kernel, 0) carries its data second, every other operator first.
+        source = node.inputs[1 if node.op_type == "Where" else 0]
+        if node.op_type == "Expand" and _repeats(node):
+            return way
+        value = source
+    return []
+
+
+def _repeats(expand: ir.Node) -> bool:
+    """Whether an Expand makes more elements than it takes; where the sizes are open, it may."""
+    counts = []
+    for value in (expand.inputs[0], expand.outputs[0]):
+        if value is None or value.shape is None or not value.shape.is_static():
+            return True
+        counts.append(math.prod(value.shape.numpy()))
+    return counts[0] < counts[1]
+
+
+def _stored(value: ir.Value | None) -> ir.Value | None:
+    """The initializer that ``value`` is, in another shape or type; None where it is computed otherwise."""
+    while value is not None and not value.is_initializer():
+        node = value.producer()
+        value = node.inputs[0] if node is not None and node.op_type in _RELAYOUTS else None
+    return value
+
+
+def _name_kernels(model: ir.Model, names: dict[ir.Node, str]) -> None:
+    """Give each kernel that folding reshaped the name of its parameter back."""
+    for expand, name in names.items():
+        kernel = expand.inputs[0]
+        if expand.graph is None or kernel is None or not kernel.is_initializer():
+            continue
+        if name not in model.graph.initializers:
+            kernel.name = name
+
+
+def save(model: ir.Model, path: Path) -> Path:
+    """Check ``model`` and write it to ``path``, all or nothing: complete files are moved into place.
+
+    Raises:
+        ExportError: ``onnx.checker`` refuses the model, or the folder cannot be written to.
+    """
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    data = f"{path.name}.data" if size > LARGE_BYTES else None
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            written = Path(folder) / path.name
+            ir.save(model, written, external_data=data)
+            onnx.checker.check_model(str(written), full_check=True)
+            for name in (data, path.name):
+                if name:
+                    os.replace(written.with_name(name), path.with_name(name))
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"onnx.checker refuses the exported model: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a model, with its external data if it has any, over ``target``."""
+    data = source.with_name(f"{source.name}.data")
+    if data.exists():
+        shutil.move(data, target.with_name(data.name))
+    shutil.move(source, target)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporters log at WARNING what is of no use to a user of this project."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

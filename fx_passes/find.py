@@ -1,0 +1,113 @@
+"""Find every convolution that could share a kernel, and judge it: shared, or refused with the reason.
+
+Candidates are convolutions with groups > 1, dense ones whose weight is zero off equal diagonal
+blocks, and those with one input and one output channel, which are one kernel already. Any other dense
+convolution is not a candidate and is not listed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from fx_passes.capture import capture
+from fx_passes.judge import judge_call, refuse_unseen
+from fx_passes.records import Finding
+from fx_passes.sites import ConvCall, find_calls
+from fx_passes.verdict import Verdict
+from fx_passes.weights.state import State, attribute
+from fx_passes.weights.ties import settle_ties
+
+
+def find_shared_kernels(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    tolerance: float = 0.0,
+) -> list[Finding]:
+    """Every candidate convolution of ``model``, in program order, shared or refused with the reason.
+
+    Args:
+        model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``.
+        example_inputs: positional arguments of ``model``; needed where it cannot be traced symbolically,
+            or where a weight depends on the shape of an input.
+        tolerance: largest absolute distance of a repeat from the mean of the repeats; 0.0: equal bits.
+
+    Raises:
+        CaptureError: no route gave a graph of the model.
+
+    Example:
+        >>> import torch
+        >>> conv = nn.Conv2d(3, 3, 3, groups=3)
+        >>> _ = conv.weight.data.copy_(torch.rand(1, 1, 3, 3))
+        >>> [(f.id, f.shared, f.kernel_shape) for f in find_shared_kernels(conv)]
+        [('conv2d', True, (1, 1, 3, 3))]
+    """
+    graph_module = capture(model, example_inputs).graph_module
+    return [verdict.finding for verdict in judge(graph_module, tolerance)]
+
+
+def judge(graph_module: GraphModule, tolerance: float = 0.0) -> list[Verdict]:
+    """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights."""
+    state = State(graph_module)
+    ids = _SiteIds()
+    verdicts = [
+        judge_call(call, ids.of(call.node), state, tolerance) for call in find_calls(graph_module)
+    ]
+    settled = settle_ties([v for v in verdicts if v is not None], state)
+    return [*settled, *_out_of_reach(graph_module, ids)]
+
+
+class _SiteIds:
+    """Readable ids, unique in the model: the path of a module, else path/node."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = defaultdict(int)
+
+    def of(self, node: Node, prefix: str = "") -> str:
+        name = str(node.target)
+        if node.op != "call_module":
+            stack = node.meta.get("nn_module_stack") or {}
+            path = next(reversed(stack.values()))[0] if stack else ""
+            path = path.removeprefix("L['self'].").removeprefix("L__self__.")
+            name = f"{path}/{node.name}" if path else node.name
+        name = prefix + name
+        self._seen[name] += 1
+        return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
+
+
+def _out_of_reach(graph_module: GraphModule, ids: _SiteIds) -> Iterator[Verdict]:
+    """Convolutions in groups that the top-level graph does not show: in sub-graphs and leaf modules."""
+    for node in graph_module.graph.nodes:
+        found: Iterator[Verdict | None] = iter(())
+        if node.op == "get_attr":
+            inner = attribute(graph_module, str(node.target))
+            if isinstance(inner, GraphModule):
+                found = _inside_operator(node, inner, ids)
+        elif node.op == "call_module":
+            found = _inside_leaf(node, graph_module.get_submodule(str(node.target)))
+        yield from (verdict for verdict in found if verdict is not None)
+
+
+def _inside_operator(
+    node: Node, body: GraphModule, ids: _SiteIds
+) -> Iterator[Verdict | None]:
+    reason = f"inside `{node.target}`, the body of an operator that calls it; only the top level is rewritten"
+    for call in find_calls(body):
+        yield refuse_unseen(call, ids.of(call.node, f"{node.target}/"), "subgraph", reason)
+
+
+def _inside_leaf(node: Node, leaf: nn.Module) -> Iterator[Verdict | None]:
+    reason = f"inside `{node.target}` ({type(leaf).__name__}), which the graph calls as a whole"
+    for path, module in leaf.named_modules():
+        if path and isinstance(module, nn.modules.conv._ConvNd):
+            name = f"{node.target}.{path}"
+            op = f"{'conv_transpose' if module.transposed else 'conv'}{len(module.kernel_size)}d"
+            arguments = {"groups": module.groups}
+            call = ConvCall(node, "module", op, f"{name}.weight", None, arguments)
+            yield refuse_unseen(call, name, "leaf", reason, tuple(module.weight.shape))

@@ -1,0 +1,202 @@
+"""The verdict on one convolution: does every group hold the same kernel?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.fx import Node
+
+from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.sites.call import ConvCall
+from fx_passes.verdict import Verdict
+from fx_passes.weights.block_diagonal import find_diagonal_blocks
+from fx_passes.weights.construction import Construction, find_construction
+from fx_passes.weights.fold import NotConstant, fold, static_value
+from fx_passes.weights.origin import direct_node, geometry, tensor_of, weight_origin, weight_shape
+from fx_passes.weights.repeats import Mismatch, Repeats, find_repeats, first_nan
+from fx_passes.weights.state import State, storage_key
+
+SHARED_ALREADY = "already one kernel, expanded"
+SINGLE_CHANNEL = "one input and one output channel: already one kernel"
+
+
+def judge_call(call: ConvCall, site_id: str, state: State, tolerance: float) -> Verdict | None:
+    """Shared, refused, or None for an ordinary dense convolution, which is no candidate."""
+    try:
+        groups = static_value(call.groups)
+        shape = weight_shape(call, state)
+        site = ConvSite(
+            site_id,
+            call.form,
+            call.node.name,
+            geometry(call, groups, shape),
+            shape,
+            weight_origin(call.weight, state),
+        )
+    except NotConstant as unknown:
+        return refuse_unseen(call, site_id, unknown.code, unknown.reason)
+    verdict = _judge_site(call, site, state, tolerance)
+    if verdict.finding.refusal and groups == 1 and verdict.finding.refusal.stage != "repeats":
+        return None
+    return verdict
+
+
+def refuse_unseen(
+    call: ConvCall, site_id: str, code: str, reason: str, shape: tuple[int, ...] = ()
+) -> Verdict | None:
+    """A refusal where the shapes are not known; None where groups = 1 is."""
+    groups = call.groups if isinstance(call.groups, int) else 0
+    if groups == 1:
+        return None
+    unknown = ConvGeometry(call.op, 0, 0, groups, (), (), (), (), ())
+    site = ConvSite(site_id, call.form, call.node.name, unknown, shape, WeightOrigin("computed"))
+    return _refuse(call, site, code, reason, "site")
+
+
+def _judge_site(call: ConvCall, site: ConvSite, state: State, tolerance: float) -> Verdict:
+    if call.form == "module":
+        module = state.graph_module.get_submodule(str(call.node.target))
+        if isinstance(module, _SharedKernel):
+            return _already_shared(call, site, module)
+        if why := _not_plain(module):
+            return _refuse(call, site, *why)
+    if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
+        kernel = SharedKernel(1, site.weight_shape, proof="construction")
+        return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), done=True)
+    tensor = tensor_of(call.weight, state)
+    if tensor is None:
+        verdict = _judge_expression(call, site, state, tolerance)
+    else:
+        verdict = _judge_tensor(call, site, tensor, state, tolerance)
+    return _judge_bias(verdict, state, tolerance)
+
+
+def _judge_tensor(
+    call: ConvCall, site: ConvSite, tensor: Tensor, state: State, tolerance: float
+) -> Verdict:
+    """The weight is a parameter or a buffer itself: its numbers decide."""
+    names = tuple(state.names[storage_key(tensor)])
+    if tensor.is_meta:
+        return _refuse(call, site, "meta", f"`{names[0]}` is on the meta device and has no values")
+    if isinstance(call.weight, Node) and (writers := state.writers(direct_node(call.weight))):
+        reason = f"`{names[0]}` is written to by `{writers[0].name}` while the model runs"
+        return _refuse(call, site, "mutated", reason)
+    return _judge_values(Verdict(call, Finding(site), names), tensor.detach(), tolerance)
+
+
+def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: float) -> Verdict:
+    """The weight is computed: its construction decides, or else its constant value."""
+    weight = call.weight
+    assert isinstance(weight, Node)
+    construction = find_construction(weight, site.geometry.groups, state)
+    if construction is not None:
+        return _judge_construction(call, site, construction, state)
+    try:
+        value = fold(weight, state)
+    except NotConstant as not_constant:
+        reason = f"the weight is no repeat by construction, and {not_constant.reason}"
+        return _refuse(call, site, not_constant.code, reason)
+    except Exception as error:  # the model's own operators, run here on constants
+        return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
+    return _judge_values(Verdict(call, Finding(site)), value, tolerance)
+
+
+def _judge_construction(
+    call: ConvCall, site: ConvSite, construction: Construction, state: State
+) -> Verdict:
+    assert isinstance(call.weight, Node)
+    kernel_node = construction.source or call.weight
+    site = replace(site, origin=weight_origin(kernel_node, state))
+    values = state.read(kernel_node)
+    if values is None:
+        try:
+            values = fold(kernel_node, state)
+        except Exception:  # trainable or given at run time: shared whatever the values are
+            values = None
+    if values is not None and not values.is_meta and (nan := first_nan(values.detach())):
+        return _refuse(call, site, nan.code, nan.reason)
+    c = construction
+    kernel = SharedKernel(c.groups, c.shape, c.block_diagonal, "construction")
+    finding = Finding(site, kernel, note=SHARED_ALREADY if c.expanded else None)
+    if values is not None:
+        values = values.detach()
+        values = _block(values, c.shape) if c.source is None else values.reshape(c.shape)
+    return Verdict(call, finding, construction=c, kernel=values, done=c.expanded)
+
+
+def _judge_values(verdict: Verdict, weight: Tensor, tolerance: float) -> Verdict:
+    call, site = verdict.call, verdict.finding.site
+    groups, found = site.geometry.groups, None
+    block_diagonal = groups == 1
+    if not block_diagonal:
+        found = find_repeats(weight, groups, tolerance)
+    elif (diagonal := find_diagonal_blocks(weight, tolerance)) is not None:
+        groups, found = diagonal
+    if found is None:
+        return _refuse(call, site, "dense", "the weight is dense")
+    if isinstance(found, Mismatch):
+        where = f"dense, zero off {groups} diagonal blocks, but " if block_diagonal else ""
+        return _refuse(call, site, found.code, where + found.reason, "repeats")
+    shape = tuple(found.kernel.shape)
+    kernel = SharedKernel(groups, shape, block_diagonal, "values", found.max_difference)
+    values = found.kernel if verdict.names else found.kernel.clone()
+    return replace(verdict, finding=Finding(site, kernel), kernel=values)
+
+
+def _block(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The first block of ``weight``, copied so that the whole can be freed."""
+    return weight[tuple(slice(size) for size in shape)].clone()
+
+
+def _judge_bias(verdict: Verdict, state: State, tolerance: float) -> Verdict:
+    """The bias on its own: one per group if it repeats, else it stays as it is and stops nothing."""
+    kernel, bias = verdict.finding.kernel, verdict.call.bias
+    tensor = tensor_of(bias, state)
+    if kernel is None or tensor is None or tensor.is_meta or tensor.ndim != 1:
+        return verdict
+    if kernel.groups == 1 or tensor.shape[0] % kernel.groups:
+        return verdict
+    if isinstance(bias, Node) and state.writers(direct_node(bias)):
+        return verdict
+    found = find_repeats(tensor.detach(), kernel.groups, tolerance)
+    if not isinstance(found, Repeats):
+        return verdict
+    names = tuple(state.names[storage_key(tensor)])
+    return replace(verdict, bias_names=names, bias_kernel=found.kernel)
+
+
+def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Verdict:
+    bias_shared = module.bias is not None and module.bias.shape[0] != module.out_channels
+    shape = tuple(module.weight.shape)
+    kernel = SharedKernel(
+        module.groups, shape, module.block_diagonal, "construction", bias_shared=bias_shared
+    )
+    return Verdict(call, Finding(site, kernel, note=SHARED_ALREADY), done=True)
+
+
+def _not_plain(module: nn.Module) -> tuple[str, str] | None:
+    """Why a module is not torch's own convolution with its weight in place, or None."""
+    name = type(module).__name__
+    if type(module) not in SHARED_CLASSES:
+        return "subclass", f"`{name}` is a subclass of a torch convolution and may compute anything"
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return "computed-weight", f"the weight of this `{name}` is computed by a hook"
+    if nn.parameter.is_lazy(weight):
+        return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
+    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        return "hooks", f"this `{name}` has hooks, which replacing it would lose"
+    return None
+
+
+def _refuse(
+    call: ConvCall,
+    site: ConvSite,
+    code: str,
+    reason: str,
+    stage: Literal["site", "weight", "repeats"] = "weight",
+) -> Verdict:
+    return Verdict(call, Finding(site, refusal=Refusal(site.id, stage, code, reason)))

@@ -1,0 +1,157 @@
+"""Frozen records that travel between the stages; they hold names, never live nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Form = Literal["module", "functional", "aten"]
+OriginKind = Literal["parameter", "buffer", "computed"]
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """What a convolution does to shapes, in the terms of ``torch.nn.Conv2d`` and ``ConvTranspose2d``.
+
+    ``padding`` is a tuple, or the string ``"same"`` / ``"valid"`` where the model says it so.
+    """
+
+    op: str
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    padding_mode: str = "zeros"
+
+    @property
+    def transposed(self) -> bool:
+        return self.op.startswith("conv_transpose")
+
+    @property
+    def dim(self) -> int:
+        """Number of spatial dimensions: 1, 2 or 3."""
+        return len(self.kernel)
+
+
+@dataclass(frozen=True)
+class WeightOrigin:
+    """Where the weight of a site comes from: its kind, qualified name, and who else uses it."""
+
+    kind: OriginKind
+    name: str | None = None
+    users: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConvSite:
+    """One convolution in a graph. ``node`` is the name of its node, ``id`` is unique in the model."""
+
+    id: str
+    form: Form
+    node: str
+    geometry: ConvGeometry
+    weight_shape: tuple[int, ...]
+    origin: WeightOrigin
+
+
+@dataclass(frozen=True)
+class SharedKernel:
+    """The one kernel that every group of a site repeats.
+
+    Args:
+        groups: how many groups repeat it; for a block-diagonal dense convolution, how many blocks.
+        shape: (out/groups, in/groups, *kernel); transposed: (in/groups, out/groups, *kernel), which
+            is how ``torch.nn.ConvTranspose2d`` lays out one group.
+        block_diagonal: the model has a dense convolution (groups = 1) that is zero off the blocks.
+        proof: ``"values"``: the numbers were compared; ``"construction"``: the graph itself repeats
+            one kernel (``expand``, ``repeat``, ...), whatever its values.
+        max_difference: largest distance of any repeat from the kernel kept, 0.0 when bitwise equal.
+        bias_shared: the bias, too, repeats over the groups.
+    """
+
+    groups: int
+    shape: tuple[int, ...]
+    block_diagonal: bool = False
+    proof: Literal["values", "construction"] = "values"
+    max_difference: float = 0.0
+    bias_shared: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a site is not shared: the stage that refused, a stable code, and a reason with numbers."""
+
+    site: str
+    stage: Literal["site", "weight", "repeats", "share"]
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One convolution and the verdict on it: a shared kernel, or a refusal with its reason."""
+
+    site: ConvSite
+    kernel: SharedKernel | None = None
+    refusal: Refusal | None = None
+    note: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.site.id
+
+    @property
+    def op(self) -> str:
+        return self.site.geometry.op
+
+    @property
+    def groups(self) -> int:
+        return self.kernel.groups if self.kernel else self.site.geometry.groups
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return self.site.weight_shape
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """Shape of one group's block of the weight, shared or not."""
+        if self.kernel:
+            return self.kernel.shape
+        rows = self.weight_shape[0] // max(self.groups, 1) if self.weight_shape else 0
+        return (rows, *self.weight_shape[1:])
+
+    @property
+    def origin(self) -> OriginKind:
+        return self.site.origin.kind
+
+    @property
+    def shared(self) -> bool:
+        return self.kernel is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not shared; for a shared site, why nothing had to be rewritten, or None."""
+        return self.refusal.reason if self.refusal else self.note
+
+    def to_json(self) -> dict[str, Any]:
+        """The SITE object of the JSON contract."""
+        return {
+            "id": self.id,
+            "op": self.op,
+            "form": self.site.form,
+            "groups": self.groups,
+            "weight_shape": list(self.weight_shape),
+            "kernel_shape": list(self.kernel_shape),
+            "origin": self.origin,
+            "origin_name": self.site.origin.name,
+            "block_diagonal": bool(self.kernel and self.kernel.block_diagonal),
+            "bias_shared": bool(self.kernel and self.kernel.bias_shared),
+            "max_difference": self.kernel.max_difference if self.kernel else None,
+            "shared": self.shared,
+            "code": self.refusal.code if self.refusal else None,
+            "reason": self.reason,
+        }

@@ -1,0 +1,180 @@
+"""Edits of a graph module; the only file that makes any.
+
+Each function changes the graph module it is given, in place, keeps the names of the nodes that stay,
+and gives new nodes the ``meta`` of the node whose value they take over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
+from fx_passes.weights.operators import base_name, written_nodes
+from fx_passes.weights.state import attribute
+
+Role = Literal["weight", "bias"]
+
+# Marks the expansion of a tensor that was cut down, so that ``unshare_kernels`` can undo it.
+CUT = "fx_passes_cut"
+
+
+def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) -> None:
+    """Put a copy of ``values`` in the place of a tensor, as one object under all its names.
+
+    A parameter stays a parameter with its ``requires_grad``, a buffer a buffer.
+    """
+    tensor = attribute(graph_module, names[0])
+    assert isinstance(tensor, Tensor)
+    cut = values.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(tensor, nn.Parameter):
+        cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        owner = graph_module.get_submodule(path)
+        slots: dict[str, Any] = vars(owner)
+        slots = next((s for s in (owner._parameters, owner._buffers) if leaf in s), slots)
+        slots[leaf] = cut
+
+
+def share_module(graph_module: GraphModule, target: str, groups: int, block_diagonal: bool) -> None:
+    """Put a shared convolution in the place of ``target``, whose weight has been cut down already."""
+    plain = graph_module.get_submodule(target)
+    assert isinstance(plain, nn.modules.conv._ConvNd)
+    shared_class = SHARED_CLASSES[type(plain)]
+    flags = {"block_diagonal": True} if block_diagonal else {}
+    shared = shared_class(**_arguments(plain, groups), **flags)
+    _adopt(graph_module, target, shared, plain)
+
+
+def unshare_module(graph_module: GraphModule, target: str) -> None:
+    """Put torch's own convolution in the place of a shared one, whose weight has been repeated already."""
+    shared = graph_module.get_submodule(target)
+    assert isinstance(shared, _SharedKernel)
+    plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
+    _adopt(graph_module, target, plain_class(**_arguments(shared, shared.run_groups)), shared)
+
+
+def _arguments(conv: nn.modules.conv._ConvNd, groups: int) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "in_channels": conv.in_channels,
+        "out_channels": conv.out_channels,
+        "kernel_size": conv.kernel_size,
+        "stride": conv.stride,
+        "padding": conv.padding,
+        "dilation": conv.dilation,
+        "groups": groups,
+        "bias": False,
+        "padding_mode": conv.padding_mode,
+        # No memory and no random numbers for a weight that is replaced at once.
+        "device": "meta",
+        "dtype": conv.weight.dtype,
+    }
+    if conv.transposed:
+        arguments["output_padding"] = conv.output_padding
+    return arguments
+
+
+def _adopt(
+    graph_module: GraphModule,
+    target: str,
+    new: nn.modules.conv._ConvNd,
+    old: nn.modules.conv._ConvNd,
+) -> None:
+    new.weight, new.bias = old.weight, old.bias
+    new.training = old.training
+    graph_module.set_submodule(target, new)
+
+
+def add_buffer(graph_module: GraphModule, name: str, tensor: Tensor, before: Node) -> Node:
+    """A new buffer of the root, left out of the state_dict, and the node that reads it."""
+    free = name = name.replace(".", "_").replace("/", "_").replace("#", "_")
+    count = 0
+    while hasattr(graph_module, free):
+        count += 1
+        free = f"{name}_{count}"
+    graph_module.register_buffer(free, tensor, persistent=False)
+    with graph_module.graph.inserting_before(before):
+        node = graph_module.graph.get_attr(free)
+    node.meta = _carried(before.meta)
+    return node
+
+
+def first_block(conv: Node, weight: Node, shape: tuple[int, ...]) -> Node:
+    """The first ``shape`` elements of ``weight`` along its leading two dimensions, just before ``conv``."""
+    block = weight
+    with conv.graph.inserting_before(conv):
+        for dim in (0, 1):
+            arguments = (block, dim, 0, shape[dim])
+            block = conv.graph.call_function(torch.ops.aten.slice.Tensor, arguments)
+            block.meta = _carried(weight.meta)
+    return block
+
+
+def reshaped(conv: Node, source: Node, shape: tuple[int, ...]) -> Node:
+    """``source`` in another shape, just before ``conv``."""
+    with conv.graph.inserting_before(conv):
+        node = conv.graph.call_function(torch.ops.aten.reshape.default, (source, list(shape)))
+    node.meta = _carried(source.meta)
+    return node
+
+
+def expand_argument(
+    conv: Node, role: Role, kernel: Node, groups: Any, *, block_diagonal: bool, meta: dict[str, Any]
+) -> Node:
+    """Give ``conv`` the expansion of ``kernel`` for its weight or bias.
+
+    Args:
+        meta: the ``meta`` of the node that held the full tensor.
+    """
+    expand = expand_block_diagonal if block_diagonal else expand_kernel
+    with conv.graph.inserting_before(conv):
+        expanded = conv.graph.call_function(expand, (kernel, groups))
+    expanded.meta = dict(meta)
+    if role in conv.kwargs:
+        conv.update_kwarg(role, expanded)
+    else:
+        conv.update_arg({"weight": 1, "bias": 2}[role], expanded)
+    return expanded
+
+
+def cut_value(node: Node, shape: tuple[int, ...]) -> None:
+    """Make the example value of a node tell that the tensor it passes on has been cut down to ``shape``."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        node.meta["val"] = value[tuple(slice(size) for size in shape)]
+    node.meta.pop("tensor_meta", None)
+
+
+def erase_unused(root: Node) -> None:
+    """Remove ``root`` and what only it needed: operators, writes into them, and assertions on them."""
+    graph, stack = root.graph, [root]
+    erased: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in erased or node.op in ("placeholder", "output"):
+            continue
+        idle = [user for user in node.users if _only_touches(user, node)]
+        if len(idle) < len(node.users):
+            continue
+        for gone in (*idle, node):
+            stack.extend(gone.all_input_nodes)
+            graph.erase_node(gone)
+            erased.add(gone)
+
+
+def _only_touches(user: Node, node: Node) -> bool:
+    """Whether ``user`` has no effect but on ``node``: it checks it, writes into it, or is dead itself."""
+    if user.users or user.op == "output":
+        return False
+    checks = base_name(user) == "_assert_tensor_metadata"
+    return checks or written_nodes(user) == [node] or not user.is_impure()
+
+
+def _carried(meta: dict[str, Any]) -> dict[str, Any]:
+    """What a node of another shape may take over: where it comes from, not its example value."""
+    return {key: value for key, value in meta.items() if key not in ("val", "tensor_meta")}

@@ -1,0 +1,219 @@
+"""Convolutions that hold one kernel and expand it over their groups.
+
+Six classes, one for each of ``torch.nn.Conv1d/2d/3d`` and ``ConvTranspose1d/2d/3d``; each takes the
+arguments of the class it replaces. The parameter ``weight`` is the kernel of one group, ``bias`` the
+bias of one group, and at run time
+
+    weight.expand(groups, ...)   ->   the weight of the torch class, every group a view of the parameter
+
+so that the gradient of the parameter is the sum over the groups of the gradients of the repeats.
+For out/groups > 1 the groups of the expanded view cannot be merged into dimension 0 by strides
+alone; there, ``reshape`` materialises the weight for the one call, and the gradient still sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+
+def expand_kernel(kernel: Tensor, groups: int) -> Tensor:
+    """The weight (groups * rows, *rest) whose every group is ``kernel`` (rows, *rest).
+
+    A view of ``kernel`` where rows = 1, else a copy that ``reshape`` makes; differentiable.
+
+    Example:
+        >>> expand_kernel(torch.ones(1, 1, 3), 4).shape
+        torch.Size([4, 1, 3])
+    """
+    if kernel.shape[0] == 1:
+        return kernel.expand(groups, *kernel.shape[1:])
+    return kernel.expand(groups, *kernel.shape).reshape(-1, *kernel.shape[1:])
+
+
+def expand_block_diagonal(kernel: Tensor, groups: int) -> Tensor:
+    """The dense weight (groups * rows, groups * columns, *k) with ``kernel`` (rows, columns, *k) on its blocks.
+
+    Zeros off the blocks are +0.0, put there by ``where``: a product with a mask would leave -0.0.
+
+    Example:
+        >>> expand_block_diagonal(torch.ones(1, 1, 1), 2).squeeze()
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    rows, columns, *rest = kernel.shape
+    on_diagonal = torch.eye(groups, dtype=torch.bool, device=kernel.device)
+    on_diagonal = on_diagonal.reshape(groups, 1, groups, 1, *[1] * len(rest))
+    blocks = kernel.reshape(1, rows, 1, columns, *rest)
+    blocks = blocks.expand(groups, rows, groups, columns, *rest)
+    dense = torch.where(on_diagonal, blocks, kernel.new_zeros(()))
+    return dense.reshape(groups * rows, groups * columns, *rest)
+
+
+class _SharedKernel(_ConvNd):
+    """What the six classes share: one kernel parameter, expanded at run time.
+
+    ``block_diagonal=True`` computes the dense convolution (groups = 1) whose weight has the kernel on
+    its ``groups`` diagonal blocks and zero elsewhere, with the bits of the dense convolution: zeros
+    are multiplied too, so that an Inf or NaN reaches the channels it reached before.
+    """
+
+    def __init__(self, *args: Any, block_diagonal: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.block_diagonal = block_diagonal
+        repeated = self.weight
+        self.weight = nn.Parameter(repeated.detach()[: repeated.shape[0] // self.groups].clone())
+        if self.bias is not None:
+            self.bias = nn.Parameter(self.bias.detach()[: self.out_channels // self.groups].clone())
+
+    def expanded_weight(self) -> Tensor:
+        """The weight as the torch class would hold it; a view of the kernel where one row is one group."""
+        expand = expand_block_diagonal if self.block_diagonal else expand_kernel
+        return expand(self.weight, self.groups)
+
+    def expanded_bias(self) -> Tensor | None:
+        """The bias (out_channels,), or None; a bias that is kept per channel passes through."""
+        if self.bias is None or self.bias.shape[0] == self.out_channels:
+            return self.bias
+        return expand_kernel(self.bias, self.groups)
+
+    def extra_repr(self) -> str:
+        flag = ", block_diagonal=True" if self.block_diagonal else ""
+        return f"{super().extra_repr()}, kernel={tuple(self.weight.shape)}{flag}"
+
+    @property
+    def run_groups(self) -> int:
+        """The ``groups`` that the convolution itself is called with."""
+        return 1 if self.block_diagonal else self.groups
+
+
+class _SharedConvNd(_SharedKernel):
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
+        conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            # torch's own way of padding in another mode: pad first, then convolve without padding.
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = (0,) * len(self.kernel_size)
+        return conv(
+            input,
+            self.expanded_weight(),
+            self.expanded_bias(),
+            self.stride,
+            padding,  # type: ignore[arg-type]
+            self.dilation,
+            self.run_groups,
+        )
+
+
+class _SharedConvTransposeNd(_SharedKernel, _ConvTransposeNd):
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
+        dim = len(self.kernel_size)
+        output_padding = self._output_padding(
+            input,
+            output_size,
+            cast(list[int], self.stride),
+            cast(list[int], self.padding),
+            cast(list[int], self.kernel_size),
+            dim,
+            cast(list[int], self.dilation),
+        )
+        conv = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dim - 1]
+        return conv(
+            input,
+            self.expanded_weight(),
+            self.expanded_bias(),
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            output_padding,
+            self.run_groups,
+            self.dilation,
+        )
+
+
+class SharedKernelConv1d(_SharedConvNd, nn.Conv1d):
+    """``nn.Conv1d`` with one kernel for all groups.
+
+    ``weight``: (out_channels/groups, in_channels/groups, k); ``bias``: (out_channels/groups,) or None.
+
+    Example:
+        >>> conv = SharedKernelConv1d(4, 4, 3, groups=4)
+        >>> conv.weight.shape, conv(torch.ones(2, 4, 8)).shape
+        (torch.Size([1, 1, 3]), torch.Size([2, 4, 6]))
+    """
+
+
+class SharedKernelConv2d(_SharedConvNd, nn.Conv2d):
+    """``nn.Conv2d`` with one kernel for all groups.
+
+    ``weight``: (out_channels/groups, in_channels/groups, kh, kw); ``bias``: (out_channels/groups,) or None.
+
+    Example:
+        >>> conv = SharedKernelConv2d(3, 3, 5, padding="same", groups=3, bias=False)
+        >>> conv.weight.shape, conv(torch.ones(1, 3, 8, 8)).shape
+        (torch.Size([1, 1, 5, 5]), torch.Size([1, 3, 8, 8]))
+    """
+
+
+class SharedKernelConv3d(_SharedConvNd, nn.Conv3d):
+    """``nn.Conv3d`` with one kernel for all groups.
+
+    ``weight``: (out_channels/groups, in_channels/groups, kd, kh, kw); ``bias``: (out_channels/groups,) or None.
+
+    Example:
+        >>> SharedKernelConv3d(2, 4, 3, groups=2)(torch.ones(1, 2, 4, 4, 4)).shape
+        torch.Size([1, 4, 2, 2, 2])
+    """
+
+
+class SharedKernelConvTranspose1d(_SharedConvTransposeNd, nn.ConvTranspose1d):
+    """``nn.ConvTranspose1d`` with one kernel for all groups.
+
+    ``weight``: (in_channels/groups, out_channels/groups, k), torch's layout of one group;
+    ``bias``: (out_channels/groups,) or None.
+
+    Example:
+        >>> SharedKernelConvTranspose1d(4, 4, 4, stride=2, groups=4)(torch.ones(1, 4, 8)).shape
+        torch.Size([1, 4, 18])
+    """
+
+
+class SharedKernelConvTranspose2d(_SharedConvTransposeNd, nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` with one kernel for all groups.
+
+    ``weight``: (in_channels/groups, out_channels/groups, kh, kw), torch's layout of one group;
+    ``bias``: (out_channels/groups,) or None.
+
+    Example:
+        >>> up = SharedKernelConvTranspose2d(3, 3, 4, stride=2, padding=1, groups=3, bias=False)
+        >>> up(torch.ones(1, 3, 8, 8)).shape
+        torch.Size([1, 3, 16, 16])
+    """
+
+
+class SharedKernelConvTranspose3d(_SharedConvTransposeNd, nn.ConvTranspose3d):
+    """``nn.ConvTranspose3d`` with one kernel for all groups.
+
+    ``weight``: (in_channels/groups, out_channels/groups, kd, kh, kw), torch's layout of one group;
+    ``bias``: (out_channels/groups,) or None.
+
+    Example:
+        >>> SharedKernelConvTranspose3d(2, 2, 2, stride=2, groups=2)(torch.ones(1, 2, 3, 3, 3)).shape
+        torch.Size([1, 2, 6, 6, 6])
+    """
+
+
+SHARED_CLASSES: dict[type[nn.Module], type[_SharedKernel]] = {
+    nn.Conv1d: SharedKernelConv1d,
+    nn.Conv2d: SharedKernelConv2d,
+    nn.Conv3d: SharedKernelConv3d,
+    nn.ConvTranspose1d: SharedKernelConvTranspose1d,
+    nn.ConvTranspose2d: SharedKernelConvTranspose2d,
+    nn.ConvTranspose3d: SharedKernelConvTranspose3d,
+}

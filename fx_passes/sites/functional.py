@@ -1,0 +1,19 @@
+"""Convolutions written as ``torch.nn.functional`` (or ``torch.``) calls, as symbolic tracing records them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch.fx import GraphModule, Node
+
+from fx_passes.sites.call import OPERATORS, ConvCall, call_from_schema
+
+_OPS = {getattr(namespace, op): op for op in OPERATORS for namespace in (F, torch)}
+
+
+def match(node: Node, graph_module: GraphModule) -> ConvCall | None:
+    if node.op != "call_function" or node.target not in _OPS:
+        return None
+    op = _OPS[node.target]
+    # The functional form takes the arguments of the ATen operator, in the same order.
+    return call_from_schema(node, "functional", op, OPERATORS[op]._schema)

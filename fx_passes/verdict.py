@@ -1,0 +1,35 @@
+"""A finding together with the live parts of the graph that rewriting it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fx_passes.records import Finding
+from fx_passes.sites.call import ConvCall
+from fx_passes.weights.construction import Construction
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on one call, and where the kernel of a shared site comes from.
+
+    Args:
+        call: the convolution.
+        finding: shared, or refused with the reason.
+        names: the parameter or buffer, under every name it has, that is to be cut down to ``kernel``.
+        construction: how the graph repeats the kernel itself.
+        kernel: the values of the kernel, where they are known; a view, not a copy, of a tensor of the model.
+        bias_names, bias_kernel: the same for a bias that repeats; empty where it stays per channel.
+        done: the site is in its shared form already.
+    """
+
+    call: ConvCall
+    finding: Finding
+    names: tuple[str, ...] = ()
+    construction: Construction | None = None
+    kernel: Tensor | None = None
+    bias_names: tuple[str, ...] = ()
+    bias_kernel: Tensor | None = None
+    done: bool = False

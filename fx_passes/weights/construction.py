@@ -1,0 +1,193 @@
+"""Is a weight a repeat by construction? A proof that holds whatever the values are.
+
+The layout operators between a source and the weight (``expand``, ``repeat``, ``reshape``, ``flip``,
+``index_put_`` into zeros, ...) only move elements. Run on a tensor that holds, instead of values, a
+number for each element of the source, they show for every element of the weight which source element
+it is: two elements with one number are equal whatever the source holds, trained or given at run time.
+The number 0 stands for the constant zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from fx_passes.weights.block_diagonal import find_diagonal_blocks
+from fx_passes.weights.fold import NotConstant, fold, program_slice, static_value
+from fx_passes.weights.operators import (
+    LAYOUT,
+    SCATTER,
+    SHARED_EXPANSIONS,
+    TRANSPARENT,
+    ZEROS,
+    base_name,
+    is_operator,
+)
+from fx_passes.weights.repeats import Repeats, find_repeats
+from fx_passes.weights.state import State
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A weight that repeats one kernel by construction.
+
+    Args:
+        groups: how many groups (or diagonal blocks) repeat it.
+        shape: shape of the kernel, one group's block of the weight.
+        block_diagonal: the blocks lie on the diagonal of a dense weight.
+        source: the node that holds the kernel's elements in order, in some shape; None where no node
+            of the graph does, and the kernel must be sliced out of the weight.
+        source_shape: the shape that ``source`` holds them in.
+        expanded: between source and weight there is one ``expand`` and nothing that copies.
+    """
+
+    groups: int
+    shape: tuple[int, ...]
+    block_diagonal: bool
+    source: Node | None
+    source_shape: tuple[int, ...] | None
+    expanded: bool
+
+
+# Not a layout after all: an unknown size, or an operator that refuses integers.
+_NO_PROOF = (NotConstant, RuntimeError, TypeError, ValueError, IndexError)
+
+
+def find_construction(weight: Node, groups: int, state: State) -> Construction | None:
+    """How ``weight`` repeats one kernel ``groups`` times, or in diagonal blocks for groups = 1; or None."""
+    try:
+        numbers, nodes = _number_elements(weight, state)
+    except _NO_PROOF:
+        return None
+    found = _repeated_kernel(numbers[weight], groups)
+    if found is None:
+        return None
+    count, kernel, block_diagonal = found
+    source = _node_holding(kernel, numbers, nodes, state)
+    expanded = source is not None and _only_expands(source, weight)
+    source_shape = None if source is None else tuple(numbers[source].shape)
+    shape = tuple(kernel.shape)
+    return Construction(count, shape, block_diagonal, source, source_shape, expanded)
+
+
+def layout_shape(node: Node, state: State) -> tuple[int, ...] | None:
+    """Shape of a node that layout operators make, found without example inputs; None if it cannot be."""
+    try:
+        numbers, _ = _number_elements(node, state)
+    except _NO_PROOF:
+        return None
+    return tuple(numbers[node].shape)
+
+
+def _repeated_kernel(numbers: Tensor, groups: int) -> tuple[int, Tensor, bool] | None:
+    if groups > 1:
+        repeats = find_repeats(numbers, groups)
+        return (groups, repeats.kernel, False) if isinstance(repeats, Repeats) else None
+    blocks = find_diagonal_blocks(numbers)
+    if blocks is None or not isinstance(blocks[1], Repeats):
+        return None
+    return blocks[0], blocks[1].kernel, True
+
+
+def _data_inputs(node: Node) -> Iterable[Node] | None:
+    """The inputs whose elements end up in ``node``, or None where ``node`` computes new ones."""
+    name = base_name(node)
+    if not is_operator(node) or not node.args:
+        return None
+    if name in ZEROS:
+        return ()
+    if name in SCATTER:
+        return [n for n in (node.args[0], node.args[-1]) if isinstance(n, Node)]
+    if name in LAYOUT:
+        found: list[Node] = []
+        map_arg(node.args[0], found.append)
+        return found
+    return None
+
+
+def _number_elements(weight: Node, state: State) -> tuple[dict[Node, Any], list[Node]]:
+    part = program_slice(weight, state, _data_inputs)
+    numbers: dict[Node, Any] = {}
+    free = 1
+    leaves = set(part.leaves)
+    for node in part.nodes:
+        if node in leaves:
+            shape = _shape(node, state)
+            size = int(torch.Size(shape).numel())
+            numbers[node] = torch.arange(free, free + size).reshape(shape)
+            free += size
+        else:
+            numbers[node] = _apply(node, numbers, state)
+    return numbers, part.nodes
+
+
+def _shape(node: Node, state: State) -> tuple[int, ...]:
+    tensor = state.read(node)
+    if tensor is None:
+        tensor = node.meta.get("val")
+    if not isinstance(tensor, Tensor):
+        tensor = fold(node, state)
+    if not all(isinstance(size, int) for size in tensor.shape):
+        raise NotConstant("dynamic-size", f"the shape of `{node.name}` is not known")
+    return tuple(tensor.shape)
+
+
+def _apply(node: Node, numbers: dict[Node, Any], state: State) -> Any:
+    """Run a layout operator on element numbers instead of values."""
+    name = base_name(node)
+    if name in TRANSPARENT:
+        return numbers[node.args[0]]  # type: ignore[index]
+    if name in ZEROS:
+        return torch.zeros(_shape(node, state), dtype=torch.int64)
+    if name in SCATTER and not isinstance(node.args[-1], Node):
+        raise NotConstant("scalar", f"`{node.name}` writes a number")
+
+    def value(argument: Node) -> Any:
+        if argument in numbers:
+            return numbers[argument]
+        known = argument.meta.get("val")
+        return fold(argument, state) if isinstance(known, Tensor) else static_value(argument)
+
+    args, kwargs = map_arg((node.args, node.kwargs), value)
+    target = node.target
+    if isinstance(target, str):
+        return getattr(args[0], target)(*args[1:], **kwargs)
+    return target(*args, **kwargs)  # type: ignore[operator]
+
+
+def _node_holding(
+    kernel: Tensor, numbers: dict[Node, Any], nodes: list[Node], state: State
+) -> Node | None:
+    """The last node that holds the kernel's elements in the kernel's order, and is never written to."""
+    wanted = kernel.reshape(-1)
+    for node in reversed(nodes):
+        held = numbers[node]
+        if not isinstance(held, Tensor) or held.numel() != wanted.numel():
+            continue
+        if torch.equal(held.reshape(-1), wanted) and not state.writers(node):
+            return node
+    return None
+
+
+def _only_expands(source: Node, weight: Node) -> bool:
+    """Whether the way from ``source`` to ``weight`` is one ``expand`` among views of shape."""
+    expands, node = 0, weight
+    while node is not source:
+        name = base_name(node)
+        if name in ("expand", "expand_as", "broadcast_to", *SHARED_EXPANSIONS):
+            expands += 1
+        elif name not in ("view", "reshape", "unsqueeze", "squeeze"):
+            return False
+        if not isinstance(node.args[0], Node):
+            return False
+        node = node.args[0]
+    return expands == 1
+
+
+__all__ = ["Construction", "find_construction"]

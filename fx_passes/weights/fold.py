@@ -1,0 +1,172 @@
+"""Constant folding of the subgraph that computes a weight.
+
+The subgraph is run as the model would run it, in program order and with real memory, so that in-place
+operators on fresh tensors (``new_zeros`` then ``index_put_``) do what they do in the model. A value
+is constant when nothing it is computed from can change: no input of the model except through its
+shape, no trainable parameter, no buffer that the model writes to, no random number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from fx_passes.weights.operators import SHAPE_ONLY, base_name, is_operator, is_random
+from fx_passes.weights.state import State, attribute
+
+
+class NotConstant(Exception):
+    """Why a value is not constant: a stable code and a reason that names the node."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of a graph that computes one node: its nodes in program order, and where it starts."""
+
+    nodes: list[Node]
+    leaves: list[Node]
+
+
+def program_slice(
+    root: Node, state: State, inputs: Callable[[Node], Iterable[Node] | None]
+) -> Slice:
+    """Everything ``root`` is computed from, going back through ``inputs(node)``; None makes a leaf.
+
+    Nodes that write into a node of the slice before ``root`` belong to it as well.
+    """
+    end = state.position[root]
+    seen: set[Node] = set()
+    leaves: list[Node] = []
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if (needed := inputs(node)) is None:
+            leaves.append(node)
+            continue
+        stack.extend(needed)
+        stack.extend(w for w in state.writers(node) if state.position[w] < end)
+    return Slice(sorted(seen, key=state.position.__getitem__), leaves)
+
+
+def fold(root: Node, state: State) -> Tensor:
+    """The constant value of ``root``.
+
+    Raises:
+        NotConstant: with what it depends on.
+    """
+    part = program_slice(root, state, _constant_inputs)
+    for node in part.nodes:
+        _require_constant(node, state)
+    values: dict[Node, Any] = {}
+    with torch.no_grad():
+        for node in part.nodes:
+            values[node] = _run(node, values, state.graph_module)
+    value = values[root]
+    if not isinstance(value, Tensor):
+        raise NotConstant("not-a-tensor", f"`{root.name}` is a {type(value).__name__}, not a tensor")
+    return value
+
+
+def static_value(value: Any) -> Any:
+    """``value`` with nodes replaced by the numbers they are known to be.
+
+    Raises:
+        NotConstant: for a node whose number is not known from the shapes of the example inputs.
+    """
+
+    def number(node: Node) -> Any:
+        known = node.meta.get("val", node)
+        if isinstance(known, torch.SymInt) and known.node.maybe_as_int() is not None:
+            known = known.node.maybe_as_int()
+        if isinstance(known, int | float | bool | torch.Size) and not isinstance(known, torch.SymInt):
+            return known
+        raise NotConstant(
+            "dynamic-size",
+            f"`{node.name}` is computed from the shape of an input; give example inputs, or make it static",
+        )
+
+    return map_arg(value, number)
+
+
+def _constant_inputs(node: Node) -> Iterable[Node] | None:
+    if node.op in ("get_attr", "placeholder"):
+        return None
+    if not is_operator(node) or base_name(node) not in SHAPE_ONLY:
+        return node.all_input_nodes
+    described = node.args[0]
+    return [n for n in node.all_input_nodes if n is not described]
+
+
+def _require_constant(node: Node, state: State) -> None:
+    if node.op == "placeholder":
+        raise NotConstant("runtime", f"it depends on the input `{node.target}`, not only on its shape")
+    if node.op == "call_module":
+        raise NotConstant("module", f"it is computed by the module `{node.target}`")
+    if node.op == "get_attr":
+        _require_constant_tensor(node, state)
+    elif is_random(node):
+        raise NotConstant("random", f"`{node.name}` draws random numbers")
+
+
+def _require_constant_tensor(node: Node, state: State) -> None:
+    tensor = state.read(node)
+    if tensor is None:
+        return
+    if isinstance(tensor, nn.Parameter) and tensor.requires_grad:
+        raise NotConstant("trainable", f"it is computed from the trainable parameter `{node.target}`")
+    if tensor.is_meta:
+        raise NotConstant("meta", f"`{node.target}` is on the meta device and has no values")
+    if writers := state.writers(node):
+        raise NotConstant("mutated", f"`{node.target}` is written to by `{writers[0].name}`")
+
+
+def _run(node: Node, values: dict[Node, Any], graph_module: GraphModule) -> Any:
+    if node.op == "get_attr":
+        value = attribute(graph_module, str(node.target))
+        return value.detach() if isinstance(value, Tensor) else value
+    if base_name(node) in SHAPE_ONLY and (known := _from_shape(node, values)) is not None:
+        return known
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: _value(n, values))
+    target = node.target
+    call = getattr(args[0], target) if isinstance(target, str) else target
+    return call(*args[1:], **kwargs) if isinstance(target, str) else call(*args, **kwargs)
+
+
+def _value(node: Node, values: dict[Node, Any]) -> Any:
+    return values[node] if node in values else static_value(node)
+
+
+def _from_shape(node: Node, values: dict[Node, Any]) -> Any:
+    """Run an operator that looks at its first argument's shape alone, on a stand-in without memory."""
+    described = node.args[0]
+    if not isinstance(described, Node) or described in values:
+        return None
+    if not isinstance(fake := described.meta.get("val"), Tensor):
+        return static_value(node)
+    if any(isinstance(size, torch.SymInt) for size in fake.shape) and base_name(node).endswith("_like"):
+        return static_value(node)
+    shape = [size if isinstance(size, int) else 1 for size in fake.shape]
+    if base_name(node) in ("size", "sym_size", "shape", "numel", "sym_numel", "len", "__len__"):
+        return static_value(node)
+    stand_in = torch.empty((), dtype=fake.dtype, device=fake.device).expand(shape)
+    args, kwargs = map_arg((node.args[1:], node.kwargs), lambda n: _value(n, values))
+    target = node.target
+    if isinstance(target, str):
+        return getattr(stand_in, target)(*args, **kwargs)
+    return target(stand_in, *args, **kwargs)  # type: ignore[operator]
+
+
+__all__ = ["NotConstant", "Slice", "fold", "program_slice", "static_value"]

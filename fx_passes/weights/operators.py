@@ -1,0 +1,123 @@
+"""What an operator does to the tensors it is given, in whatever form the graph writes it.
+
+``Tensor.expand``, ``torch.ops.aten.expand.default`` and ``call_method expand`` are one operator here,
+known by its base name. Everything the weight stages need to know about operators stands in this file.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+# Same elements in the same places, possibly in another dtype, on another device or in other memory.
+TRANSPARENT = frozenset(
+    "to _to_copy detach detach_ alias clone contiguous lift_fresh lift_fresh_copy float double half "
+    "bfloat16 type type_as cpu cuda data requires_grad_".split()
+)
+# The expansions this project writes itself (shared_conv.py).
+SHARED_EXPANSIONS = frozenset({"expand_kernel", "expand_block_diagonal"})
+# Elements move, repeat or drop out; none is computed.
+LAYOUT = TRANSPARENT | SHARED_EXPANSIONS | frozenset(
+    "expand expand_as repeat repeat_interleave tile broadcast_to view view_as reshape reshape_as "
+    "_unsafe_view flatten unflatten unsqueeze squeeze transpose swapaxes swapdims t permute movedim "
+    "moveaxis flip fliplr flipud rot90 roll select slice narrow index_select cat concat concatenate "
+    "stack hstack vstack unbind split split_with_sizes chunk getitem T mT".split()
+)
+# Write elements of their last argument into the tensor of their first.
+SCATTER = frozenset("copy_ index_put_ index_put setitem slice_scatter select_scatter".split())
+# All elements are the constant zero.
+ZEROS = frozenset("zeros new_zeros zeros_like".split())
+# The result depends on the tensor argument through its shape, dtype and device alone.
+SHAPE_ONLY = frozenset(
+    "new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like "
+    "size sym_size shape dtype device ndim dim numel sym_numel __len__ len".split()
+)
+RANDOM = frozenset(
+    "rand randn randint randperm rand_like randn_like randint_like normal normal_ uniform_ bernoulli "
+    "bernoulli_ multinomial dropout dropout_ alpha_dropout feature_dropout exponential_ poisson".split()
+)
+# Results that may share memory with their first argument, for forms that carry no schema.
+_VIEWS = LAYOUT - frozenset("clone _to_copy lift_fresh_copy repeat repeat_interleave tile".split())
+
+
+def base_name(node: Node) -> str:
+    """``expand`` for ``aten.expand.default``, ``torch.Tensor.expand`` and ``call_method expand`` alike."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.split("::")[-1]
+    if target is builtins.getattr:
+        return str(node.args[1])
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
+def is_operator(node: Node) -> bool:
+    return node.op in ("call_function", "call_method")
+
+
+def is_random(node: Node) -> bool:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return torch.Tag.nondeterministic_seeded in target.tags
+    return base_name(node) in RANDOM
+
+
+def transparent_input(node: Node) -> Node | None:
+    """The node whose elements ``node`` passes on unchanged, or None."""
+    if is_operator(node) and base_name(node) in TRANSPARENT and isinstance(node.args[0], Node):
+        return node.args[0]
+    return None
+
+
+def written_nodes(node: Node) -> list[Node]:
+    """The argument nodes that ``node`` writes into; ``detach_`` changes no element and does not count."""
+    if not is_operator(node):
+        return []
+    target, name = node.target, base_name(node)
+    if name in TRANSPARENT:
+        return []
+    if isinstance(target, torch._ops.OpOverload):
+        arguments = target._schema.arguments
+        written: list[Any] = [
+            value
+            for value, argument in zip(node.args, arguments, strict=False)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+        names = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+        written += [value for key, value in node.kwargs.items() if key in names]
+        return _nodes_in(written)
+    in_place = name == "setitem" or name in _IN_PLACE_OPERATORS
+    in_place |= name.endswith("_") and not name.endswith("__")
+    in_place |= bool(node.kwargs.get("inplace"))
+    written = [node.args[0]] if in_place and node.args else []
+    return _nodes_in([*written, node.kwargs.get("out")])
+
+
+_IN_PLACE_OPERATORS = frozenset(
+    "iadd isub imul itruediv ifloordiv ipow imod iand ior ixor ilshift irshift imatmul".split()
+)
+
+
+def may_alias(node: Node, source: Node) -> bool:
+    """Whether the result of ``node`` may share memory with its argument ``source``."""
+    if not is_operator(node):
+        return False
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return any(
+            source in _nodes_in([value]) and argument.alias_info is not None
+            for value, argument in zip(node.args, target._schema.arguments, strict=False)
+        )
+    name = base_name(node)
+    return bool(node.args) and source in _nodes_in(node.args[:1]) and (
+        name in _VIEWS or name in SCATTER or source in written_nodes(node)
+    )
+
+
+def _nodes_in(values: Any) -> list[Node]:
+    found: list[Node] = []
+    map_arg(values, found.append)
+    return found
