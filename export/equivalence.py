@@ -15,7 +15,7 @@ off. What is asked depends on what the lowering claims:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from export.cases import EXAMPLE, make_cases
 from export.session import Array, open_session, run
 from fx_passes.errors import ExportError, UsageError
 
@@ -168,88 +169,6 @@ def check_equivalence(
     )
 
 
-EXAMPLE = "example input"
-
-
-def make_cases(
-    session: ort.InferenceSession, example_inputs: Sequence[Array] | None
-) -> Iterator[tuple[str, list[Array]]]:
-    """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open."""
-    slots = session.get_inputs()
-    example = list(example_inputs) if example_inputs is not None else None
-    if example is None:
-        rng = np.random.default_rng(0)
-        example = [_fill("normal", _shape(slot, None, 2), slot.type, None, rng) for slot in slots]
-    if len(example) != len(slots):
-        wanted = ", ".join(slot.name for slot in slots)
-        raise UsageError(f"the model takes {len(slots)} inputs ({wanted}), got {len(example)}")
-    yield EXAMPLE, example
-    kinds = ["normal", "uniform", "large", "tiny", "impulses", "constant"]
-    for seed, kind in enumerate(kinds):
-        rng = np.random.default_rng(seed)
-        yield kind, [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
-    open_sizes = any(isinstance(size, str) for slot in slots for size in slot.shape)
-    for size in (1, 3) if open_sizes else ():
-        rng = np.random.default_rng(size)
-        shapes = [_shape(s, a, size) for s, a in zip(slots, example, strict=True)]
-        arrays = [
-            _fill("normal", shape, s.type, a, rng)
-            for shape, s, a in zip(shapes, slots, example, strict=True)
-        ]
-        yield f"batch of {size}", arrays
-
-
-def _shape(slot: Any, example: Array | None, batch: int) -> tuple[int, ...]:
-    """The sizes of an input, an open first one set to ``batch``, other open ones as in the example."""
-    sizes = []
-    for dim, size in enumerate(slot.shape):
-        if isinstance(size, int):
-            sizes.append(size)
-        elif dim == 0 or example is None:
-            sizes.append(batch if dim == 0 else 64)
-        else:
-            sizes.append(example.shape[dim])
-    return tuple(sizes)
-
-
-_DTYPES = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int16)": np.int16,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
-
-
-def _fill(
-    kind: str, shape: tuple[int, ...], onnx_type: str, example: Array | None, rng: np.random.Generator
-) -> Array:
-    if onnx_type not in _DTYPES:
-        raise UsageError(f"inputs of type {onnx_type} are not supported by the equivalence check")
-    dtype = _DTYPES[onnx_type]
-    if not np.issubdtype(dtype, np.floating):
-        # Indices and flags have a meaning; only values seen in the example are known to be valid.
-        low, high = (0, 1) if example is None or not example.size else (example.min(), example.max())
-        return rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
-    values = rng.standard_normal(shape)
-    if kind == "uniform":
-        values = rng.random(shape)
-    elif kind == "large":
-        values *= 1e2 if dtype == np.float16 else 1e4
-    elif kind == "tiny":
-        values *= 1e-4 if dtype == np.float16 else 1e-20
-    elif kind == "impulses":
-        values = (rng.random(shape) < 0.01).astype(np.float64)
-        values.reshape(-1)[: values.size > 0] = 1.0
-    elif kind == "constant":
-        values = np.full(shape, 0.5)
-    return np.asarray(values).astype(dtype)
-
-
 @dataclass
 class _Comparison:
     bitwise: bool
@@ -290,9 +209,7 @@ def _compare(
         return Mismatch(name, case, level, place, expected, got, needed, allowed, detail)
 
     if original.shape != found.shape or original.dtype != found.dtype:
-        detail = (
-            f"expected {original.dtype}{list(original.shape)}, found {found.dtype}{list(found.shape)}"
-        )
+        detail = f"expected {original.dtype}{list(original.shape)}, found {found.dtype}{list(found.shape)}"
         return _Comparison(False, float("inf"), 0.0, 0.0, mismatch((), 0.0, 0.0, detail))
     same = _same_bits(original, found)
     if not np.issubdtype(original.dtype, np.floating):

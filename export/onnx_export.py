@@ -67,9 +67,7 @@ def to_onnx(
     kept = _expansions(program.model)
     sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
     names = {node: str(source.name) for node, source in sources.items() if source is not None}
-    onnxscript.optimizer.optimize_ir(
-        program.model, should_fold=lambda node: False if node in kept else None
-    )
+    onnxscript.optimizer.optimize_ir(program.model, should_fold=lambda node: False if node in kept else None)
     onnxscript.rewriter.onnx_fusions.fuse(program.model)
     _name_kernels(program.model, names)
     return save(program.model, Path(path))

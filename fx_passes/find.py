@@ -56,9 +56,7 @@ def judge(graph_module: GraphModule, tolerance: float = 0.0) -> list[Verdict]:
     """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights."""
     state = State(graph_module)
     ids = _SiteIds()
-    verdicts = [
-        judge_call(call, ids.of(call.node), state, tolerance) for call in find_calls(graph_module)
-    ]
+    verdicts = [judge_call(call, ids.of(call.node), state, tolerance) for call in find_calls(graph_module)]
     settled = settle_ties([v for v in verdicts if v is not None], state)
     return [*settled, *_out_of_reach(graph_module, ids)]
 
@@ -94,9 +92,7 @@ def _out_of_reach(graph_module: GraphModule, ids: _SiteIds) -> Iterator[Verdict]
         yield from (verdict for verdict in found if verdict is not None)
 
 
-def _inside_operator(
-    node: Node, body: GraphModule, ids: _SiteIds
-) -> Iterator[Verdict | None]:
+def _inside_operator(node: Node, body: GraphModule, ids: _SiteIds) -> Iterator[Verdict | None]:
     reason = f"inside `{node.target}`, the body of an operator that calls it; only the top level is rewritten"
     for call in find_calls(body):
         yield refuse_unseen(call, ids.of(call.node, f"{node.target}/"), "subgraph", reason)

@@ -74,9 +74,7 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, tolerance: float) 
     return _judge_bias(verdict, state, tolerance)
 
 
-def _judge_tensor(
-    call: ConvCall, site: ConvSite, tensor: Tensor, state: State, tolerance: float
-) -> Verdict:
+def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, tolerance: float) -> Verdict:
     """The weight is a parameter or a buffer itself: its numbers decide."""
     names = tuple(state.names[storage_key(tensor)])
     if tensor.is_meta:
@@ -104,9 +102,7 @@ def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: f
     return _judge_values(Verdict(call, Finding(site)), value, tolerance)
 
 
-def _judge_construction(
-    call: ConvCall, site: ConvSite, construction: Construction, state: State
-) -> Verdict:
+def _judge_construction(call: ConvCall, site: ConvSite, construction: Construction, state: State) -> Verdict:
     assert isinstance(call.weight, Node)
     kernel_node = construction.source or call.weight
     site = replace(site, origin=weight_origin(kernel_node, state))

@@ -16,9 +16,7 @@ from torch import Tensor
 from fx_passes.weights.repeats import Mismatch, Repeats, bits, find_repeats
 
 
-def find_diagonal_blocks(
-    weight: Tensor, tolerance: float = 0.0
-) -> tuple[int, Repeats | Mismatch] | None:
+def find_diagonal_blocks(weight: Tensor, tolerance: float = 0.0) -> tuple[int, Repeats | Mismatch] | None:
     """The most blocks that ``weight`` (rows, columns, *kernel) splits into, with their common kernel.
 
     Returns:
@@ -56,10 +54,7 @@ def diagonal_blocks(weight: Tensor, blocks: int) -> Tensor:
     """The diagonal blocks stacked along dimension 0: (rows, columns/blocks, *kernel), a grouped weight."""
     rows, columns = weight.shape[0] // blocks, weight.shape[1] // blocks
     return torch.cat(
-        [
-            weight[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns]
-            for g in range(blocks)
-        ]
+        [weight[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns] for g in range(blocks)]
     )
 
 

@@ -161,9 +161,7 @@ def _apply(node: Node, numbers: dict[Node, Any], state: State) -> Any:
     return target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _node_holding(
-    kernel: Tensor, numbers: dict[Node, Any], nodes: list[Node], state: State
-) -> Node | None:
+def _node_holding(kernel: Tensor, numbers: dict[Node, Any], nodes: list[Node], state: State) -> Node | None:
     """The last node that holds the kernel's elements in the kernel's order, and is never written to."""
     wanted = kernel.reshape(-1)
     for node in reversed(nodes):

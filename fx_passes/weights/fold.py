@@ -37,9 +37,7 @@ class Slice:
     leaves: list[Node]
 
 
-def program_slice(
-    root: Node, state: State, inputs: Callable[[Node], Iterable[Node] | None]
-) -> Slice:
+def program_slice(root: Node, state: State, inputs: Callable[[Node], Iterable[Node] | None]) -> Slice:
     """Everything ``root`` is computed from, going back through ``inputs(node)``; None makes a leaf.
 
     Nodes that write into a node of the slice before ``root`` belong to it as well.

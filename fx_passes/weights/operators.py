@@ -21,11 +21,15 @@ TRANSPARENT = frozenset(
 # The expansions this project writes itself (shared_conv.py).
 SHARED_EXPANSIONS = frozenset({"expand_kernel", "expand_block_diagonal"})
 # Elements move, repeat or drop out; none is computed.
-LAYOUT = TRANSPARENT | SHARED_EXPANSIONS | frozenset(
-    "expand expand_as repeat repeat_interleave tile broadcast_to view view_as reshape reshape_as "
-    "_unsafe_view flatten unflatten unsqueeze squeeze transpose swapaxes swapdims t permute movedim "
-    "moveaxis flip fliplr flipud rot90 roll select slice narrow index_select cat concat concatenate "
-    "stack hstack vstack unbind split split_with_sizes chunk getitem T mT".split()
+LAYOUT = (
+    TRANSPARENT
+    | SHARED_EXPANSIONS
+    | frozenset(
+        "expand expand_as repeat repeat_interleave tile broadcast_to view view_as reshape reshape_as "
+        "_unsafe_view flatten unflatten unsqueeze squeeze transpose swapaxes swapdims t permute movedim "
+        "moveaxis flip fliplr flipud rot90 roll select slice narrow index_select cat concat concatenate "
+        "stack hstack vstack unbind split split_with_sizes chunk getitem T mT".split()
+    )
 )
 # Write elements of their last argument into the tensor of their first.
 SCATTER = frozenset("copy_ index_put_ index_put setitem slice_scatter select_scatter".split())
@@ -112,8 +116,10 @@ def may_alias(node: Node, source: Node) -> bool:
             for value, argument in zip(node.args, target._schema.arguments, strict=False)
         )
     name = base_name(node)
-    return bool(node.args) and source in _nodes_in(node.args[:1]) and (
-        name in _VIEWS or name in SCATTER or source in written_nodes(node)
+    return (
+        bool(node.args)
+        and source in _nodes_in(node.args[:1])
+        and (name in _VIEWS or name in SCATTER or source in written_nodes(node))
     )
 
 

@@ -1,0 +1,206 @@
+"""The command line: parse and print, nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from export.dynamic import dynamic_shapes
+from export.equivalence import check_equivalence
+from export.loading import load_model
+from export.optimize import LOWERINGS
+from export.optimize import optimize as run_optimize
+from export.report import (
+    CHECK_SCHEMA,
+    count_shared,
+    find_json,
+    site_table,
+    summary_lines,
+)
+from fx_passes.capture import capture
+from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError
+from fx_passes.find import judge
+
+_INPUT_HELP = "Sizes of an example input, as 1x3x224x224 or 4x16:int64; once for each input."
+_JSON_HELP = "Write the result as JSON to FILE, or to standard output for -."
+
+
+class _Group(click.Group):
+    """Turns an error raised on purpose into one line and its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FxPassesError as error:
+            click.echo(f"fx-passes: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fx-passes")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the stages do to standard error.")
+def main(verbose: bool) -> None:
+    """Find convolutions whose groups repeat one kernel, keep it once, export verified ONNX.
+
+    MODEL is path/to/file.py:attr, package.module:attr, or model.pt2. attr is an nn.Module, or a callable
+    without arguments that returns a module or (module, example_inputs).
+    """
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
+    if not verbose:
+        warnings.simplefilter("ignore")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--input", "inputs", multiple=True, metavar="SIZES", help=_INPUT_HELP)
+@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP)
+def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
+    """List every convolution that shares a kernel, or the reason why it does not."""
+    with _progress() as show:
+        show(f"loading {model}")
+        loaded = load_model(model, inputs)
+        show("capturing the graph")
+        captured = capture(loaded.model, loaded.example_inputs, prefer="torch.export")
+        show("finding kernels")
+        findings = [verdict.finding for verdict in judge(captured.graph_module)]
+    if json_file:
+        _write_json(find_json(model, captured.route, findings), json_file)
+    if json_file != "-":
+        _print_route(captured.route, captured.rejected)
+        _print_sites(findings)
+        click.echo(f"{count_shared(findings)} of {len(findings)} candidate convolutions share a kernel")
+
+
+@main.command()
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
+@click.option("--input", "inputs", multiple=True, metavar="SIZES", help=_INPUT_HELP)
+@click.option(
+    "--lowering",
+    type=click.Choice(LOWERINGS),
+    default="expand",
+    show_default=True,
+    help="expand: the one-parameter expanded convolution, equal bit for bit.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads when measuring."
+)
+@click.option(
+    "--dynamic",
+    multiple=True,
+    metavar="SPEC",
+    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
+)
+@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP)
+@click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
+def optimize(
+    model: str,
+    output: str,
+    inputs: tuple[str, ...],
+    lowering: str,
+    threads: int,
+    dynamic: tuple[str, ...],
+    seconds: float,
+    json_file: str | None,
+    strict: bool,
+) -> None:
+    """Write an ONNX file with each shared kernel stored once, verified and measured."""
+    with _progress() as show:
+        show(f"loading {model}")
+        loaded = load_model(model, inputs)
+        report = run_optimize(
+            loaded.model,
+            loaded.example_inputs,
+            output,
+            lowering=lowering,
+            dynamic_shapes=dynamic_shapes(loaded.model, loaded.example_inputs, dynamic),
+            threads=threads,
+            seconds=seconds,
+            name=model,
+            progress=show,
+        )
+    if json_file:
+        _write_json(report.to_json(), json_file)
+    if json_file != "-":
+        _print_route(report.route, None)
+        _print_sites(report.findings, lowering)
+        for line in summary_lines(report):
+            click.echo(line)
+        click.echo(f"written: {report.output}")
+    if strict and report.shared_count == 0:
+        raise NothingGainedError("nothing was shared (--strict)")
+    if strict and not (report.speed and report.speed.faster):
+        raise NothingGainedError("nothing got measurably faster (--strict)")
+
+
+@main.command()
+@click.argument("baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("optimised", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP)
+def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
+    """Compare two ONNX files in onnxruntime on inputs made for the purpose."""
+    with _progress() as show:
+        show("checking equivalence")
+        result = check_equivalence(baseline, optimised, progress=lambda case: show(f"checking: {case}"))
+    if json_file:
+        files = {"baseline": str(baseline), "optimized": str(optimised)}
+        _write_json({"schema": CHECK_SCHEMA, **files, "equivalence": result.to_json()}, json_file)
+    if json_file != "-":
+        for output in result.outputs:
+            click.echo(
+                f"{output.name}: largest difference {output.max_abs_error:.3g}, allowed {output.bound:.3g}"
+            )
+        bits = "equal bits" if result.bitwise else "within bounds"
+        if result.passed:
+            click.echo(f"equivalent: {bits} in {result.cases} cases ({result.reference})")
+    if not result.passed:
+        raise NotEquivalentError(f"not equivalent: {result.mismatch}")
+
+
+def _print_route(route: str, rejected: str | None) -> None:
+    click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
+
+
+def _print_sites(findings: Any, lowering: str | None = None) -> None:
+    if not findings:
+        click.echo("no convolution in groups")
+        return
+    console = Console()
+    if not console.is_terminal:
+        # A table cut to 80 columns loses the reasons: off a terminal, lines are as long as they need to be.
+        console = Console(width=1000, soft_wrap=True)
+    console.print(site_table(findings, lowering))
+
+
+def _write_json(data: dict[str, Any], file: str) -> None:
+    text = json.dumps(data, indent=2)
+    if file == "-":
+        click.echo(text)
+        return
+    try:
+        Path(file).write_text(text + "\n")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--json") from error
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A spinner with the current stage on a terminal, else one line a stage, on standard error."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage: click.echo(f"{stage} ...", err=True)
+        return
+    with console.status("starting") as status:
+        yield lambda stage: status.update(f"{stage} ...")

@@ -1,0 +1,161 @@
+"""What the command line calls MODEL -> a model and its example inputs.
+
+    path/to/file.py:attr     an attribute of a Python file
+    package.module:attr      an attribute of an importable module
+    model.pt2                what torch.export.save wrote
+
+``attr`` is an ``nn.Module``, or a callable without arguments that returns a module or
+``(module, example_inputs)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from fx_passes.errors import LoadError, UsageError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its example inputs (a tuple of positional arguments), or None where none are known."""
+
+    model: nn.Module | ExportedProgram
+    example_inputs: tuple[Any, ...] | None
+
+
+def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
+    """Load what ``spec`` names; modules are put in evaluation mode.
+
+    Args:
+        spec: as in the docstring of this module.
+        inputs: sizes like ``1x3x224x224`` or ``4x16:int64``, which replace the model's own example inputs.
+
+    Raises:
+        UsageError: ``spec`` or ``inputs`` has none of the known forms.
+        LoadError: the file, module or attribute is missing, or raises.
+    """
+    given = tuple(parse_input(text) for text in inputs) or None
+    if spec.endswith(".pt2"):
+        loaded = _load_exported_program(Path(spec))
+    elif spec.endswith(".onnx"):
+        raise LoadError(f"{spec}: an ONNX file cannot be optimised by this version; give the torch model")
+    elif ":" in spec:
+        loaded = _load_attribute(spec)
+    else:
+        raise UsageError(f"MODEL must be file.py:attr, package.module:attr or model.pt2, got {spec!r}")
+    return Loaded(loaded.model, given or loaded.example_inputs)
+
+
+def parse_input(text: str) -> Tensor:
+    """A random tensor of the sizes and dtype (default float32) that ``text`` names.
+
+    Example:
+        >>> parse_input("1x3x8x8").shape, parse_input("2x5:int64").dtype
+        (torch.Size([1, 3, 8, 8]), torch.int64)
+    """
+    match = re.fullmatch(r"(\d+(?:x\d+)*)(?::(\w+))?", text)
+    dtype = getattr(torch, match[2] or "float32", None) if match else None
+    if match is None or not isinstance(dtype, torch.dtype):
+        raise UsageError(f"--input takes sizes like 1x3x224x224 or 4x16:int64, got {text!r}")
+    sizes = [int(size) for size in match[1].split("x")]
+    generator = torch.Generator().manual_seed(0)
+    if dtype.is_floating_point:
+        return torch.rand(sizes, generator=generator).to(dtype)
+    return torch.randint(0, 2, sizes, generator=generator).to(dtype)
+
+
+def _load_exported_program(path: Path) -> Loaded:
+    if not path.is_file():
+        raise LoadError(f"no such file: {path}")
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # a zip error, a version error, an unpickling error, ...
+        raise LoadError(f"{path} is not a torch.export archive: {_said(error)}") from error
+    arguments = program.example_inputs
+    return Loaded(program, tuple(arguments[0]) if arguments else None)
+
+
+def _load_attribute(spec: str) -> Loaded:
+    where, _, name = spec.rpartition(":")
+    module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise LoadError(f"{where} has no attribute {name!r}{_suggestion(value, part)}")
+        value = getattr(value, part)
+    if not isinstance(value, nn.Module | ExportedProgram) and callable(value):
+        try:
+            value = value()
+        except Exception as error:  # the user's own code
+            raise LoadError(f"calling {spec} raised {type(error).__name__}: {_said(error)}") from error
+    return _unpack(value, spec)
+
+
+def _unpack(value: Any, spec: str) -> Loaded:
+    inputs = None
+    if isinstance(value, tuple) and len(value) == 2:
+        value, inputs = value
+        if isinstance(inputs, Tensor):
+            inputs = (inputs,)
+        if not isinstance(inputs, tuple | list):
+            raise LoadError(f"{spec}: example_inputs must be a tuple, got {type(inputs).__name__}")
+        inputs = tuple(inputs)
+    if isinstance(value, nn.Module):
+        _evaluation_mode(value)
+    elif not isinstance(value, ExportedProgram):
+        kind = type(value).__name__
+        raise LoadError(f"{spec} is a {kind}; expected an nn.Module, or (module, example_inputs)")
+    return Loaded(value, inputs)
+
+
+def _evaluation_mode(model: nn.Module) -> None:
+    try:
+        model.eval()
+    except NotImplementedError:
+        pass  # the module of an exported program has its mode built in
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LoadError(f"no such file: {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # As python does for a script: its folder comes first, so that it can import its neighbours.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules.setdefault(path.stem, module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code
+        raise LoadError(f"importing {path} raised {type(error).__name__}: {_said(error)}") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # the user's own code, or no such module
+        raise LoadError(f"importing {name} raised {type(error).__name__}: {_said(error)}") from error
+
+
+def _suggestion(owner: Any, missing: str) -> str:
+    close = difflib.get_close_matches(missing, [n for n in dir(owner) if not n.startswith("_")], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else "no message"

@@ -1,0 +1,191 @@
+"""The main job: find, share, export, verify, measure; and only then put the file in its place."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from export.blame import blame_site
+from export.equivalence import Equivalence, Reference, check_equivalence
+from export.measure import Timing, measure_speed
+from export.onnx_export import move, stock_export, to_onnx
+from export.report import Report, count_shared, environment
+from export.session import Array
+from fx_passes.capture import Capture, capture
+from fx_passes.errors import ExportError, NotEquivalentError, UsageError
+from fx_passes.records import Finding
+from fx_passes.share import share_in_place
+
+LOWERINGS = ("expand",)
+Progress = Callable[[str], None]
+
+
+def optimize(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any] | None,
+    path: Path | str,
+    *,
+    lowering: str = "expand",
+    dynamic_shapes: Any = None,
+    threads: int = 1,
+    seconds: float = 10.0,
+    name: str | None = None,
+    progress: Progress = lambda stage: None,
+) -> Report:
+    """Write an ONNX file in which each shared kernel is stored once, verified against the original.
+
+    Args:
+        model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``; not changed.
+        example_inputs: positional arguments of ``model``; an exported program brings its own.
+        path: the file to write. It is replaced only once everything has been verified.
+        lowering: ``"expand"``, the one-parameter expanded convolution, equal to the original bit for bit.
+        dynamic_shapes: as for ``torch.export.export``.
+        threads: threads of the onnxruntime sessions that are timed.
+        seconds: how long to measure at most.
+        name: what the report calls the model.
+        progress: called with what is being done.
+
+    Returns:
+        A :class:`Report`; its ``to_json()`` is the JSON contract.
+
+    Raises:
+        NotEquivalentError: onnxruntime found a difference; ``path`` is as it was before.
+        CaptureError, ExportError: the model could not be captured or exported.
+        UsageError: an argument is wrong.
+    """
+    if lowering not in LOWERINGS:
+        raise UsageError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
+    if isinstance(model, ExportedProgram) and example_inputs is None and model.example_inputs:
+        example_inputs = model.example_inputs[0]
+    if example_inputs is None:
+        raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
+    path, inputs = Path(path), tuple(example_inputs)
+    if not path.parent.is_dir():
+        raise ExportError(f"cannot write {path}: {path.parent} is not a folder")
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        baseline, optimized = Path(folder) / "baseline.onnx", Path(folder) / "optimized.onnx"
+        progress("exporting the original")
+        stock_export(model, inputs, baseline, dynamic_shapes=dynamic_shapes)
+        progress("capturing the graph")
+        captured = capture(model, inputs, dynamic_shapes=dynamic_shapes, prefer="torch.export")
+        progress("finding and sharing kernels")
+        # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
+        # folded by torch, whose exp() may differ from the exporter's in the last bit.
+        _, findings = share_in_place(captured.graph_module, fold_constants=False)
+        if count_shared(findings):
+            progress("exporting the shared model")
+            shared = captured.graph_module
+            to_onnx(shared, inputs, optimized, dynamic_shapes=dynamic_shapes)
+        else:
+            optimized.write_bytes(baseline.read_bytes())
+        equivalence = _verify(
+            model, captured, findings, baseline, optimized, inputs, dynamic_shapes, progress
+        )
+        speed = _measure(baseline, optimized, inputs, threads, seconds, progress)
+        sizes = [_size(file) for file in (baseline, optimized)]
+        move(optimized, path)
+    return Report(
+        model=name or type(model).__name__,
+        output=path,
+        lowering=lowering,
+        route=captured.route,
+        findings=tuple(findings),
+        equivalence=equivalence,
+        speed=speed,
+        baseline_bytes=sizes[0],
+        optimized_bytes=sizes[1],
+        environment=environment(threads),
+    )
+
+
+def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
+    """The tensors among (nested) example inputs as arrays, in the order in which an ONNX file takes them."""
+    return [leaf.detach().cpu().numpy() for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+
+
+def float64_reference(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any]) -> Reference | None:
+    """The original model on float64, as a function of arrays; None where there is no module to convert."""
+    if not isinstance(model, nn.Module):
+        return None
+    try:
+        double = copy.deepcopy(model).double()
+    except Exception:  # a module that cannot be copied, or refuses another dtype
+        return None
+
+    def reference(arrays: Sequence[Array]) -> list[Array]:
+        with torch.no_grad():
+            outputs = double(*with_arrays(example_inputs, arrays, torch.float64))
+        return [leaf.numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+
+    return reference
+
+
+def with_arrays(
+    example_inputs: Sequence[Any], arrays: Sequence[Array], floating: torch.dtype | None = None
+) -> tuple[Any, ...]:
+    """The example inputs with ``arrays`` in the place of their tensors; floats as ``floating`` if given."""
+    remaining = iter(arrays)
+
+    def replace(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        tensor = torch.from_numpy(np.array(next(remaining)))
+        return tensor.to(floating) if floating and tensor.is_floating_point() else tensor
+
+    return pytree.tree_map(replace, tuple(example_inputs))  # type: ignore[no-any-return]
+
+
+def _verify(
+    model: nn.Module | ExportedProgram,
+    captured: Capture,
+    findings: Sequence[Finding],
+    baseline: Path,
+    optimized: Path,
+    inputs: tuple[Any, ...],
+    dynamic_shapes: Any,
+    progress: Progress,
+) -> Equivalence:
+    equivalence = check_equivalence(
+        baseline,
+        optimized,
+        example_inputs=tensor_arrays(inputs),
+        reference=float64_reference(model, inputs),
+        require_bitwise=True,
+        progress=lambda case: progress(f"checking equivalence: {case}"),
+    )
+    if equivalence.passed:
+        return equivalence
+    assert equivalence.mismatch is not None and equivalence.failing_inputs is not None
+    original = capture(model, inputs, dynamic_shapes=dynamic_shapes, prefer="torch.export")
+    failing = with_arrays(inputs, equivalence.failing_inputs)
+    site = blame_site(original.graph_module, captured.graph_module, findings, failing)
+    cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"
+    raise NotEquivalentError(f"not equivalent: {equivalence.mismatch}; {cause}")
+
+
+def _measure(
+    baseline: Path,
+    optimized: Path,
+    inputs: tuple[Any, ...],
+    threads: int,
+    seconds: float,
+    progress: Progress,
+) -> Timing | None:
+    if seconds <= 0:
+        return None
+    progress("measuring speed")
+    return measure_speed(baseline, optimized, tensor_arrays(inputs), threads=threads, seconds=seconds)
+
+
+def _size(file: Path) -> int:
+    data = file.with_name(f"{file.name}.data")
+    return file.stat().st_size + (data.stat().st_size if data.exists() else 0)

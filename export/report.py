@@ -1,0 +1,163 @@
+"""The result of an optimisation as data, as JSON, and as lines a person can read."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from export.equivalence import Equivalence
+from export.measure import Timing
+from fx_passes.records import Finding
+
+FIND_SCHEMA = "fx-passes/find/1"
+OPTIMIZE_SCHEMA = "fx-passes/optimize/1"
+CHECK_SCHEMA = "fx-passes/check/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``optimize`` found, did, verified and measured. ``output`` is None where nothing was written."""
+
+    model: str
+    output: Path | None
+    lowering: str
+    route: str
+    findings: tuple[Finding, ...]
+    equivalence: Equivalence
+    speed: Timing | None
+    baseline_bytes: int
+    optimized_bytes: int
+    environment: dict[str, Any]
+
+    @property
+    def shared_count(self) -> int:
+        """Sites whose groups share one kernel; single-channel ones have nothing to share."""
+        return count_shared(self.findings)
+
+    def lowering_of(self, finding: Finding) -> str | None:
+        """What became of a site in the file; None where it is as the stock exporter writes it."""
+        return self.lowering if finding.shared and finding.groups > 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of the JSON contract for ``optimize``."""
+        return {
+            "schema": OPTIMIZE_SCHEMA,
+            "model": self.model,
+            "output": None if self.output is None else str(self.output),
+            "route": self.route,
+            "sites": [
+                {**f.to_json(), "lowering": self.lowering_of(f), "candidates": _candidates(f)}
+                for f in self.findings
+            ],
+            "equivalence": self.equivalence.to_json(),
+            "speed": None if self.speed is None else self.speed.to_json(),
+            "size": {"baseline_bytes": self.baseline_bytes, "optimized_bytes": self.optimized_bytes},
+            "environment": self.environment,
+        }
+
+
+def _candidates(finding: Finding) -> list[str]:
+    return ["expand"] if finding.shared and finding.groups > 1 else []
+
+
+def count_shared(findings: Iterable[Finding]) -> int:
+    """How many findings share a kernel among more than one group."""
+    return sum(finding.shared and finding.groups > 1 for finding in findings)
+
+
+def find_json(model: str, route: str, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The object of the JSON contract for ``find``."""
+    sites = [finding.to_json() for finding in findings]
+    return {"schema": FIND_SCHEMA, "model": model, "route": route, "sites": sites}
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """The machine and the versions that a result depends on."""
+    packages = ("fx-passes", "torch", "onnx", "onnxruntime", "onnxscript", "numpy")
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": threads,
+        **versions,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def site_table(findings: Sequence[Finding], lowering: str | None = None) -> Table:
+    """One row a site: what it is, what its weight was and became, and why if nothing was done."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("site", "form", "op"):
+        table.add_column(title, overflow="fold")
+    table.add_column("groups", justify="right")
+    table.add_column("weight -> kernel")
+    table.add_column("lowering or reason" if lowering else "verdict", overflow="fold")
+    for finding in findings:
+        before, after = shape_text(finding.weight_shape), shape_text(finding.kernel_shape)
+        table.add_row(
+            finding.id,
+            finding.site.form,
+            finding.op,
+            str(finding.groups or "?"),
+            f"{before} -> {after}" if finding.shared and finding.groups > 1 else before,
+            verdict_text(finding, lowering),
+        )
+    return table
+
+
+def verdict_text(finding: Finding, lowering: str | None = None) -> str:
+    """``expand`` (or ``shared``) with its note, or ``not shared: reason``."""
+    if not finding.shared:
+        return f"not shared: {finding.reason}"
+    if finding.groups == 1:
+        return str(finding.reason)
+    word = lowering or "shared"
+    return f"{word} ({finding.reason})" if finding.reason else word
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """(3, 1, 11, 11) as ``3x1x11x11``."""
+    return "x".join(map(str, shape)) or "?"
+
+
+def summary_lines(report: Report) -> list[str]:
+    """The result in a few plain lines."""
+    check, lines = report.equivalence, []
+    if report.shared_count == 0:
+        lines.append("nothing was shared: the output is the plain export")
+    bits = "equal bits" if check.bitwise else "within bounds"
+    lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
+    lines += [f"  {note}" for note in check.notes]
+    if report.speed is not None:
+        lines.append(f"speed: {speed_text(report.speed)}")
+    kib = report.baseline_bytes / 1024, report.optimized_bytes / 1024
+    lines.append(f"size: {kib[0]:.1f} KiB -> {kib[1]:.1f} KiB")
+    return lines
+
+
+def speed_text(speed: Timing) -> str:
+    """Both medians, the ratio with its interval, and what it lets one say."""
+    data = speed.to_json()
+    low, high = speed.ci95
+    word = "faster" if speed.faster else "slower" if high < 1.0 else "no measurable difference"
+    noisy = ", noisy" if speed.noisy else ""
+    return (
+        f"{data['baseline_ms']:.3f} ms -> {data['optimized_ms']:.3f} ms, {speed.speedup:.3f}x "
+        f"(95 % interval {low:.3f} to {high:.3f}, {data['runs']} pairs, {speed.threads} thread(s)): "
+        f"{word}{noisy}"
+    )
