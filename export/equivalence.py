@@ -39,7 +39,7 @@ Reference = Callable[[Sequence[Array]], Sequence[Array]]
 
 @dataclass(frozen=True)
 class OutputError:
-    """The worst of one output over all cases: errors against the reference (or the original), and the bound."""
+    """The worst of one output over all cases: errors against the reference or the original, the bound."""
 
     name: str
     max_abs_error: float
@@ -187,7 +187,7 @@ class _Tally:
 
     def add(self, comparison: _Comparison) -> None:
         ratio = comparison.error / comparison.bound if comparison.bound else comparison.error * 1e300
-        if ratio > self.ratio or comparison.mismatch and not self.worst.mismatch:
+        if ratio > self.ratio or (comparison.mismatch and not self.worst.mismatch):
             self.worst, self.ratio = comparison, ratio
 
     def result(self, name: str) -> OutputError:

@@ -145,7 +145,7 @@ def copy_graph_module(graph_module: GraphModule) -> GraphModule:
 
 
 def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:
-    """Give the traced module the state_dict of its model: torch keeps only what the graph reads, all of it."""
+    """Give the traced module the state_dict of its model: torch keeps only what the graph reads."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if attribute(graph_module, name) is None:
             _assign_attr(parameter, graph_module, name)

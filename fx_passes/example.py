@@ -23,8 +23,8 @@ class AntiAliasedEdges(nn.Module):
         self.blur.weight = nn.Parameter(blur.repeat(channels, 1, 1, 1))
         self.mix = nn.Conv2d(channels, channels, 1)
         sobel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-        self.register_buffer("sobel", sobel, persistent=False)
-        self.register_buffer("shrink", blur[None, None].repeat(channels, 1, 1, 1))
+        self.sobel = nn.Buffer(sobel, persistent=False)
+        self.shrink = nn.Buffer(blur[None, None].repeat(channels, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mix(F.relu(self.blur(x)))

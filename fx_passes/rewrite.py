@@ -47,7 +47,7 @@ def share_module(graph_module: GraphModule, target: str, groups: int, block_diag
     assert isinstance(plain, nn.modules.conv._ConvNd)
     shared_class = SHARED_CLASSES[type(plain)]
     flags = {"block_diagonal": True} if block_diagonal else {}
-    shared = shared_class(**_arguments(plain, groups), **flags)
+    shared: nn.modules.conv._ConvNd = shared_class(**_arguments(plain, groups), **flags)
     _adopt(graph_module, target, shared, plain)
 
 
@@ -56,7 +56,8 @@ def unshare_module(graph_module: GraphModule, target: str) -> None:
     shared = graph_module.get_submodule(target)
     assert isinstance(shared, _SharedKernel)
     plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
-    _adopt(graph_module, target, plain_class(**_arguments(shared, shared.run_groups)), shared)
+    plain: Any = plain_class(**_arguments(shared, shared.run_groups))
+    _adopt(graph_module, target, plain, shared)
 
 
 def _arguments(conv: nn.modules.conv._ConvNd, groups: int) -> dict[str, Any]:

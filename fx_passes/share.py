@@ -97,7 +97,7 @@ def share_kernels(
     """
     captured = capture(model, example_inputs).graph_module
     if captured is model:
-        return ShareKernels(tolerance)(captured).graph_module  # type: ignore[no-any-return]
+        captured = copy_graph_module(captured)
     share_in_place(captured, tolerance)
     return captured
 

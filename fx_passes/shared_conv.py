@@ -36,7 +36,9 @@ def expand_kernel(kernel: Tensor, groups: int) -> Tensor:
 
 
 def expand_block_diagonal(kernel: Tensor, groups: int) -> Tensor:
-    """The dense weight (groups * rows, groups * columns, *k) with ``kernel`` (rows, columns, *k) on its blocks.
+    """The dense weight with ``kernel`` (rows, columns, *k) on its ``groups`` diagonal blocks.
+
+    Returns: (groups * rows, groups * columns, *k).
 
     Zeros off the blocks are +0.0, put there by ``where``: a product with a mask would leave -0.0.
 
@@ -164,7 +166,8 @@ class SharedKernelConv2d(_SharedConvNd, nn.Conv2d):
 class SharedKernelConv3d(_SharedConvNd, nn.Conv3d):
     """``nn.Conv3d`` with one kernel for all groups.
 
-    ``weight``: (out_channels/groups, in_channels/groups, kd, kh, kw); ``bias``: (out_channels/groups,) or None.
+    ``weight``: (out_channels/groups, in_channels/groups, kd, kh, kw);
+    ``bias``: (out_channels/groups,) or None.
 
     Example:
         >>> SharedKernelConv3d(2, 4, 3, groups=2)(torch.ones(1, 2, 4, 4, 4)).shape

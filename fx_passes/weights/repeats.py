@@ -97,10 +97,7 @@ def _first_difference(stacked: Tensor) -> Mismatch:
     place = differs[group].nonzero()[0].tolist()
     found, expected = stacked[(group, *place)], stacked[(0, *place)]
     difference = float((found - expected).abs())
-    if difference == 0.0:
-        detail = "in the sign of zero"
-    else:
-        detail = f"by {difference:.3g}"
+    detail = f"by {difference:.3g}" if difference else "in the sign of zero"
     return Mismatch("differs", f"group {group} differs from group 0 {detail} at {place}")
 
 

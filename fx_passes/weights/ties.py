@@ -78,7 +78,7 @@ def _users(name: str, role: str, sites: set[Node], state: State) -> Iterator[Nod
     """Each use of the tensor called ``name``: None for a use by a site in that role, else the node."""
     owner, _, leaf = name.rpartition(".")
     while True:
-        for node in state.calls[owner] if owner in state.calls else ():
+        for node in state.calls.get(owner, ()):
             yield None if node in sites and name == f"{node.target}.{role}" and leaf == role else node
         if not owner:
             break
