@@ -23,9 +23,12 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Tracer
 from torch.fx.graph_module import _assign_attr
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+from torch.nn.utils import parametrizations, parametrize
+from torch.overrides import TorchFunctionMode
 
 from fx_passes.errors import CaptureError
 from fx_passes.shared_conv import _SharedKernel
+from fx_passes.weights.operators import RANDOM
 from fx_passes.weights.state import attribute
 
 log = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ def capture(
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
         except Exception as error:  # whatever a model raises under a tracer means: not by this route
-            reasons.append(f"{route}: {_first_line(error)}")
+            reasons.append(f"{route}: {_one_line(error)}")
             log.debug("%s failed", route, exc_info=True)
             continue
         return Capture(graph_module, route, reasons[0] if reasons else None)
@@ -95,15 +98,36 @@ def capture(
     raise CaptureError(f"{type(model).__name__} could not be captured: {'; '.join(reasons)}{hint}")
 
 
-class _LeafTracer(Tracer):
-    """Symbolic tracing that keeps shared convolutions as modules, as it keeps torch's own."""
+class _Tracer(Tracer):
+    """Symbolic tracing that shows where weights come from.
+
+    Buffers are read when the graph runs, not baked in when it is traced. Shared convolutions stay modules,
+    as torch's own do; parametrised modules are traced through, down to their parameters.
+    """
+
+    proxy_buffer_attributes = True
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, parametrize.ParametrizationList) or parametrize.is_parametrized(m):
+            return False
+        if type(m).__module__ == parametrizations.__name__:
+            return False
         return isinstance(m, _SharedKernel) or super().is_leaf_module(m, module_qualified_name)
 
 
+class _RefuseRandom(TorchFunctionMode):
+    """Tracing would run a random operator without traced inputs once, and keep its numbers for ever."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in RANDOM:
+            raise TypeError(f"`{func.__name__}` draws random numbers, which tracing would freeze")
+        return func(*args, **(kwargs or {}))
+
+
 def _trace(model: nn.Module, example_inputs: Sequence[Any] | None) -> GraphModule:
-    traced = GraphModule(model, _LeafTracer().trace(model), type(model).__name__)
+    with _RefuseRandom():
+        graph = _Tracer().trace(model)
+    traced = GraphModule(model, graph, type(model).__name__)
     _restore_state(traced, model)
     graph_module = copy_graph_module(traced)
     if example_inputs is not None:
@@ -162,6 +186,7 @@ def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:
         module._non_persistent_buffers_set |= {k for k, n in names.items() if n not in persistent}
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 200 else f"{text[:200]}..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

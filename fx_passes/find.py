@@ -53,7 +53,13 @@ def find_shared_kernels(
 
 
 def judge(graph_module: GraphModule, tolerance: float = 0.0) -> list[Verdict]:
-    """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights."""
+    """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights.
+
+    Raises:
+        ValueError: ``tolerance`` is negative.
+    """
+    if not tolerance >= 0.0:
+        raise ValueError(f"tolerance must be 0 or more, got {tolerance}")
     state = State(graph_module)
     ids = _SiteIds()
     verdicts = [judge_call(call, ids.of(call.node), state, tolerance) for call in find_calls(graph_module)]

@@ -89,11 +89,11 @@ def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: f
     """The weight is computed: its construction decides, or else its constant value."""
     weight = call.weight
     assert isinstance(weight, Node)
-    construction = find_construction(weight, site.geometry.groups, state)
+    construction = find_construction(weight, call.node, site.geometry.groups, state)
     if construction is not None:
         return _judge_construction(call, site, construction, state)
     try:
-        value = fold(weight, state)
+        value = fold(weight, call.node, state)
     except NotConstant as not_constant:
         reason = f"the weight is no repeat by construction, and {not_constant.reason}"
         return _refuse(call, site, not_constant.code, reason)
@@ -109,7 +109,7 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     values = state.read(kernel_node)
     if values is None:
         try:
-            values = fold(kernel_node, state)
+            values = fold(kernel_node, call.node, state)
         except Exception:  # trainable or given at run time: shared whatever the values are
             values = None
     if values is not None and not values.is_meta and (nan := first_nan(values.detach())):
@@ -176,13 +176,13 @@ def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Ve
 def _not_plain(module: nn.Module) -> tuple[str, str] | None:
     """Why a module is not torch's own convolution with its weight in place, or None."""
     name = type(module).__name__
-    if type(module) not in SHARED_CLASSES:
-        return "subclass", f"`{name}` is a subclass of a torch convolution and may compute anything"
     weight = module._parameters.get("weight")
-    if weight is None:
-        return "computed-weight", f"the weight of this `{name}` is computed by a hook"
     if nn.parameter.is_lazy(weight):
         return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
+    if type(module) not in SHARED_CLASSES:
+        return "subclass", f"`{name}` is a subclass of a torch convolution and may compute anything"
+    if weight is None:
+        return "computed-weight", f"the weight of this `{name}` is computed by a hook"
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
         return "hooks", f"this `{name}` has hooks, which replacing it would lose"
     return None

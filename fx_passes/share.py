@@ -52,8 +52,6 @@ class ShareKernels(PassBase):
     """
 
     def __init__(self, tolerance: float = 0.0, *, fold_constants: bool = True) -> None:
-        if not tolerance >= 0.0:
-            raise ValueError(f"tolerance must be 0 or more, got {tolerance}")
         self.tolerance = tolerance
         self.fold_constants = fold_constants
 

@@ -59,10 +59,13 @@ class Construction:
 _NO_PROOF = (NotConstant, RuntimeError, TypeError, ValueError, IndexError)
 
 
-def find_construction(weight: Node, groups: int, state: State) -> Construction | None:
-    """How ``weight`` repeats one kernel ``groups`` times, or in diagonal blocks for groups = 1; or None."""
+def find_construction(weight: Node, user: Node, groups: int, state: State) -> Construction | None:
+    """How ``weight``, as ``user`` takes it, repeats one kernel ``groups`` times; or None.
+
+    For groups = 1, how it repeats one kernel in diagonal blocks.
+    """
     try:
-        numbers, nodes = _number_elements(weight, state)
+        numbers, nodes = _number_elements(weight, user, state)
     except _NO_PROOF:
         return None
     found = _repeated_kernel(numbers[weight], groups)
@@ -76,10 +79,10 @@ def find_construction(weight: Node, groups: int, state: State) -> Construction |
     return Construction(count, shape, block_diagonal, source, source_shape, expanded)
 
 
-def layout_shape(node: Node, state: State) -> tuple[int, ...] | None:
+def layout_shape(node: Node, user: Node, state: State) -> tuple[int, ...] | None:
     """Shape of a node that layout operators make, found without example inputs; None if it cannot be."""
     try:
-        numbers, _ = _number_elements(node, state)
+        numbers, _ = _number_elements(node, user, state)
     except _NO_PROOF:
         return None
     return tuple(numbers[node].shape)
@@ -111,40 +114,40 @@ def _data_inputs(node: Node) -> Iterable[Node] | None:
     return None
 
 
-def _number_elements(weight: Node, state: State) -> tuple[dict[Node, Any], list[Node]]:
-    part = program_slice(weight, state, _data_inputs)
+def _number_elements(weight: Node, user: Node, state: State) -> tuple[dict[Node, Any], list[Node]]:
+    part = program_slice(weight, user, state, _data_inputs)
     numbers: dict[Node, Any] = {}
     free = 1
     leaves = set(part.leaves)
     for node in part.nodes:
         if node in leaves:
-            shape = _shape(node, state)
+            shape = _shape(node, user, state)
             size = int(torch.Size(shape).numel())
             numbers[node] = torch.arange(free, free + size).reshape(shape)
             free += size
         else:
-            numbers[node] = _apply(node, numbers, state)
+            numbers[node] = _apply(node, user, numbers, state)
     return numbers, part.nodes
 
 
-def _shape(node: Node, state: State) -> tuple[int, ...]:
+def _shape(node: Node, user: Node, state: State) -> tuple[int, ...]:
     tensor = state.read(node)
     if tensor is None:
         tensor = node.meta.get("val")
     if not isinstance(tensor, Tensor):
-        tensor = fold(node, state)
+        tensor = fold(node, user, state)
     if not all(isinstance(size, int) for size in tensor.shape):
         raise NotConstant("dynamic-size", f"the shape of `{node.name}` is not known")
     return tuple(tensor.shape)
 
 
-def _apply(node: Node, numbers: dict[Node, Any], state: State) -> Any:
+def _apply(node: Node, user: Node, numbers: dict[Node, Any], state: State) -> Any:
     """Run a layout operator on element numbers instead of values."""
     name = base_name(node)
     if name in TRANSPARENT:
         return numbers[node.args[0]]  # type: ignore[index]
     if name in ZEROS:
-        return torch.zeros(_shape(node, state), dtype=torch.int64)
+        return torch.zeros(_shape(node, user, state), dtype=torch.int64)
     if name in SCATTER and not isinstance(node.args[-1], Node):
         raise NotConstant("scalar", f"`{node.name}` writes a number")
 
@@ -152,7 +155,7 @@ def _apply(node: Node, numbers: dict[Node, Any], state: State) -> Any:
         if argument in numbers:
             return numbers[argument]
         known = argument.meta.get("val")
-        return fold(argument, state) if isinstance(known, Tensor) else static_value(argument)
+        return fold(argument, node, state) if isinstance(known, Tensor) else static_value(argument)
 
     args, kwargs = map_arg((node.args, node.kwargs), value)
     target = node.target

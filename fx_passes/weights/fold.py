@@ -37,12 +37,15 @@ class Slice:
     leaves: list[Node]
 
 
-def program_slice(root: Node, state: State, inputs: Callable[[Node], Iterable[Node] | None]) -> Slice:
-    """Everything ``root`` is computed from, going back through ``inputs(node)``; None makes a leaf.
+def program_slice(
+    root: Node, user: Node, state: State, inputs: Callable[[Node], Iterable[Node] | None]
+) -> Slice:
+    """Everything that the value of ``root`` depends on when ``user`` takes it.
 
-    Nodes that write into a node of the slice before ``root`` belong to it as well.
+    The slice goes back through ``inputs(node)``, which is None for a leaf. Nodes that write into a node of
+    the slice, before ``user`` runs, belong to it as well.
     """
-    end = state.position[root]
+    end = state.position[user]
     seen: set[Node] = set()
     leaves: list[Node] = []
     stack = [root]
@@ -59,13 +62,13 @@ def program_slice(root: Node, state: State, inputs: Callable[[Node], Iterable[No
     return Slice(sorted(seen, key=state.position.__getitem__), leaves)
 
 
-def fold(root: Node, state: State) -> Tensor:
-    """The constant value of ``root``.
+def fold(root: Node, user: Node, state: State) -> Tensor:
+    """The constant value that ``root`` has when ``user`` takes it.
 
     Raises:
         NotConstant: with what it depends on.
     """
-    part = program_slice(root, state, _constant_inputs)
+    part = program_slice(root, user, state, _constant_inputs)
     for node in part.nodes:
         _require_constant(node, state)
     values: dict[Node, Any] = {}

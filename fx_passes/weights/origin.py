@@ -72,7 +72,8 @@ def weight_shape(call: ConvCall, state: State) -> tuple[int, ...]:
     value = call.weight.meta.get("val")
     if isinstance(value, Tensor):
         return tuple(int(size) for size in value.shape)
-    return layout_shape(call.weight, state) or tuple(fold(call.weight, state).shape)
+    shape = layout_shape(call.weight, call.node, state)
+    return shape or tuple(fold(call.weight, call.node, state).shape)
 
 
 def geometry(call: ConvCall, groups: int, shape: tuple[int, ...]) -> ConvGeometry:

@@ -1,0 +1,361 @@
+"""The pass: equal bits, one parameter, gradients that sum, and a model that is left alone."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.passes.infra.pass_manager import PassManager
+
+import fx_passes
+from fx_passes import ShareKernels, find_shared_kernels, share_kernels, unshare_kernels
+from fx_passes.shared_conv import SHARED_CLASSES, SharedKernelConv2d
+
+
+def seed_model() -> tuple[nn.Conv2d, nn.Conv2d, Tensor]:
+    """The project's seed: three channels convolved with one kernel."""
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 3, 3)
+    kernel = nn.Conv2d(1, 1, 3)
+    conv = nn.Conv2d(3, 3, 3, groups=3)
+    conv.weight.data = kernel.weight.data.repeat(3, 1, 1, 1)
+    conv.bias.data = kernel.bias.data.repeat(3)
+    return conv, kernel, x
+
+
+FORMS = {
+    "functional": lambda conv, x: conv,
+    "module": lambda conv, x: nn.Sequential(conv),
+    "aten": lambda conv, x: torch.export.export(conv, (x,)),
+    "graph module": lambda conv, x: torch.fx.symbolic_trace(nn.Sequential(conv)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_seed_same_bits_and_summed_gradients(form: str) -> None:
+    """The output is the same bit for bit; gradients are sums over the groups, not means."""
+    conv, _, x = seed_model()
+    expected = conv(x)
+    assert torch.allclose(expected.flatten(), torch.tensor([-1.0085, -1.0068, -1.0451]), atol=5e-5)
+    shared = share_kernels(FORMS[form](conv, x))
+    assert torch.equal(shared(x), expected)
+    weight, bias = shared.parameters()
+    assert (weight.shape, bias.shape) == ((1, 1, 3, 3), (1,))
+    expected.mean().backward()
+    shared(x).mean().backward()
+    torch.testing.assert_close(weight.grad, conv.weight.grad.sum(0, keepdim=True), rtol=1e-6, atol=0)
+    torch.testing.assert_close(bias.grad, conv.bias.grad.sum(0, keepdim=True), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), lambda p: torch.optim.Adam(p, lr=0.01)],
+    ids=["SGD with momentum", "Adam"],
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_seed_trains_as_one_kernel_applied_channel_by_channel(form: str, optimizer) -> None:
+    """Ten steps on the shared model are ten steps on the one kernel."""
+    conv, kernel, x = seed_model()
+    shared = share_kernels(FORMS[form](conv, x))
+    target = torch.rand(1, 3, 1, 1)
+    ours, theirs = optimizer(shared.parameters()), optimizer(kernel.parameters())
+    for _ in range(10):
+        for step, output in ((ours, shared(x)), (theirs, torch.cat([kernel(c) for c in x.split(1, 1)], 1))):
+            step.zero_grad()
+            F.mse_loss(output, target).backward()
+            step.step()
+    for found, expected in zip(shared.parameters(), kernel.parameters(), strict=True):
+        assert not torch.equal(found, torch.zeros_like(found))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+class Net(nn.Module):
+    """Shared and unshared layers, a buffer, an unused parameter, a layer called twice, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blur = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False, padding_mode="reflect")
+        self.blur.weight.data = torch.randn(1, 1, 3, 3).repeat(8, 1, 1, 1)
+        self.blur.weight.requires_grad_(False)
+        self.mixed = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.mixed.weight.data = torch.randn(1, 1, 3, 3).repeat(8, 1, 1, 1)
+        self.up = nn.ConvTranspose2d(8, 16, 4, stride=2, groups=4)
+        self.up.weight.data = torch.randn(2, 4, 4, 4).repeat(4, 1, 1, 1)
+        self.up.bias.data = torch.randn(4).repeat(4)
+        self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
+        self.dropout = nn.Dropout()
+        self.unused = nn.Parameter(torch.zeros(2))
+        self.window = nn.Buffer(torch.randn(1, 1, 3, 3).repeat(16, 1, 1, 1))
+        self.hidden = nn.Buffer(torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mixed(self.blur(self.blur(self.stem(x))))
+        x = self.dropout(self.depthwise(self.up(x)))
+        return F.conv2d(x, self.window, groups=16)
+
+
+def snapshot(model: nn.Module) -> dict:
+    """Everything of a model that a pass must leave alone."""
+    return {
+        "state": {k: (v.data_ptr(), v.clone()) for k, v in model.state_dict().items()},
+        "modules": {name: id(module) for name, module in model.named_modules()},
+        "training": {name: module.training for name, module in model.named_modules()},
+        "code": getattr(model, "code", None),
+    }
+
+
+def require_untouched(model: nn.Module, before: dict) -> None:
+    after = snapshot(model)
+    for key in ("modules", "training", "code"):
+        assert after[key] == before[key]
+    for name, (pointer, value) in before["state"].items():
+        assert after["state"][name][0] == pointer
+        assert torch.equal(after["state"][name][1], value)
+
+
+ROUTES = {
+    "nn.Module": lambda model, x: model,
+    "graph module": lambda model, x: torch.fx.symbolic_trace(model),
+    "exported program": lambda model, x: torch.export.export(model, (x,)).module(),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("training", [True, False])
+def test_keeps_everything_but_the_shape_of_shared_weights(route: str, training: bool) -> None:
+    """Names, state_dict keys, requires_grad, training mode stay; the given model is not changed."""
+    model = Net().train(training)
+    model.dropout.p = 0.0
+    x = torch.randn(2, 3, 8, 8)
+    given = ROUTES[route](model, x)
+    before = snapshot(given)
+    expected = given(x)
+    shared = share_kernels(given)
+    require_untouched(given, before)
+    assert torch.equal(shared(x), expected)
+    assert list(shared.state_dict()) == list(given.state_dict())
+    cut = {
+        "blur.weight": (1, 1, 3, 3),
+        "mixed.weight": (1, 1, 3, 3),
+        "up.weight": (2, 4, 4, 4),
+        "up.bias": (4,),
+        "window": (1, 1, 3, 3),
+    }
+    for name, tensor in given.state_dict(keep_vars=True).items():
+        ours = shared.state_dict(keep_vars=True)[name]
+        assert tuple(ours.shape) == cut.get(name, tuple(tensor.shape)), name
+        assert ours.requires_grad == tensor.requires_grad
+        assert (ours.dtype, type(ours)) == (tensor.dtype, type(tensor))
+        assert (ours is tensor) == (name not in cut)
+    if route != "exported program":
+        assert all(m.training == training for m in shared.modules())
+        assert isinstance(shared.get_submodule("blur"), SharedKernelConv2d)
+        assert isinstance(shared.get_submodule("dropout"), nn.Dropout)
+
+
+def test_pass_is_idempotent_and_honest_about_modified() -> None:
+    """A second run changes nothing and says so; so does a run on a model with nothing to share."""
+    traced = torch.fx.symbolic_trace(Net())
+    first = ShareKernels()(traced)
+    assert first.modified
+    assert first.graph_module is not traced
+    second = ShareKernels()(first.graph_module)
+    assert not second.modified
+    assert second.graph_module is first.graph_module
+    plain = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    assert not ShareKernels()(plain).modified
+
+
+def test_composes_in_a_pass_manager() -> None:
+    """Two passes in a row, run to a fixed point."""
+    result = PassManager([ShareKernels(), ShareKernels()], steps=3)(torch.fx.symbolic_trace(Net()))
+    assert result.modified
+    assert all(f.shared or f.id == "depthwise" for f in find_shared_kernels(result.graph_module))
+
+
+def test_node_meta_is_kept_and_new_nodes_have_theirs() -> None:
+    """Nodes that stay keep their meta; the expansion has the value and origin of the weight it replaces."""
+    x = torch.randn(2, 3, 8, 8)
+    program = torch.export.export(Net().eval(), (x,))
+    graph_module = program.module()
+    shared = ShareKernels()(graph_module).graph_module
+    before = {node.name: node for node in graph_module.graph.nodes}
+    for node in shared.graph.nodes:
+        if node.name in before and node.op != "get_attr":
+            assert node.meta.keys() == before[node.name].meta.keys()
+    expanded = [n for n in shared.graph.nodes if n.meta.get(fx_passes.rewrite.CUT)]
+    assert len(expanded) == 6
+    for node in expanded:
+        with torch.no_grad():
+            value = node.target(*(a.meta["val"] if isinstance(a, torch.fx.Node) else a for a in node.args))
+        assert value.shape == node.meta["val"].shape
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_unshare_is_the_way_back(route: str) -> None:
+    """Plain convolutions again, with a state_dict that the original class loads."""
+    model = Net().eval()
+    x = torch.randn(2, 3, 8, 8)
+    given = ROUTES[route](model, x)
+    plain = unshare_kernels(share_kernels(given))
+    assert torch.equal(plain(x), model(x))
+    assert not any(type(m) in SHARED_CLASSES.values() for m in plain.modules())
+    # torch.fx.symbolic_trace itself drops the parameter that the graph does not read.
+    Net().load_state_dict(plain.state_dict(), strict=route != "graph module")
+    for name, tensor in given.state_dict().items():
+        assert torch.equal(plain.state_dict()[name], tensor)
+
+
+def test_tied_weights_stay_tied() -> None:
+    """One parameter in two layers is one kernel in two shared layers."""
+    first = nn.Conv2d(4, 4, 3, groups=4, bias=False)
+    first.weight.data = torch.randn(1, 1, 3, 3).repeat(4, 1, 1, 1)
+    second = nn.Conv2d(4, 4, 3, groups=4, bias=False)
+    second.weight = first.weight
+    model, x = nn.Sequential(first, second), torch.randn(1, 4, 8, 8)
+    for given in (model, torch.export.export(model, (x,)).module()):
+        shared = share_kernels(given)
+        assert len(list(shared.parameters())) == 1
+        assert shared.get_parameter("0.weight") is shared.get_parameter("1.weight")
+        assert torch.equal(shared(x), model(x))
+
+
+def test_weight_shared_with_another_use_is_left_alone() -> None:
+    """A weight that is also an output of the model must stay whole."""
+
+    class Regularised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(1, 1, 3, 3).repeat(4, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return F.conv2d(x, self.weight, groups=4), self.weight.square().sum()
+
+    model = Regularised()
+    assert not ShareKernels()(torch.fx.symbolic_trace(model)).modified
+    (finding,) = find_shared_kernels(model)
+    assert finding.reason == "`weight` is also used by `square`"
+
+
+def test_two_sites_with_one_weight_in_different_groups_are_refused() -> None:
+    """One weight as 4 groups of 1 and as 2 groups of 2: it cannot be cut for both."""
+
+    class TwoWays(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(1, 1, 3, 3).repeat(4, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.weight, groups=4) + F.conv2d(x[:, :2], self.weight, groups=2)
+
+    findings = find_shared_kernels(TwoWays())
+    assert [f.shared for f in findings] == [False, False]
+    assert findings[1].reason is not None
+    assert findings[1].reason.endswith("which repeats it in other groups")
+
+
+def test_repeat_becomes_expand_and_its_source_stays() -> None:
+    """``repeat`` of a trainable kernel is replaced by an expansion of the very same parameter."""
+
+    class Repeats(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Parameter(torch.randn(3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            channels = x.shape[1]
+            return F.conv2d(x, self.kernel[None, None].repeat(channels, 1, 1, 1), groups=channels)
+
+    model = Repeats()
+    for channels in (4, 6):
+        x = torch.randn(1, channels, 8, 8)
+        shared = share_kernels(model, (torch.randn(1, 4, 8, 8),)) if channels == 4 else shared
+        assert torch.equal(shared(x), model(x))
+    assert shared.kernel is model.kernel
+    assert not any("repeat" in str(node.target) for node in shared.graph.nodes)
+
+
+def test_constants_are_folded_into_a_buffer_outside_the_state_dict() -> None:
+    """A window computed from constants becomes a buffer of one kernel; its computation is gone."""
+
+    class Window(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            line = torch.exp(-((torch.arange(5.0, device=x.device) - 2) ** 2))
+            weight = (torch.outer(line, line) / line.sum() ** 2).expand(3, 1, 5, 5)
+            return F.conv2d(x, weight, groups=3)
+
+    model, x = Window(), torch.randn(1, 3, 8, 8)
+    shared = share_kernels(torch.export.export(model, (x,)))
+    assert torch.equal(shared(x), model(x))
+    assert shared.state_dict() == {}
+    assert [tuple(b.shape) for b in shared.buffers()] == [(1, 1, 5, 5)]
+    assert not any("exp.default" in str(node.target) for node in shared.graph.nodes)
+    kept = ShareKernels(fold_constants=False)(torch.export.export(model, (x,)).module())
+    assert not kept.modified
+
+
+def test_dense_block_diagonal_keeps_its_bits() -> None:
+    """The dense convolution stays dense, with one kernel as its only parameter, NaN spreading included."""
+    dense = nn.Conv2d(4, 4, 3)
+    dense.weight.data.zero_()
+    dense.weight.data[range(4), range(4)] = torch.randn(3, 3)
+    x = torch.randn(1, 4, 8, 8)
+    x[0, 0, 0, 0] = torch.inf
+    for given in (nn.Sequential(dense), torch.export.export(dense, (x,)).module()):
+        shared = share_kernels(given)
+        assert torch.equal(shared(x).nan_to_num(), dense(x).nan_to_num())
+        assert next(shared.parameters()).shape == (1, 1, 3, 3)
+
+
+def test_tolerance_takes_the_mean() -> None:
+    """With a tolerance the kernel is the mean of the groups."""
+    conv = nn.Conv2d(2, 2, 1, groups=2, bias=False)
+    conv.weight.data = torch.tensor([1.0, 1.5]).reshape(2, 1, 1, 1)
+    assert share_kernels(nn.Sequential(conv)).get_parameter("0.weight").numel() == 2
+    shared = share_kernels(nn.Sequential(conv), tolerance=0.3)
+    assert shared.get_parameter("0.weight").item() == 1.25
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["stride", "padding", "tap"],
+)
+def test_bitwise_law_fails_on_a_planted_fault(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control of the law the tests above rely on."""
+    conv, _, _ = seed_model()
+    x = torch.rand(1, 3, 9, 9)
+    share_module = fx_passes.rewrite.share_module
+
+    def faulty(graph_module, target, groups, block_diagonal):
+        share_module(graph_module, target, groups, block_diagonal)
+        module = graph_module.get_submodule(target)
+        if fault == "stride":
+            module.stride = (2, 2)
+        elif fault == "padding":
+            module.padding = (1, 1)
+        else:
+            module.weight.data[0, 0, 0, 0] += 1e-6
+
+    monkeypatch.setattr(fx_passes.rewrite, "share_module", faulty)
+    assert not torch.equal(share_kernels(nn.Sequential(conv))(x), conv(x))
+
+
+def test_shared_model_can_be_copied_and_pickled() -> None:
+    """deepcopy and pickle give models that compute the same."""
+    conv, _, x = seed_model()
+    shared = share_kernels(nn.Sequential(conv))
+    for clone in (copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
+        assert torch.equal(clone(x), shared(x))
+        assert clone.get_parameter("0.weight").shape == (1, 1, 3, 3)
+
+
+def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What is not shared is said at level INFO, with its reason."""
+    with caplog.at_level("INFO", logger="fx_passes.share"):
+        share_kernels(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))
+    assert "0 is not shared: group 1 differs from group 0 by " in caplog.text
