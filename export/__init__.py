@@ -3,7 +3,7 @@
 from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
 from export.onnx_export import to_onnx
-from export.optimize import optimize
+from export.pipeline import optimize
 from export.report import Report
 
 __all__ = [

@@ -17,8 +17,8 @@ from rich.console import Console
 from export.dynamic import dynamic_shapes
 from export.equivalence import check_equivalence
 from export.loading import load_model
-from export.optimize import LOWERINGS
-from export.optimize import optimize as run_optimize
+from export.pipeline import LOWERINGS
+from export.pipeline import optimize as run_optimize
 from export.report import (
     CHECK_SCHEMA,
     count_shared,
@@ -177,11 +177,15 @@ def _print_sites(findings: Any, lowering: str | None = None) -> None:
     if not findings:
         click.echo("no convolution in groups")
         return
-    console = Console()
-    if not console.is_terminal:
-        # A table cut to 80 columns loses the reasons: off a terminal, lines are as long as they need to be.
-        console = Console(width=1000, soft_wrap=True)
-    console.print(site_table(findings, lowering))
+    console, table = Console(), site_table(findings, lowering)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # A table cut to 80 columns loses the reasons: off a terminal, lines are as long as they need to be.
+    wide = Console(width=10_000)
+    with wide.capture() as text:
+        wide.print(table)
+    click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def _write_json(data: dict[str, Any], file: str) -> None:

@@ -228,12 +228,12 @@ def _compare(
         apart = np.where(finite & np.isfinite(found), np.abs(wide[1] - wide[0]), 0.0)
     error, baseline_error, bound, distance = _bounds(wide, ideal, finite, apart, original.dtype)
     result = _Comparison(bool(same.all()), error, baseline_error, bound)
-    if require_bitwise and not result.bitwise:
+    special = (finite != np.isfinite(found)) | (~finite & ~same)
+    if special.any():
+        result.mismatch = mismatch(_first(special), float("inf"), 0.0 if require_bitwise else bound)
+    elif require_bitwise and not result.bitwise:
         place = _first(~same)
         result.mismatch = mismatch(place, float(apart[place]), 0.0)
-    elif not np.array_equal(finite, np.isfinite(found)) or not same[~finite].all():
-        place = _first((finite != np.isfinite(found)) | (~finite & ~same))
-        result.mismatch = mismatch(place, float("inf"), bound)
     elif not result.bitwise and error > bound:
         place = tuple(int(i) for i in np.unravel_index(int(distance.argmax()), distance.shape))
         result.mismatch = mismatch(place, error, bound)

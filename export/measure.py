@@ -21,6 +21,8 @@ from export.session import Array, open_session, run
 TARGET_HALF_WIDTH = 0.02
 # ... and above which, when the time is up, the run is called noisy.
 NOISY_HALF_WIDTH = 0.05
+# Half of the pairs further apart than this, relative to the median ratio, are noise as well.
+NOISY_SPREAD = 0.25
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class Timing:
 
     @property
     def noisy(self) -> bool:
-        """The interval is too wide to tell a few per cent."""
-        return _half_width(self.ci95) > NOISY_HALF_WIDTH
+        """The interval is too wide to tell a few per cent, or the pairs disagree too much to trust it."""
+        ratios = np.divide(self.baseline_ms, self.optimized_ms)
+        spread = _iqr(ratios) / float(np.median(ratios))
+        return _half_width(self.ci95) > NOISY_HALF_WIDTH or spread > NOISY_SPREAD
 
     def to_json(self) -> dict[str, Any]:
         """The "speed" object of the JSON contract, with the raw samples."""
@@ -135,7 +139,7 @@ def time_pairs(
             break
         # Swapping the order in every other pair cancels what the first run does to the second.
         for which in (0, 1) if pairs % 2 == 0 else (1, 0):
-            times[which].append(timed(which))
+            times[which].append(float(timed(which)))
     return Timing(tuple(times[0]), tuple(times[1]), bootstrap_ci(*times), threads)
 
 
@@ -159,6 +163,6 @@ def _half_width(ci: tuple[float, float]) -> float:
     return (ci[1] - ci[0]) / (ci[0] + ci[1])
 
 
-def _iqr(samples: Sequence[float]) -> float:
+def _iqr(samples: Sequence[float] | np.ndarray) -> float:
     low, high = np.percentile(samples, (25, 75))
     return float(high - low)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import onnx
 import pytest
+import real_models
 import torch
 from click.testing import CliRunner
 from real_models import EXPECTED
 
-import real_models
 from export.cli import main
 from fx_passes.capture import capture
 from fx_passes.find import judge

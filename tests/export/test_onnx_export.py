@@ -155,7 +155,7 @@ def test_nothing_half_written_when_the_checker_refuses(
     target = tmp_path / "out.onnx"
     target.write_text("before")
     monkeypatch.setattr(onnx.checker, "check_model", refuse)
-    with pytest.raises(ExportError, match="onnx.checker refuses the exported model: planted$"):
+    with pytest.raises(ExportError, match=r"onnx.checker refuses the exported model: planted$"):
         to_onnx(module_model().eval(), (torch.randn(1, 8, 12, 12),), target)
     assert os.listdir(tmp_path) == ["out.onnx"]
     assert target.read_text() == "before"

@@ -45,13 +45,13 @@ def test_no_route_is_one_line_with_every_reason() -> None:
         CaptureError, match=r"^Branch could not be captured: symbolic_trace: .*torch.export: "
     ):
         capture(Branch(value=True), (torch.ones(2),))
-    with pytest.raises(CaptureError, match="give example inputs so that torch.export can be tried"):
+    with pytest.raises(CaptureError, match=r"give example inputs so that torch.export can be tried"):
         capture(Branch(value=True))
 
 
 def test_something_else_is_refused() -> None:
     """Neither a module nor a program."""
-    with pytest.raises(CaptureError, match="expected an nn.Module, GraphModule or ExportedProgram, got int"):
+    with pytest.raises(CaptureError, match=r"expected an nn.Module, GraphModule or ExportedProgram, got int"):
         capture(3)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,211 @@
+"""The command line as a user sees it: output, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import fx_passes.rewrite
+from export.cli import main
+
+SOURCE = """
+import torch
+from torch import nn
+
+X = torch.rand(1, 4, 12, 12)
+
+def shared():
+    conv = nn.Conv2d(4, 4, 3, groups=4)
+    conv.weight.data = conv.weight.data[:1].repeat(4, 1, 1, 1)
+    return nn.Sequential(conv), (X,)
+
+def unshared():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), (X,)
+
+def no_inputs():
+    return shared()[0]
+
+class Looks(nn.Module):
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x
+
+def untraceable():
+    return Looks(), (X,)
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    file = tmp_path / "models.py"
+    file.write_text(SOURCE)
+    return file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_find_prints_sites_and_reasons(source: Path) -> None:
+    """Plain text off a terminal: site, form, groups, shapes, verdict."""
+    result = run("find", f"{source}:shared")
+    assert result.exit_code == 0
+    assert "captured by torch.export" in result.stdout
+    assert "0/conv2d  aten  conv2d       4  4x1x3x3 -> 1x1x3x3  shared\n" in result.stdout
+    assert "1 of 1 candidate convolutions share a kernel" in result.stdout
+    assert "\x1b" not in result.output
+    result = run("find", f"{source}:unshared")
+    assert "not shared: group 1 differs from group 0 by " in result.stdout
+
+
+def test_find_json(source: Path, tmp_path: Path) -> None:
+    """To a file, or to standard output with nothing else there."""
+    result = run("find", f"{source}:shared", "--json", "-")
+    data = json.loads(result.stdout)
+    assert data["schema"] == "fx-passes/find/1"
+    (site,) = data["sites"]
+    assert site["kernel_shape"] == [1, 1, 3, 3]
+    assert site["weight_shape"] == [4, 1, 3, 3]
+    assert (site["op"], site["groups"], site["origin"]) == ("conv2d", 4, "parameter")
+    assert site["shared"] is True
+    assert site["reason"] is None
+    run("find", f"{source}:shared", "--json", tmp_path / "find.json")
+    assert json.loads((tmp_path / "find.json").read_text()) == data
+
+
+def test_find_and_optimize_name_sites_alike(source: Path, tmp_path: Path) -> None:
+    """One site has one id in both commands."""
+    found = json.loads(run("find", f"{source}:shared", "--json", "-").stdout)
+    arguments = ("optimize", f"{source}:shared", "-o", tmp_path / "o.onnx", "--seconds", 0, "--json", "-")
+    optimized = json.loads(run(*arguments).stdout)
+    assert [s["id"] for s in found["sites"]] == [s["id"] for s in optimized["sites"]]
+
+
+def test_find_without_inputs(source: Path) -> None:
+    """A model that can be traced symbolically needs none; --input gives them where it does."""
+    assert "captured by symbolic_trace" in run("find", f"{source}:no_inputs").stdout
+    result = run("find", f"{source}:no_inputs", "--input", "1x4x12x12")
+    assert "captured by torch.export" in result.stdout
+
+
+def test_optimize_writes_verifies_and_measures(source: Path, tmp_path: Path) -> None:
+    """Exit 0, the table, the verdicts in words, and the file."""
+    output = tmp_path / "out.onnx"
+    result = run("optimize", f"{source}:shared", "-o", output, "--seconds", 0.2)
+    assert result.exit_code == 0
+    assert "4x1x3x3 -> 1x1x3x3  expand" in result.stdout
+    assert "equivalence: passed, equal bits in 7 cases" in result.stdout
+    assert "speed: " in result.stdout
+    assert "95 % interval" in result.stdout
+    assert f"written: {output}" in result.stdout
+    assert "exporting the original ..." in result.stderr
+    assert output.exists()
+
+
+def test_nothing_shared_is_the_plain_export_and_says_so(source: Path, tmp_path: Path) -> None:
+    """Exit 0 without --strict, exit 4 with it; the verified file is written either way."""
+    output = tmp_path / "out.onnx"
+    arguments = ("optimize", f"{source}:unshared", "-o", output, "--seconds", 0)
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "nothing was shared: the output is the plain export" in result.stdout
+    strict = run(*arguments, "--strict")
+    assert strict.exit_code == 4
+    assert strict.stderr.endswith("fx-passes: nothing was shared (--strict)\n")
+    assert output.exists()
+
+
+def test_not_equivalent_is_exit_1_and_no_file(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A planted fault: one line that names the output and the site; no file, an existing one untouched."""
+    expand_kernel = fx_passes.rewrite.expand_kernel
+    monkeypatch.setattr(
+        fx_passes.rewrite, "expand_kernel", lambda kernel, groups: expand_kernel(kernel * 1.01, groups)
+    )
+    output = tmp_path / "out.onnx"
+    output.write_text("before")
+    result = run("optimize", f"{source}:shared", "-o", output)
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("fx-passes: not equivalent: output `conv2d` at [0, 0, 0, 0]")
+    assert last.endswith("caused by site 0/conv2d")
+    assert output.read_text() == "before"
+    assert set(os.listdir(tmp_path)) - {"__pycache__"} == {"models.py", "out.onnx"}
+
+
+def test_check(source: Path, tmp_path: Path) -> None:
+    """Two equal files pass, two different ones exit 1 with the place."""
+    for name in ("shared", "unshared"):
+        run("optimize", f"{source}:{name}", "-o", tmp_path / f"{name}.onnx", "--seconds", 0)
+    same = run("check", tmp_path / "shared.onnx", tmp_path / "shared.onnx")
+    assert same.exit_code == 0
+    assert "equivalent: equal bits in 7 cases" in same.stdout
+    arguments = ("check", tmp_path / "shared.onnx", tmp_path / "unshared.onnx")
+    different = run(*arguments, "--json", "-")
+    assert different.exit_code == 1
+    data = json.loads(different.stdout)
+    assert data["schema"] == "fx-passes/check/1"
+    assert data["equivalence"]["passed"] is False
+    assert "fx-passes: not equivalent: output `conv2d` at [0, " in different.stderr
+
+
+USAGE = {
+    "no command": [],
+    "no model": ["find"],
+    "no output": ["optimize", "{source}:shared"],
+    "unknown option": ["find", "{source}:shared", "--nonsense"],
+    "unknown lowering": ["optimize", "{source}:shared", "-o", "x.onnx", "--lowering", "magic"],
+    "no threads": ["optimize", "{source}:shared", "-o", "x.onnx", "--threads", "0"],
+    "model without a colon": ["find", "models.py"],
+    "sizes that are none": ["find", "{source}:shared", "--input", "1x"],
+    "no inputs": ["optimize", "{source}:no_inputs", "-o", "x.onnx"],
+    "an argument that is not there": ["optimize", "{source}:shared", "-o", "x.onnx", "--dynamic", "y:0"],
+    "a file to check that is not there": ["check", "a.onnx", "b.onnx"],
+    "json nowhere": ["find", "{source}:shared", "--json", "/nonexistent/x.json"],
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_usage_errors_are_exit_2(name: str, source: Path) -> None:
+    """Wrong arguments: exit 2, and the last line says what is wrong."""
+    result = run(*(argument.format(source=source) for argument in USAGE[name]))
+    assert result.exit_code == 2, result.output
+    assert result.stderr
+    assert "Traceback" not in result.output
+    assert not Path("x.onnx").exists()
+
+
+LOADING = {
+    "missing file": ["find", "missing.py:model"],
+    "missing attribute": ["find", "{source}:shraed"],
+    "cannot be captured": ["find", "{source}:untraceable"],
+    "cannot be exported": ["optimize", "{source}:untraceable", "-o", "x.onnx"],
+    "no folder": ["optimize", "{source}:shared", "-o", "/nonexistent/x.onnx"],
+}
+
+
+@pytest.mark.parametrize("name", LOADING)
+def test_what_cannot_be_loaded_captured_or_exported_is_exit_3(name: str, source: Path) -> None:
+    """Exit 3 and one line."""
+    result = run(*(argument.format(source=source) for argument in LOADING[name]))
+    assert result.exit_code == 3, result.output
+    assert result.stderr.splitlines()[-1].startswith("fx-passes: ")
+    assert "Traceback" not in result.output
+
+
+def test_strict_without_a_gain_is_exit_4(source: Path, tmp_path: Path) -> None:
+    """``expand`` is never faster: --strict says so after the file is written."""
+    result = run("optimize", f"{source}:shared", "-o", tmp_path / "o.onnx", "--seconds", 0, "--strict")
+    assert result.exit_code == 4
+    assert result.stderr.endswith("nothing got measurably faster (--strict)\n")
+
+
+def test_version_and_help() -> None:
+    """Both exit 0 and name the commands."""
+    assert run("--version").exit_code == 0
+    text = run("--help").stdout
+    assert all(command in text for command in ("find", "optimize", "check"))

@@ -1,0 +1,203 @@
+"""The main job as a function: what it writes, what it reports, and what it does about a faulty rewrite."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import fx_passes.rewrite
+from export import optimize, pipeline
+from export.pipeline import float64_reference, tensor_arrays, with_arrays
+from fx_passes.errors import ExportError, NotEquivalentError, UsageError
+from fx_passes.shared_conv import expand_kernel
+
+
+class Blurs(nn.Module):
+    """Two blurs by one window each, and a mix between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Buffer(torch.rand(1, 1, 3, 3).repeat(4, 1, 1, 1))
+        self.mix = nn.Conv2d(4, 4, 1)
+        self.second = nn.Buffer(torch.rand(1, 1, 3, 3).repeat(4, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.mix(F.conv2d(x, self.first, padding=1, groups=4))
+        return F.conv2d(x, self.second, padding=1, groups=4)
+
+
+X = torch.rand(1, 4, 12, 12)
+
+
+def run(model: nn.Module, path: Path, inputs: tuple[Any, ...] = (X,), **more: Any) -> Any:
+    return optimize(model.eval(), inputs, path, seconds=more.pop("seconds", 0), **more)
+
+
+def test_report_and_file(tmp_path: Path) -> None:
+    """The report has the contract's JSON; the file is there and smaller, and nothing else is."""
+    model = Blurs()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = run(model, tmp_path / "out.onnx", seconds=0.2)
+    assert os.listdir(tmp_path) == ["out.onnx"]
+    onnx.checker.check_model(str(tmp_path / "out.onnx"), full_check=True)
+    data = report.to_json()
+    assert data["schema"] == "fx-passes/optimize/1"
+    assert data.keys() >= {"model", "output", "sites", "equivalence", "speed", "size", "environment"}
+    assert [site["lowering"] for site in data["sites"]] == ["expand", "expand"]
+    assert data["equivalence"]["passed"]
+    assert data["equivalence"]["reference"] == "equal bits, errors against float64"
+    assert data["speed"]["threads"] == 1
+    assert data["environment"]["torch"] == torch.__version__
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the rewrite of the second site wrong."""
+    expand_argument = fx_passes.rewrite.expand_argument
+    sites = []
+
+    def faulty(conv: Any, *arguments: Any, **keywords: Any) -> Any:
+        expanded = expand_argument(conv, *arguments, **keywords)
+        sites.append(conv)
+        if len(sites) != 2:
+            return expanded
+        if fault == "stride":
+            conv.args = (*conv.args[:3], [2, 2], *conv.args[4:])
+        elif fault == "padding":
+            conv.args = (*conv.args[:4], [0, 0], *conv.args[5:])
+        elif fault == "tap":
+            with conv.graph.inserting_before(conv):
+                kernel = expanded.args[0]
+                tap = conv.graph.call_function(torch.ops.aten.slice.Tensor, (kernel, 3, 0, 1))
+                rest = conv.graph.call_function(torch.ops.aten.slice.Tensor, (kernel, 3, 1, 3))
+                tap = conv.graph.call_function(torch.ops.aten.mul.Scalar, (tap, 1.000001))
+                kernel = conv.graph.call_function(torch.ops.aten.cat.default, ([tap, rest], 3))
+                conv.update_arg(1, conv.graph.call_function(expand_kernel, (kernel, 4)))
+        return expanded
+
+    monkeypatch.setattr(fx_passes.rewrite, "expand_argument", faulty)
+
+
+@pytest.mark.parametrize("fault", ["stride", "padding", "tap"])
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_faulty_rewrite_is_caught_and_its_site_named(
+    fault: str, existing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrong stride, wrong padding, one tap: not equivalent, no file left, an existing one untouched."""
+    path = tmp_path / "out.onnx"
+    if existing:
+        path.write_text("before")
+    plant(fault, monkeypatch)
+    with pytest.raises(NotEquivalentError) as caught:
+        run(Blurs(), path)
+    message = str(caught.value)
+    assert message.startswith("not equivalent: output `conv2d_2`")
+    assert message.endswith("caused by site conv2d_2")
+    if fault == "tap":
+        assert "expected " in message
+        assert "a tolerance of " in message
+    else:
+        assert "expected float32[1, 4, 12, 12], found float32[1, 4, " in message
+    assert os.listdir(tmp_path) == (["out.onnx"] if existing else [])
+    assert not existing or path.read_text() == "before"
+
+
+def test_a_fault_that_pytorch_does_not_see_blames_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that differs where the graphs do not: the export is to blame, no site is."""
+    to_onnx = pipeline.to_onnx
+
+    def faulty(model: nn.Module, *arguments: Any, **keywords: Any) -> Path:
+        path = to_onnx(model, *arguments, **keywords)
+        stored = onnx.load(path)
+        taps = next(i for i in stored.graph.initializer if i.name == "first")
+        taps.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(taps) * 2, "first"))
+        onnx.save(stored, path)
+        return path
+
+    monkeypatch.setattr(pipeline, "to_onnx", faulty)
+    with pytest.raises(NotEquivalentError, match="no site differs in PyTorch: the export causes it"):
+        run(Blurs(), tmp_path / "out.onnx")
+
+
+def test_nothing_to_share_gives_the_plain_export(tmp_path: Path) -> None:
+    """The output is the stock file, byte for byte as exported, and the report counts no shared site."""
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
+    report = run(model, tmp_path / "out.onnx")
+    assert report.shared_count == 0
+    assert report.baseline_bytes == report.optimized_bytes
+    assert report.findings[0].reason is not None
+    assert (tmp_path / "out.onnx").stat().st_size == report.optimized_bytes
+
+
+def test_exported_program_and_graph_module(tmp_path: Path) -> None:
+    """Both are taken as they are; a program brings its own inputs."""
+    program = torch.export.export(Blurs().eval(), (X,))
+    report = optimize(program, None, tmp_path / "a.onnx", seconds=0)
+    assert report.route == "exported program"
+    assert report.shared_count == 2
+    traced = torch.fx.symbolic_trace(Blurs().eval())
+    assert run(traced, tmp_path / "b.onnx").shared_count == 2
+
+
+def test_dynamic_batch(tmp_path: Path) -> None:
+    """The check runs other batch sizes where the batch is open."""
+    dynamic = ({0: torch.export.Dim("batch")},)
+    report = run(Blurs(), tmp_path / "out.onnx", (X.repeat(2, 1, 1, 1),), dynamic_shapes=dynamic)
+    assert report.equivalence.cases == 9
+    assert report.equivalence.bitwise
+
+
+class Nested(nn.Module):
+    """A dict, a number and a list among the arguments, a tuple of outputs, one of them integer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = nn.Buffer(torch.rand(1, 1, 3, 3).repeat(4, 1, 1, 1))
+
+    def forward(self, images: dict[str, Tensor], scale: float, more: list[Tensor]) -> tuple[Tensor, Tensor]:
+        x = images["a"] * scale + more[0]
+        return F.conv2d(x, self.window, groups=4), x.argmax(1)
+
+
+def test_nested_inputs_and_outputs(tmp_path: Path) -> None:
+    """Tensors are found wherever they are among the arguments."""
+    inputs = ({"a": X}, 2.0, [X + 1])
+    report = run(Nested(), tmp_path / "out.onnx", inputs)
+    assert report.equivalence.bitwise
+    assert len(report.equivalence.outputs) == 2
+    arrays = tensor_arrays(inputs)
+    assert len(arrays) == 2
+    rebuilt = with_arrays(inputs, arrays, torch.float64)
+    assert rebuilt[0]["a"].dtype == torch.float64
+    assert rebuilt[1] == 2.0
+
+
+def test_float64_reference_is_the_model_in_float64() -> None:
+    """The reference runs a copy in float64; an exported program has none."""
+    model = Blurs()
+    reference = float64_reference(model, (X,))
+    assert reference is not None
+    (found,) = reference([X.numpy()])
+    assert found.dtype == "float64"
+    torch.testing.assert_close(torch.from_numpy(found), model.double()(X.double()).detach())
+    assert float64_reference(torch.export.export(Blurs(), (X,)), (X,)) is None
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    """Each is refused before any work is done."""
+    with pytest.raises(UsageError, match="lowering must be one of expand, got 'fast'"):
+        optimize(Blurs(), (X,), tmp_path / "out.onnx", lowering="fast")
+    with pytest.raises(UsageError, match="example inputs are needed"):
+        optimize(Blurs(), None, tmp_path / "out.onnx")
+    with pytest.raises(ExportError, match=r"cannot write .*out.onnx: .* is not a folder"):
+        optimize(Blurs(), (X,), tmp_path / "missing" / "out.onnx")
