@@ -66,7 +66,7 @@ def vocoder(runs: int) -> dict[str, list[float]]:
     import real_models
 
     model, inputs = real_models.vocoder()
-    graph_module = capture(model, inputs, prefer="torch.export").graph_module
+    graph_module = capture(model, inputs).graph_module
     # The vocoder expands its kernels already; with the repeats written out there is something to rewrite.
     written_out = _write_out_repeats(model, inputs)
     return {
@@ -78,7 +78,7 @@ def vocoder(runs: int) -> dict[str, list[float]]:
 
 
 def _write_out_repeats(model: nn.Module, inputs: tuple[Any, ...]) -> torch.fx.GraphModule:
-    graph_module = capture(model, inputs, prefer="torch.export").graph_module
+    graph_module = capture(model, inputs).graph_module
     for node in list(graph_module.graph.nodes):
         if node.op == "call_function" and node.target is torch.ops.aten.expand.default:
             source, sizes = node.args

@@ -69,7 +69,7 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
         show("capturing the graph")
-        captured = capture(loaded.model, loaded.example_inputs, prefer="torch.export")
+        captured = capture(loaded.model, loaded.example_inputs)
         show("finding kernels")
         findings = [verdict.finding for verdict in judge(captured.graph_module)]
     if json_file:

@@ -76,7 +76,7 @@ def optimize(
         progress("exporting the original")
         stock_export(model, inputs, baseline, dynamic_shapes=dynamic_shapes)
         progress("capturing the graph")
-        captured = capture(model, inputs, dynamic_shapes=dynamic_shapes, prefer="torch.export")
+        captured = capture(model, inputs, dynamic_shapes=dynamic_shapes)
         progress("finding and sharing kernels")
         # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
         # folded by torch, whose exp() may differ from the exporter's in the last bit.
@@ -165,7 +165,7 @@ def _verify(
     if equivalence.passed:
         return equivalence
     assert equivalence.mismatch is not None and equivalence.failing_inputs is not None
-    original = capture(model, inputs, dynamic_shapes=dynamic_shapes, prefer="torch.export")
+    original = capture(model, inputs, dynamic_shapes=dynamic_shapes)
     failing = with_arrays(inputs, equivalence.failing_inputs)
     site = blame_site(original.graph_module, captured.graph_module, findings, failing)
     cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"

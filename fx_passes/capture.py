@@ -1,16 +1,18 @@
 """nn.Module / GraphModule / ExportedProgram -> one graph module, whichever route works.
 
-Two routes lead from a module to a graph. Symbolic tracing keeps modules, training mode and sizes
-open, but sees no values, so most real models stop it. ``torch.export`` sees the example inputs, runs
-more models, and is sound by its guards, but fixes the mode and, unless told otherwise, the sizes. After
-either, every weight is a ``get_attr`` node, an argument computed from such nodes, or the tensor of a
-``call_module`` convolution; lifted parameters, buffers and constants are put back as attributes.
+Two routes lead from a module to a graph. ``torch.export`` runs the model on the example inputs and guards
+what it assumes, so it is tried first wherever there are inputs; it fixes the mode and, unless told
+otherwise, the sizes. Symbolic tracing needs no inputs and keeps modules, training mode and sizes open, but
+sees no values. After either, every weight is a ``get_attr`` node, an argument computed from such nodes,
+or the tensor of a ``call_module`` convolution; lifted parameters, buffers and constants are attributes again.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +20,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Tracer
+from torch.fx import GraphModule, Node, Proxy, Tracer
 from torch.fx.graph_module import _assign_attr
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn.utils import parametrizations, parametrize
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from fx_passes.errors import CaptureError
 from fx_passes.shared_conv import _SharedKernel
@@ -49,7 +50,6 @@ def capture(
     example_inputs: Sequence[Any] | None = None,
     *,
     dynamic_shapes: Any = None,
-    prefer: Literal["symbolic_trace", "torch.export"] = "symbolic_trace",
 ) -> Capture:
     """One graph of ``model``; the model itself is left as it was.
 
@@ -57,7 +57,6 @@ def capture(
         model: a module, a graph module, or an exported program.
         example_inputs: positional arguments of ``model``; without them only symbolic tracing is tried.
         dynamic_shapes: as for ``torch.export.export``.
-        prefer: which route to try first where both are possible.
 
     Returns:
         The graph module, whose tensors are the model's own, not copies.
@@ -78,15 +77,14 @@ def capture(
             f"expected an nn.Module, GraphModule or ExportedProgram, got {type(model).__name__}"
         )
     routes: list[Route] = ["symbolic_trace"]
-    if example_inputs is not None:
-        routes = ["symbolic_trace", "torch.export"]
-        if prefer == "torch.export":
-            routes.reverse()
+    # Export would run lazy modules on fake tensors, and leave the model with those.
+    if example_inputs is not None and not any(nn.parameter.is_lazy(p) for p in model.parameters()):
+        routes = ["torch.export", "symbolic_trace"]
     reasons: list[str] = []
     for route in routes:
         try:
             if route == "symbolic_trace":
-                graph_module = _trace(model, example_inputs)
+                graph_module = _trace(model)
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
         except Exception as error:  # whatever a model raises under a tracer means: not by this route
@@ -99,7 +97,7 @@ def capture(
 
 
 class _Tracer(Tracer):
-    """Symbolic tracing that shows where weights come from.
+    """Symbolic tracing that shows where weights come from, and stops at what a graph cannot hold.
 
     Buffers are read when the graph runs, not baked in when it is traced. Shared convolutions stay modules,
     as torch's own do; parametrised modules are traced through, down to their parameters.
@@ -114,26 +112,48 @@ class _Tracer(Tracer):
             return False
         return isinstance(m, _SharedKernel) or super().is_leaf_module(m, module_qualified_name)
 
+    def create_node(self, *args: Any, **kwargs: Any) -> Node:
+        if _modes() != self.modes:
+            raise TypeError("the model switches gradients or autocast, which tracing would drop")
+        return super().create_node(*args, **kwargs)
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> torch.fx.Graph:
+        self.modes = _modes()
+        before = random.getstate(), torch.random.get_rng_state()
+        graph = super().trace(root, concrete_args)
+        if random.getstate() != before[0] or not torch.equal(torch.random.get_rng_state(), before[1]):
+            raise TypeError("the model draws random numbers, which tracing would freeze")
+        return graph
+
+
+def _modes() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+
 
 class _RefuseRandom(TorchFunctionMode):
     """Tracing would run a random operator without traced inputs once, and keep its numbers for ever."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if getattr(func, "__name__", "") in RANDOM:
-            raise TypeError(f"`{func.__name__}` draws random numbers, which tracing would freeze")
-        return func(*args, **(kwargs or {}))
+            leaves = pytree.tree_leaves((args, kwargs))
+            if not any(isinstance(leaf, Proxy) for leaf in leaves):
+                raise TypeError(f"`{func.__name__}` draws random numbers, which tracing would freeze")
+        return func(*args, **kwargs)
 
 
-def _trace(model: nn.Module, example_inputs: Sequence[Any] | None) -> GraphModule:
+def _trace(model: nn.Module) -> GraphModule:
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise TypeError("the model has forward hooks, which tracing would drop")
+    # The model's code runs while it is traced: on a clone, so that what it writes is not the user's.
+    clone = clone_module(model)
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    defaults = {p.name: p.default for p in parameters if p.default is None}
     with _RefuseRandom():
-        graph = _Tracer().trace(model)
-    traced = GraphModule(model, graph, type(model).__name__)
-    _restore_state(traced, model)
-    graph_module = copy_graph_module(traced)
-    if example_inputs is not None:
-        # Fake tensors cost no arithmetic, give every node its shape, and show a trace that cannot run.
-        mode = FakeTensorMode(allow_non_fake_inputs=True)
-        FakeTensorProp(graph_module, mode).propagate(*example_inputs)
+        graph = _Tracer().trace(clone, defaults or None)
+    graph_module = GraphModule(clone, graph, type(model).__name__)
+    _restore_state(graph_module, model)
+    _copy_modes(model, graph_module)
     return graph_module
 
 
@@ -144,27 +164,65 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...], dynamic_shapes: A
     graph_module = _unlift(program)
     for module in graph_module.modules():
         module.training = model.training
+    _copy_modes(model, graph_module)
     return graph_module
 
 
 def _unlift(program: ExportedProgram) -> GraphModule:
     graph_module = program.module(check_guards=False)
-    # torch forbids train() and eval() on this module, by attributes that would not survive a copy.
+    # torch forbids train() and eval() on this module, by attributes that a copy would not have.
     for name in ("train", "eval"):
         graph_module.__dict__.pop(name, None)
     return graph_module  # type: ignore[no-any-return]
 
 
-def copy_graph_module(graph_module: GraphModule) -> GraphModule:
+def _copy_modes(model: nn.Module, graph_module: GraphModule) -> None:
+    modes = {name: module.training for name, module in model.named_modules()}
+    for name, module in graph_module.named_modules():
+        module.training = modes.get(name, module.training)
+
+
+def clone_module(module: nn.Module, memo: dict[int, Any] | None = None) -> Any:
+    """Modules of their own around the very same parameters and buffers.
+
+    Other attributes are the same objects, but for containers (copied one level deep) and plain tensors
+    (copied, for code may write to them). Faster than ``deepcopy``, and works where that does not.
+    """
+    memo = {} if memo is None else memo
+    if id(module) in memo:
+        return memo[id(module)]
+    clone = memo[id(module)] = module.__new__(type(module))
+    for key, value in vars(module).items():
+        if isinstance(value, Tensor):
+            value = value.detach().clone() if not isinstance(value, nn.Parameter) else value
+        elif isinstance(value, dict | set):
+            value = copy.copy(value)
+        clone.__dict__[key] = value
+    for name, child in module._modules.items():
+        if child is not None:
+            copier: Any = copy_graph_module if isinstance(child, GraphModule) else clone_module
+            clone._modules[name] = copier(child, memo)
+    return clone
+
+
+def copy_graph_module(graph_module: GraphModule, memo: dict[int, Any] | None = None) -> GraphModule:
     """A graph module of its own, with nodes of the same names and the very same tensors."""
-    tensors = [*graph_module.parameters(), *graph_module.buffers()]
+    memo = {} if memo is None else memo
+    if id(graph_module) in memo:
+        return memo[id(graph_module)]  # type: ignore[no-any-return]
     for module in graph_module.modules():
-        tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
+        for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+            if isinstance(value, Tensor):
+                memo[id(value)] = value
+    for module in graph_module.modules():
+        if not isinstance(module, GraphModule):
+            clone_module(module, memo)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        copied = copy.deepcopy(graph_module, {id(tensor): tensor for tensor in tensors})
+        copied = copy.deepcopy(graph_module, memo)
     # torch registers the buffers of a copied root as persistent, whatever they were.
     copied._non_persistent_buffers_set |= graph_module._non_persistent_buffers_set
+    copied.training = graph_module.training
     return copied
 
 

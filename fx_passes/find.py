@@ -85,31 +85,34 @@ class _SiteIds:
         return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
 
 
-def _out_of_reach(graph_module: GraphModule, ids: _SiteIds) -> Iterator[Verdict]:
-    """Convolutions in groups that the top-level graph does not show: in sub-graphs and leaf modules."""
+def _out_of_reach(graph_module: GraphModule, ids: _SiteIds, path: str = "") -> Iterator[Verdict]:
+    """Convolutions in groups that the top-level graph does not show: in inner graphs and leaf modules."""
     for node in graph_module.graph.nodes:
+        if node.op not in ("get_attr", "call_module"):
+            continue
+        inner, where = attribute(graph_module, str(node.target)), f"{path}{node.target}"
         found: Iterator[Verdict | None] = iter(())
-        if node.op == "get_attr":
-            inner = attribute(graph_module, str(node.target))
-            if isinstance(inner, GraphModule):
-                found = _inside_operator(node, inner, ids)
-        elif node.op == "call_module":
-            found = _inside_leaf(node, graph_module.get_submodule(str(node.target)))
+        if isinstance(inner, GraphModule):
+            found = _inside_graph(inner, where, ids)
+        elif node.op == "call_module" and isinstance(inner, nn.Module):
+            found = _inside_leaf(node, inner, where)
         yield from (verdict for verdict in found if verdict is not None)
 
 
-def _inside_operator(node: Node, body: GraphModule, ids: _SiteIds) -> Iterator[Verdict | None]:
-    reason = f"inside `{node.target}`, the body of an operator that calls it; only the top level is rewritten"
+def _inside_graph(body: GraphModule, where: str, ids: _SiteIds) -> Iterator[Verdict | None]:
+    reason = f"inside `{where}`, a graph of its own that this one calls; only the top level is rewritten"
     for call in find_calls(body):
-        yield refuse_unseen(call, ids.of(call.node, f"{node.target}/"), "subgraph", reason)
+        yield refuse_unseen(call, ids.of(call.node, f"{where}/"), "subgraph", reason)
+    yield from _out_of_reach(body, ids, f"{where}/")
 
 
-def _inside_leaf(node: Node, leaf: nn.Module) -> Iterator[Verdict | None]:
-    reason = f"inside `{node.target}` ({type(leaf).__name__}), which the graph calls as a whole"
+def _inside_leaf(node: Node, leaf: nn.Module, where: str) -> Iterator[Verdict | None]:
+    reason = f"inside `{where}` ({type(leaf).__name__}), which the graph calls as a whole"
     for path, module in leaf.named_modules():
         if path and isinstance(module, nn.modules.conv._ConvNd):
-            name = f"{node.target}.{path}"
+            name = f"{where}.{path}"
             op = f"{'conv_transpose' if module.transposed else 'conv'}{len(module.kernel_size)}d"
-            arguments = {"groups": module.groups}
-            call = ConvCall(node, "module", op, f"{name}.weight", None, arguments)
-            yield refuse_unseen(call, name, "leaf", reason, tuple(module.weight.shape))
+            call = ConvCall(node, "module", op, f"{name}.weight", None, {"groups": module.groups})
+            weight = getattr(module, "weight", None)
+            shape = () if weight is None or nn.parameter.is_lazy(weight) else tuple(weight.shape)
+            yield refuse_unseen(call, name, "leaf", reason, shape)

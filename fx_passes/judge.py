@@ -14,8 +14,15 @@ from fx_passes.sites.call import ConvCall
 from fx_passes.verdict import Verdict
 from fx_passes.weights.block_diagonal import find_diagonal_blocks
 from fx_passes.weights.construction import Construction, find_construction
-from fx_passes.weights.fold import NotConstant, fold, static_value
-from fx_passes.weights.origin import direct_node, geometry, tensor_of, weight_origin, weight_shape
+from fx_passes.weights.fold import NotConstant, fold, literal, static_value
+from fx_passes.weights.origin import (
+    direct_node,
+    expected_shape,
+    geometry,
+    tensor_of,
+    weight_origin,
+    weight_shape,
+)
 from fx_passes.weights.repeats import Mismatch, Repeats, find_repeats, first_nan
 from fx_passes.weights.state import State, storage_key
 
@@ -82,7 +89,17 @@ def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, 
     if isinstance(call.weight, Node) and (writers := state.writers(direct_node(call.weight))):
         reason = f"`{names[0]}` is written to by `{writers[0].name}` while the model runs"
         return _refuse(call, site, "mutated", reason)
+    if _has_hooks(tensor):
+        return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, made for the whole weight")
+    if _is_channels_last(tensor):
+        reason = f"`{names[0]}` is stored channels_last, an order that the output takes over from it"
+        return _refuse(call, site, "layout", f"{reason}; share first, then change the memory format")
     return _judge_values(Verdict(call, Finding(site), names), tensor.detach(), tolerance)
+
+
+def _is_channels_last(weight: Tensor) -> bool:
+    """By the strides: where a group has one input channel, ``is_contiguous`` holds for either order."""
+    return weight.ndim in (4, 5) and weight.stride(1) == 1 and weight[0, 0].numel() > 1
 
 
 def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: float) -> Verdict:
@@ -99,7 +116,8 @@ def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: f
         return _refuse(call, site, not_constant.code, reason)
     except Exception as error:  # the model's own operators, run here on constants
         return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
-    return _judge_values(Verdict(call, Finding(site)), value, tolerance)
+    verdict = Verdict(call, Finding(site), literal=literal(weight, call.node, state))
+    return _judge_values(verdict, value, tolerance)
 
 
 def _judge_construction(call: ConvCall, site: ConvSite, construction: Construction, state: State) -> Verdict:
@@ -120,7 +138,9 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     if values is not None:
         values = values.detach()
         values = _block(values, c.shape) if c.source is None else values.reshape(c.shape)
-    return Verdict(call, finding, construction=c, kernel=values, done=c.expanded)
+    # What is read from a state_dict, or may be trained some day, is to be read whenever the model runs.
+    known = values is not None and literal(kernel_node, call.node, state)
+    return Verdict(call, finding, construction=c, kernel=values, literal=known, done=c.expanded)
 
 
 def _judge_values(verdict: Verdict, weight: Tensor, tolerance: float) -> Verdict:
@@ -175,17 +195,31 @@ def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Ve
 
 def _not_plain(module: nn.Module) -> tuple[str, str] | None:
     """Why a module is not torch's own convolution with its weight in place, or None."""
+    assert isinstance(module, nn.modules.conv._ConvNd)
     name = type(module).__name__
     weight = module._parameters.get("weight")
-    if nn.parameter.is_lazy(weight):
+    if weight is not None and nn.parameter.is_lazy(weight):
         return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
     if type(module) not in SHARED_CLASSES:
         return "subclass", f"`{name}` is a subclass of a torch convolution and may compute anything"
     if weight is None:
         return "computed-weight", f"the weight of this `{name}` is computed by a hook"
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-        return "hooks", f"this `{name}` has hooks, which replacing it would lose"
+    if {"forward", "_conv_forward"} & vars(module).keys():
+        return "patched", f"this `{name}` has a forward of its own, and may compute anything"
+    if _has_hooks(module) or any(_has_hooks(p) for p in module.parameters(recurse=False)):
+        return "hooks", f"this `{name}` or its parameters have hooks, made for the whole weight"
+    bias_fits = module.bias is None or module.bias.shape == (module.out_channels,)
+    if expected_shape(module) != tuple(weight.shape) or not bias_fits:
+        reason = f"the weight {list(weight.shape)} does not fit the channels that this `{name}` states"
+        return "inconsistent", reason
     return None
+
+
+def _has_hooks(holder: nn.Module | Tensor) -> bool:
+    """Whether a module or a parameter has any of torch's hooks."""
+    if isinstance(holder, Tensor):
+        return bool(holder._backward_hooks or getattr(holder, "_post_accumulate_grad_hooks", None))
+    return any(value for key, value in vars(holder).items() if key.endswith("_hooks"))
 
 
 def _refuse(

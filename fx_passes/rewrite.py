@@ -11,15 +11,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
-from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal
 from fx_passes.weights.operators import base_name, written_nodes
 from fx_passes.weights.state import attribute
 
 Role = Literal["weight", "bias"]
 
-# Marks the expansion of a tensor that was cut down, so that ``unshare_kernels`` can undo it.
+# In the ``meta`` of the expansion of a tensor that was cut down: the name of the node that passes it on, for
+# ``unshare_kernels`` to undo it.
 CUT = "fx_passes_cut"
 
 
@@ -33,6 +34,7 @@ def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) 
     cut = values.detach().clone(memory_format=torch.contiguous_format)
     if isinstance(tensor, nn.Parameter):
         cut = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+        cut.__dict__.update(vars(tensor))
     for name in names:
         path, _, leaf = name.rpartition(".")
         owner = graph_module.get_submodule(path)
@@ -44,11 +46,7 @@ def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) 
 def share_module(graph_module: GraphModule, target: str, groups: int, block_diagonal: bool) -> None:
     """Put a shared convolution in the place of ``target``, whose weight has been cut down already."""
     plain = graph_module.get_submodule(target)
-    assert isinstance(plain, nn.modules.conv._ConvNd)
-    shared_class = SHARED_CLASSES[type(plain)]
-    flags = {"block_diagonal": True} if block_diagonal else {}
-    shared: nn.modules.conv._ConvNd = shared_class(**_arguments(plain, groups), **flags)
-    _adopt(graph_module, target, shared, plain)
+    _replace_module(graph_module, plain, SHARED_CLASSES[type(plain)], groups, block_diagonal)
 
 
 def unshare_module(graph_module: GraphModule, target: str) -> None:
@@ -56,39 +54,28 @@ def unshare_module(graph_module: GraphModule, target: str) -> None:
     shared = graph_module.get_submodule(target)
     assert isinstance(shared, _SharedKernel)
     plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
-    plain: Any = plain_class(**_arguments(shared, shared.run_groups))
-    _adopt(graph_module, target, plain, shared)
+    _replace_module(graph_module, shared, plain_class, shared.run_groups)
 
 
-def _arguments(conv: nn.modules.conv._ConvNd, groups: int) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
-        "in_channels": conv.in_channels,
-        "out_channels": conv.out_channels,
-        "kernel_size": conv.kernel_size,
-        "stride": conv.stride,
-        "padding": conv.padding,
-        "dilation": conv.dilation,
-        "groups": groups,
-        "bias": False,
-        "padding_mode": conv.padding_mode,
-        # No memory and no random numbers for a weight that is replaced at once.
-        "device": "meta",
-        "dtype": conv.weight.dtype,
-    }
-    if conv.transposed:
-        arguments["output_padding"] = conv.output_padding
-    return arguments
-
-
-def _adopt(
+def _replace_module(
     graph_module: GraphModule,
-    target: str,
-    new: nn.modules.conv._ConvNd,
-    old: nn.modules.conv._ConvNd,
+    old: nn.Module,
+    new_class: type[nn.Module],
+    groups: int,
+    block_diagonal: bool | None = None,
 ) -> None:
-    new.weight, new.bias = old.weight, old.bias
-    new.training = old.training
-    graph_module.set_submodule(target, new)
+    """A convolution of another class with all the attributes of ``old``, under every name it has."""
+    new: Any = new_class.__new__(new_class)
+    new.__dict__.update(vars(old))
+    for key in ("_parameters", "_buffers", "_modules"):
+        new.__dict__[key] = dict(vars(old)[key])
+    new.groups = groups
+    new.__dict__.pop("block_diagonal", None)
+    if block_diagonal is not None:
+        new.block_diagonal = block_diagonal
+    for name, module in list(graph_module.named_modules(remove_duplicate=False)):
+        if module is old:
+            graph_module.set_submodule(name, new)
 
 
 def add_buffer(graph_module: GraphModule, name: str, tensor: Tensor, before: Node) -> Node:
@@ -125,21 +112,41 @@ def reshaped(conv: Node, source: Node, shape: tuple[int, ...]) -> Node:
 
 
 def expand_argument(
-    conv: Node, role: Role, kernel: Node, groups: Any, *, block_diagonal: bool, meta: dict[str, Any]
+    conv: Node,
+    role: Role,
+    kernel: Node,
+    shape: tuple[int, ...],
+    groups: Any,
+    *,
+    block_diagonal: bool,
+    meta: dict[str, Any],
 ) -> Node:
-    """Give ``conv`` the expansion of ``kernel`` for its weight or bias.
+    """Give ``conv`` the expansion of ``kernel``, of ``shape``, for its weight or bias.
 
     Args:
         meta: the ``meta`` of the node that held the full tensor.
     """
-    expand = expand_block_diagonal if block_diagonal else expand_kernel
     with conv.graph.inserting_before(conv):
-        expanded = conv.graph.call_function(expand, (kernel, groups))
+        if block_diagonal:
+            expanded = conv.graph.call_function(expand_block_diagonal, (kernel, groups, shape))
+        else:
+            expanded = _expand(conv.graph, kernel, shape, groups, meta)
     expanded.meta = dict(meta)
     if role in conv.kwargs:
         conv.update_kwarg(role, expanded)
     else:
         conv.update_arg({"weight": 1, "bias": 2}[role], expanded)
+    return expanded
+
+
+def _expand(graph: Graph, kernel: Node, shape: tuple[int, ...], groups: Any, meta: dict[str, Any]) -> Node:
+    """``shared_conv.expand_kernel`` as ATen operators: a view where a group is one row."""
+    aten, rows = torch.ops.aten, shape[0]
+    sizes = [groups, *shape[1:]] if rows == 1 else [groups, *shape]
+    expanded = graph.call_function(aten.expand.default, (kernel, sizes))
+    if rows > 1:
+        expanded.meta = _carried(meta)
+        expanded = graph.call_function(aten.reshape.default, (expanded, [-1, *shape[1:]]))
     return expanded
 
 

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
@@ -22,8 +23,9 @@ from fx_passes import rewrite
 from fx_passes.capture import capture, copy_graph_module
 from fx_passes.find import judge
 from fx_passes.records import Finding, SharedKernel
-from fx_passes.shared_conv import _SharedKernel
-from fx_passes.verdict import Verdict
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
+from fx_passes.verdict import Verdict, on_copy
+from fx_passes.weights.fold import static_value
 from fx_passes.weights.origin import direct_node, way_to_source
 from fx_passes.weights.state import State, attribute, storage_key
 
@@ -57,11 +59,13 @@ class ShareKernels(PassBase):
 
     def call(self, graph_module: GraphModule) -> PassResult:
         verdicts = judge(graph_module, self.tolerance)
-        if not any(_pending(verdict, self.fold_constants) for verdict in verdicts):
+        pending = [verdict for verdict in verdicts if _pending(verdict, self.fold_constants)]
+        if not pending:
             return PassResult(graph_module, False)
         shared = copy_graph_module(graph_module)
-        modified, _ = share_in_place(shared, self.tolerance, self.fold_constants)
-        return PassResult(shared, modified)
+        nodes = {node.name: node for node in shared.graph.nodes}
+        _rewrite(shared, [on_copy(verdict, nodes) for verdict in pending], self.fold_constants)
+        return PassResult(shared, True)
 
 
 def share_kernels(
@@ -109,12 +113,16 @@ def share_in_place(
         log.info("%s is not shared: %s", finding.id, finding.reason)
     pending = [verdict for verdict in verdicts if _pending(verdict, fold_constants)]
     if pending:
-        sharing = _Sharing(graph_module, fold_constants)
-        for verdict in pending:
-            sharing.share(verdict)
-        graph_module.graph.lint()
-        graph_module.recompile()
+        _rewrite(graph_module, pending, fold_constants)
     return bool(pending), [verdict.finding for verdict in verdicts]
+
+
+def _rewrite(graph_module: GraphModule, pending: list[Verdict], fold_constants: bool) -> None:
+    sharing = _Sharing(graph_module, fold_constants)
+    for verdict in pending:
+        sharing.share(verdict)
+    graph_module.graph.lint()
+    graph_module.recompile()
 
 
 def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
@@ -139,28 +147,39 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     if graph_module is model:
         graph_module = copy_graph_module(graph_module)
     state = State(graph_module)
-    sites = [(n, m) for n, m in graph_module.named_modules() if isinstance(m, _SharedKernel)]
-    cut = [node for node in graph_module.graph.nodes if rewrite.CUT in node.meta]
+    ours = set(SHARED_CLASSES.values())
+    sites = {id(m): (n, m) for n, m in graph_module.named_modules() if type(m) in ours}
     full: dict[str, Tensor] = {}
-    for name, module in sites:
+    for name, module in sites.values():
+        assert isinstance(module, _SharedKernel)
         full[f"{name}.weight"] = module.expanded_weight()
         if module.bias is not None:
             full[f"{name}.bias"] = module.expanded_bias()  # type: ignore[assignment]
-    for node in cut:
-        source = direct_node(node.args[0])  # type: ignore[arg-type]
-        tensor = state.read(source)
-        assert tensor is not None and callable(node.target)
-        full[str(source.target)] = node.target(tensor, *node.args[1:])
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    cut = {node: nodes[node.meta[rewrite.CUT]] for node in nodes.values() if rewrite.CUT in node.meta}
+    for node, passed in cut.items():
+        name = str(direct_node(passed).target)
+        full[name] = _expansion(node, state.tensors[name])
     for name, tensor in full.items():
         if attribute(graph_module, name) is state.tensors[name]:
             rewrite.cut_tensor(graph_module, state.names[storage_key(state.tensors[name])], tensor)
-    for name, _ in sites:
+    for name, _ in sites.values():
         rewrite.unshare_module(graph_module, name)
-    for node in cut:
-        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-        graph_module.graph.erase_node(node)
+    for node, passed in cut.items():
+        node.replace_all_uses_with(passed)
+        rewrite.erase_unused(node)
     graph_module.recompile()
     return graph_module
+
+
+def _expansion(node: Node, kernel: Tensor) -> Tensor:
+    """The full tensor that ``node`` makes of ``kernel``."""
+    if node.target is expand_block_diagonal:
+        return expand_block_diagonal(kernel, int(node.args[1]))  # type: ignore[arg-type]
+    expand = node if node.target is torch.ops.aten.expand.default else node.args[0]
+    assert isinstance(expand, Node)
+    groups = expand.args[1][0]  # type: ignore[index]
+    return expand_kernel(kernel, static_value(groups))
 
 
 def _pending(verdict: Verdict, fold_constants: bool) -> bool:
@@ -172,8 +191,8 @@ def _pending(verdict: Verdict, fold_constants: bool) -> bool:
 
 def _foldable(verdict: Verdict) -> bool:
     """Whether the kernel is computed from constants, each time the model runs."""
-    known = verdict.kernel is not None and verdict.call.form != "module"
-    return known and verdict.finding.site.origin.kind == "computed"
+    computed = verdict.finding.site.origin.kind == "computed" and verdict.call.form != "module"
+    return computed and verdict.literal and verdict.kernel is not None
 
 
 class _Sharing:
@@ -225,18 +244,19 @@ class _Sharing:
             call.node,
             role,
             passed,
+            tuple(values.shape),
             kernel.groups if kernel.block_diagonal else call.groups,
             block_diagonal=kernel.block_diagonal and role == "weight",
             meta=self.full_meta[passed],
         )
-        expanded.meta[rewrite.CUT] = True
+        expanded.meta[rewrite.CUT] = passed.name
 
     def _expand_computed(self, verdict: Verdict, kernel: SharedKernel) -> None:
         """Expand the kernel from the node that holds it, from its value, or from the weight's first block."""
         call, weight = verdict.call, verdict.call.weight
         assert isinstance(weight, Node)
         source = verdict.construction.source if verdict.construction else None
-        if _foldable(verdict) and (self.fold_constants or kernel.max_difference > 0):
+        if (self.fold_constants and _foldable(verdict)) or kernel.max_difference > 0:
             assert verdict.kernel is not None
             value = verdict.kernel.detach().clone()
             name = f"{verdict.finding.id}_kernel"
@@ -249,6 +269,7 @@ class _Sharing:
             call.node,
             "weight",
             source,
+            kernel.shape,
             kernel.groups if kernel.block_diagonal else call.groups,
             block_diagonal=kernel.block_diagonal,
             meta=weight.meta,

@@ -13,6 +13,7 @@ alone; there, ``reshape`` materialises the weight for the one call, and the grad
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -21,21 +22,23 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
-def expand_kernel(kernel: Tensor, groups: int) -> Tensor:
+def expand_kernel(kernel: Tensor, groups: int, shape: Sequence[int] | None = None) -> Tensor:
     """The weight (groups * rows, *rest) whose every group is ``kernel`` (rows, *rest).
 
-    A view of ``kernel`` where rows = 1, else a copy that ``reshape`` makes; differentiable.
+    A view of ``kernel`` where rows = 1, else a copy that ``reshape`` makes; differentiable. ``shape`` is
+    the kernel's, for callers whose ``kernel`` is being traced and has none.
 
     Example:
         >>> expand_kernel(torch.ones(1, 1, 3), 4).shape
         torch.Size([4, 1, 3])
     """
-    if kernel.shape[0] == 1:
-        return kernel.expand(groups, *kernel.shape[1:])
-    return kernel.expand(groups, *kernel.shape).reshape(-1, *kernel.shape[1:])
+    rows, *rest = kernel.shape if shape is None else shape
+    if rows == 1:
+        return kernel.expand(groups, *rest)
+    return kernel.expand(groups, rows, *rest).reshape(-1, *rest)
 
 
-def expand_block_diagonal(kernel: Tensor, groups: int) -> Tensor:
+def expand_block_diagonal(kernel: Tensor, groups: int, shape: Sequence[int] | None = None) -> Tensor:
     """The dense weight with ``kernel`` (rows, columns, *k) on its ``groups`` diagonal blocks.
 
     Returns: (groups * rows, groups * columns, *k).
@@ -47,8 +50,8 @@ def expand_block_diagonal(kernel: Tensor, groups: int) -> Tensor:
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    rows, columns, *rest = kernel.shape
-    on_diagonal = torch.eye(groups, dtype=torch.bool, device=kernel.device)
+    rows, columns, *rest = kernel.shape if shape is None else shape
+    on_diagonal = torch.diag_embed(kernel.new_ones(groups, dtype=torch.bool))
     on_diagonal = on_diagonal.reshape(groups, 1, groups, 1, *[1] * len(rest))
     blocks = kernel.reshape(1, rows, 1, columns, *rest)
     blocks = blocks.expand(groups, rows, groups, columns, *rest)
@@ -75,13 +78,18 @@ class _SharedKernel(_ConvNd):
     def expanded_weight(self) -> Tensor:
         """The weight as the torch class would hold it; a view of the kernel where one row is one group."""
         expand = expand_block_diagonal if self.block_diagonal else expand_kernel
-        return expand(self.weight, self.groups)
+        return expand(self.weight, self.groups, self._shape_of("weight"))
 
     def expanded_bias(self) -> Tensor | None:
         """The bias (out_channels,), or None; a bias that is kept per channel passes through."""
-        if self.bias is None or self.bias.shape[0] == self.out_channels:
+        if self.bias is None or self._shape_of("bias") == (self.out_channels,):
             return self.bias
-        return expand_kernel(self.bias, self.groups)
+        return expand_kernel(self.bias, self.groups, self._shape_of("bias"))
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        # Not through the attribute, which a tracer may replace by a proxy without a shape.
+        tensor = self._parameters.get(name)
+        return tuple((getattr(self, name) if tensor is None else tensor).shape)
 
     def extra_repr(self) -> str:
         flag = ", block_diagonal=True" if self.block_diagonal else ""

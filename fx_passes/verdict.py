@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
 
 from fx_passes.records import Finding
 from fx_passes.sites.call import ConvCall
@@ -22,6 +24,7 @@ class Verdict:
         construction: how the graph repeats the kernel itself.
         kernel: the values of the kernel, where they are known; a view, not a copy, of a tensor of the model.
         bias_names, bias_kernel: the same for a bias that repeats; empty where it stays per channel.
+        literal: the weight is computed from nothing that a user could load, train or replace.
         done: the site is in its shared form already.
     """
 
@@ -32,4 +35,24 @@ class Verdict:
     kernel: Tensor | None = None
     bias_names: tuple[str, ...] = ()
     bias_kernel: Tensor | None = None
+    literal: bool = False
     done: bool = False
+
+
+def on_copy(verdict: Verdict, nodes: dict[str, Node]) -> Verdict:
+    """The same verdict about a copy of the graph, given its nodes by name."""
+
+    def there(node: Node) -> Node:
+        return nodes[node.name]
+
+    call, construction = verdict.call, verdict.construction
+    call = replace(
+        call,
+        node=there(call.node),
+        weight=map_arg(call.weight, there),
+        bias=map_arg(call.bias, there),
+        arguments=map_arg(call.arguments, there),
+    )
+    if construction is not None:
+        construction = replace(construction, source=map_arg(construction.source, there))
+    return replace(verdict, call=call, construction=construction)

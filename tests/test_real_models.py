@@ -65,7 +65,7 @@ def _require_kernels_stored_once(model: onnx.ModelProto, sites: list[dict]) -> N
 def test_find_explains_every_convolution_in_groups(name: str) -> None:
     """Every convolution with groups > 1 in the graph has a finding: shared, or with a reason."""
     model, inputs = getattr(real_models, name)()
-    graph_module = capture(model, inputs, prefer="torch.export").graph_module
+    graph_module = capture(model, inputs).graph_module
     found = {verdict.finding.site.node: verdict.finding for verdict in judge(graph_module)}
     grouped = [call for call in find_calls(graph_module) if call.groups != 1]
     assert all(call.node.name in found for call in grouped)
@@ -75,7 +75,7 @@ def test_find_explains_every_convolution_in_groups(name: str) -> None:
 def test_vocoder_has_as_many_transposed_sites_as_ordinary_ones() -> None:
     """Half of the 218 convolutions in groups upsample, half downsample."""
     model, inputs = real_models.vocoder()
-    graph_module = capture(model, inputs, prefer="torch.export").graph_module
+    graph_module = capture(model, inputs).graph_module
     ops = [call.op for call in find_calls(graph_module) if call.groups != 1]
     assert ops.count("conv_transpose1d") == ops.count("conv1d") == 109
 

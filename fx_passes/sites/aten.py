@@ -7,10 +7,13 @@ from dataclasses import replace
 import torch
 from torch.fx import GraphModule, Node
 
+from fx_passes.records import Form
 from fx_passes.sites.call import OPERATORS, ConvCall, call_from_schema
 
 _aten = torch.ops.aten
 _OPS = {overload: op for op, overload in OPERATORS.items()}
+_PACKETS = {overload.overloadpacket: overload for overload in OPERATORS.values()}
+_PACKETS |= {o.overloadpacket: o for o in (_aten.convolution.default, _aten._convolution.default)}
 _OPS |= {
     _aten.conv1d.padding: "conv1d",
     _aten.conv2d.padding: "conv2d",
@@ -21,15 +24,18 @@ _OPS |= {
 def match(node: Node, graph_module: GraphModule) -> ConvCall | None:
     if node.op != "call_function":
         return None
-    if node.target is _aten.convolution.default:
-        return _match_convolution(node)
-    if node.target in _OPS:
-        return call_from_schema(node, "aten", _OPS[node.target], node.target._schema)
+    target = node.target
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        target = _PACKETS.get(target, target)
+    if target in (_aten.convolution.default, _aten._convolution.default):
+        return match_convolution(node, "aten")
+    if target in _OPS:
+        return call_from_schema(node, "aten", _OPS[target], target._schema)
     return None
 
 
-def _match_convolution(node: Node) -> ConvCall:
-    """``convolution.default`` holds all six operators; stride has one entry per spatial dimension."""
-    call = call_from_schema(node, "aten", "convolution", _aten.convolution.default._schema)
+def match_convolution(node: Node, form: Form) -> ConvCall:
+    """``convolution`` holds all six operators; stride has one entry per spatial dimension."""
+    call = call_from_schema(node, form, "convolution", _aten.convolution.default._schema)
     prefix = "conv_transpose" if call.arguments["transposed"] else "conv"
     return replace(call, op=f"{prefix}{len(call.arguments['stride'])}d")

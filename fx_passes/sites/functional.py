@@ -6,13 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch.fx import GraphModule, Node
 
+from fx_passes.sites.aten import match_convolution
 from fx_passes.sites.call import OPERATORS, ConvCall, call_from_schema
 
 _OPS = {getattr(namespace, op): op for op in OPERATORS for namespace in (F, torch)}
 
 
 def match(node: Node, graph_module: GraphModule) -> ConvCall | None:
-    if node.op != "call_function" or node.target not in _OPS:
+    if node.op != "call_function":
+        return None
+    if node.target in (torch.convolution, torch._convolution):
+        return match_convolution(node, "functional")
+    if node.target not in _OPS:
         return None
     op = _OPS[node.target]
     # The functional form takes the arguments of the ATen operator, in the same order.

@@ -21,13 +21,16 @@ from torch.fx.node import map_arg
 from fx_passes.weights.block_diagonal import find_diagonal_blocks
 from fx_passes.weights.fold import NotConstant, fold, program_slice, static_value
 from fx_passes.weights.operators import (
+    CONVERSIONS,
     LAYOUT,
     SCATTER,
     SHARED_EXPANSIONS,
     TRANSPARENT,
     ZEROS,
     base_name,
+    first_argument,
     is_operator,
+    written_nodes,
 )
 from fx_passes.weights.repeats import Repeats, find_repeats
 from fx_passes.weights.state import State
@@ -56,7 +59,7 @@ class Construction:
 
 
 # Not a layout after all: an unknown size, or an operator that refuses integers.
-_NO_PROOF = (NotConstant, RuntimeError, TypeError, ValueError, IndexError)
+_NO_PROOF = (NotConstant, RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
 def find_construction(weight: Node, user: Node, groups: int, state: State) -> Construction | None:
@@ -101,7 +104,7 @@ def _repeated_kernel(numbers: Tensor, groups: int) -> tuple[int, Tensor, bool] |
 def _data_inputs(node: Node) -> Iterable[Node] | None:
     """The inputs whose elements end up in ``node``, or None where ``node`` computes new ones."""
     name = base_name(node)
-    if not is_operator(node) or not node.args:
+    if not is_operator(node):
         return None
     if name in ZEROS:
         return ()
@@ -109,7 +112,7 @@ def _data_inputs(node: Node) -> Iterable[Node] | None:
         return [n for n in (node.args[0], node.args[-1]) if isinstance(n, Node)]
     if name in LAYOUT:
         found: list[Node] = []
-        map_arg(node.args[0], found.append)
+        map_arg(first_argument(node), found.append)
         return found
     return None
 
@@ -120,6 +123,8 @@ def _number_elements(weight: Node, user: Node, state: State) -> tuple[dict[Node,
     free = 1
     leaves = set(part.leaves)
     for node in part.nodes:
+        if written_nodes(node) and base_name(node) not in SCATTER:
+            raise NotConstant("mutated", f"`{node.name}` computes in place")
         if node in leaves:
             shape = _shape(node, user, state)
             size = int(torch.Size(shape).numel())
@@ -145,11 +150,11 @@ def _apply(node: Node, user: Node, numbers: dict[Node, Any], state: State) -> An
     """Run a layout operator on element numbers instead of values."""
     name = base_name(node)
     if name in TRANSPARENT:
-        return numbers[node.args[0]]  # type: ignore[index]
+        return numbers[first_argument(node)]
     if name in ZEROS:
         return torch.zeros(_shape(node, user, state), dtype=torch.int64)
-    if name in SCATTER and not isinstance(node.args[-1], Node):
-        raise NotConstant("scalar", f"`{node.name}` writes a number")
+    if name in SCATTER:
+        _require_moves(node)
 
     def value(argument: Node) -> Any:
         if argument in numbers:
@@ -164,15 +169,45 @@ def _apply(node: Node, user: Node, numbers: dict[Node, Any], state: State) -> An
     return target(*args, **kwargs)  # type: ignore[operator]
 
 
+def _require_moves(node: Node) -> None:
+    """A scatter moves elements when it writes a tensor of the same dtype, and does not add."""
+    target, source = node.args[0], node.args[-1]
+    if base_name(node).startswith("index_put") and len(node.args) == 4:
+        source = node.args[2] if node.args[3] is False else None
+    if "accumulate" in node.kwargs or not isinstance(target, Node) or not isinstance(source, Node):
+        raise NotConstant("scatter", f"`{node.name}` does not only move elements")
+    dtypes = {getattr(n.meta.get("val"), "dtype", n) for n in (target, source)}
+    if len(dtypes) > 1:
+        raise NotConstant("scatter", f"`{node.name}` converts what it writes")
+
+
+def _converts(node: Node) -> bool:
+    """Whether elements may be rounded, or cut off from their gradient, on the way through ``node``."""
+    if base_name(node) not in CONVERSIONS:
+        return False
+    before = first_argument(node)
+    after = node.meta.get("val")
+    before = before.meta.get("val") if isinstance(before, Node) else None
+    if not isinstance(after, Tensor) or not isinstance(before, Tensor):
+        return True
+    if base_name(node).startswith("detach"):
+        return True
+    return after.dtype != before.dtype or after.device != before.device
+
+
 def _node_holding(kernel: Tensor, numbers: dict[Node, Any], nodes: list[Node], state: State) -> Node | None:
-    """The last node that holds the kernel's elements in the kernel's order, and is never written to."""
+    """The last node that holds the kernel's elements in the kernel's order, and is never written to.
+
+    What follows it up to the weight is replaced, so it may not come before a conversion.
+    """
     wanted = kernel.reshape(-1)
     for node in reversed(nodes):
         held = numbers[node]
-        if not isinstance(held, Tensor) or held.numel() != wanted.numel():
-            continue
-        if torch.equal(held.reshape(-1), wanted) and not state.writers(node):
+        same_size = isinstance(held, Tensor) and held.numel() == wanted.numel()
+        if same_size and torch.equal(held.reshape(-1), wanted) and not state.writers(node):
             return node
+        if _converts(node):
+            return None
     return None
 
 
@@ -185,9 +220,10 @@ def _only_expands(source: Node, weight: Node) -> bool:
             expands += 1
         elif name not in ("view", "reshape", "unsqueeze", "squeeze"):
             return False
-        if not isinstance(node.args[0], Node):
+        before = first_argument(node)
+        if not isinstance(before, Node):
             return False
-        node = node.args[0]
+        node = before
     return expands == 1
 
 

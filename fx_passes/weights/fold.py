@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from fx_passes.weights.operators import SHAPE_ONLY, base_name, is_operator, is_random
+from fx_passes.weights.operators import SHAPE_ONLY, base_name, first_argument, is_operator, is_random
 from fx_passes.weights.state import State, attribute
 
 
@@ -81,6 +81,13 @@ def fold(root: Node, user: Node, state: State) -> Tensor:
     return value
 
 
+def literal(root: Node, user: Node, state: State) -> bool:
+    """Whether ``root`` is computed from nothing that a user could load, train or replace."""
+    nodes = program_slice(root, user, state, _constant_inputs).nodes
+    names = (str(node.target) for node in nodes if state.read(node) is not None)
+    return all(name in state.volatile for name in names)
+
+
 def static_value(value: Any) -> Any:
     """``value`` with nodes replaced by the numbers they are known to be.
 
@@ -107,7 +114,7 @@ def _constant_inputs(node: Node) -> Iterable[Node] | None:
         return None
     if not is_operator(node) or base_name(node) not in SHAPE_ONLY:
         return node.all_input_nodes
-    described = node.args[0]
+    described = first_argument(node)
     return [n for n in node.all_input_nodes if n is not described]
 
 
@@ -152,7 +159,7 @@ def _value(node: Node, values: dict[Node, Any]) -> Any:
 
 def _from_shape(node: Node, values: dict[Node, Any]) -> Any:
     """Run an operator that looks at its first argument's shape alone, on a stand-in without memory."""
-    described = node.args[0]
+    described = first_argument(node)
     if not isinstance(described, Node) or described in values:
         return None
     if not isinstance(fake := described.meta.get("val"), Tensor):

@@ -18,6 +18,8 @@ TRANSPARENT = frozenset(
     "to _to_copy detach detach_ alias clone contiguous lift_fresh lift_fresh_copy float double half "
     "bfloat16 type type_as cpu cuda data requires_grad_".split()
 )
+# Of these, the ones that may round what passes through, or cut its gradient.
+CONVERSIONS = TRANSPARENT - frozenset("alias clone contiguous lift_fresh lift_fresh_copy".split())
 # The expansions this project writes itself (shared_conv.py).
 SHARED_EXPANSIONS = frozenset({"expand_kernel", "expand_block_diagonal"})
 # Elements move, repeat or drop out; none is computed.
@@ -44,8 +46,16 @@ RANDOM = frozenset(
     "rand randn randint randperm rand_like randn_like randint_like normal normal_ uniform_ bernoulli "
     "bernoulli_ multinomial dropout dropout_ alpha_dropout feature_dropout exponential_ poisson".split()
 )
-# Results that may share memory with their first argument, for forms that carry no schema.
-_VIEWS = LAYOUT - frozenset("clone _to_copy lift_fresh_copy repeat repeat_interleave tile".split())
+CONVOLUTIONS = frozenset(f"{kind}{dim}d" for kind in ("conv", "conv_transpose") for dim in (1, 2, 3)) | {
+    "convolution",
+    "_convolution",
+}
+# Results that share no memory with an argument, for forms that carry no schema.
+_FRESH = CONVOLUTIONS | frozenset(
+    "clone _to_copy lift_fresh_copy repeat repeat_interleave tile cat concat concatenate stack add sub mul "
+    "div truediv neg exp log sqrt square pow abs sum mean matmul mm softmax where outer".split()
+)
+_TRUSTED = ("torch", "_operator", "operator", "builtins", "math", "fx_passes")
 
 
 def base_name(node: Node) -> str:
@@ -55,7 +65,23 @@ def base_name(node: Node) -> str:
         return target._schema.name.split("::")[-1]
     if target is builtins.getattr:
         return str(node.args[1])
-    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    if isinstance(target, str):
+        return target
+    name = getattr(target, "__name__", str(target))
+    # A user's own function may have the name of an operator, and do anything.
+    return name if _is_trusted(target) else f"{getattr(target, '__module__', '?')}.{name}"
+
+
+def _is_trusted(target: Any) -> bool:
+    module = getattr(target, "__module__", None) or "torch"
+    return module.partition(".")[0] in _TRUSTED
+
+
+def first_argument(node: Node) -> Any:
+    """What an operator works on: its first positional argument, or the keyword that stands for it."""
+    if node.args:
+        return node.args[0]
+    return next((node.kwargs[key] for key in ("input", "self", "tensors") if key in node.kwargs), None)
 
 
 def is_operator(node: Node) -> bool:
@@ -71,13 +97,17 @@ def is_random(node: Node) -> bool:
 
 def transparent_input(node: Node) -> Node | None:
     """The node whose elements ``node`` passes on unchanged, or None."""
-    if is_operator(node) and base_name(node) in TRANSPARENT and isinstance(node.args[0], Node):
-        return node.args[0]
+    if is_operator(node) and base_name(node) in TRANSPARENT:
+        before = first_argument(node)
+        return before if isinstance(before, Node) else None
     return None
 
 
 def written_nodes(node: Node) -> list[Node]:
     """The argument nodes that ``node`` writes into; ``detach_`` changes no element and does not count."""
+    if node.op == "call_module" or (node.op == "call_function" and not _is_trusted(node.target)):
+        # A module or a user's function may write into whatever it is given.
+        return node.all_input_nodes
     if not is_operator(node):
         return []
     target, name = node.target, base_name(node)
@@ -96,7 +126,7 @@ def written_nodes(node: Node) -> list[Node]:
     in_place = name == "setitem" or name in _IN_PLACE_OPERATORS
     in_place |= name.endswith("_") and not name.endswith("__")
     in_place |= bool(node.kwargs.get("inplace"))
-    written = [node.args[0]] if in_place and node.args else []
+    written = [first_argument(node)] if in_place else []
     return _nodes_in([*written, node.kwargs.get("out")])
 
 
@@ -115,12 +145,7 @@ def may_alias(node: Node, source: Node) -> bool:
             source in _nodes_in([value]) and argument.alias_info is not None
             for value, argument in zip(node.args, target._schema.arguments, strict=False)
         )
-    name = base_name(node)
-    return (
-        bool(node.args)
-        and source in _nodes_in(node.args[:1])
-        and (name in _VIEWS or name in SCATTER or source in written_nodes(node))
-    )
+    return base_name(node) not in _FRESH and source in _nodes_in([node.args, node.kwargs])
 
 
 def _nodes_in(values: Any) -> list[Node]:

@@ -11,7 +11,7 @@ from fx_passes.records import ConvGeometry, WeightOrigin
 from fx_passes.sites.call import ConvCall
 from fx_passes.weights.construction import layout_shape
 from fx_passes.weights.fold import fold, static_value
-from fx_passes.weights.operators import LAYOUT, base_name, is_operator, transparent_input
+from fx_passes.weights.operators import LAYOUT, base_name, first_argument, is_operator, transparent_input
 from fx_passes.weights.state import State, storage_key
 
 
@@ -37,8 +37,11 @@ def tensor_of(value: Node | str | None, state: State) -> Tensor | None:
 
 def layout_source(node: Node, state: State) -> Node | None:
     """The ``get_attr`` node whose elements ``node`` holds, moved or repeated but not computed; else None."""
-    while is_operator(node) and base_name(node) in LAYOUT and isinstance(node.args[0], Node):
-        node = node.args[0]
+    while is_operator(node) and base_name(node) in LAYOUT:
+        before = first_argument(node)
+        if not isinstance(before, Node):
+            return None
+        node = before
     return None if state.read(node) is None else node
 
 
@@ -65,15 +68,20 @@ def weight_shape(call: ConvCall, state: State) -> tuple[int, ...]:
     if isinstance(call.weight, str):
         module = state.graph_module.get_submodule(str(call.node.target))
         assert isinstance(module, nn.modules.conv._ConvNd)
-        rows = (module.out_channels, module.in_channels // module.groups)
-        if module.transposed:
-            rows = (module.in_channels, module.out_channels // module.groups)
-        return (*rows, *module.kernel_size)
+        return expected_shape(module)
     value = call.weight.meta.get("val")
     if isinstance(value, Tensor):
         return tuple(int(size) for size in value.shape)
     shape = layout_shape(call.weight, call.node, state)
     return shape or tuple(fold(call.weight, call.node, state).shape)
+
+
+def expected_shape(module: nn.modules.conv._ConvNd) -> tuple[int, ...]:
+    """The shape that the weight of a torch convolution has by its channels and groups."""
+    rows = (module.out_channels, module.in_channels // module.groups)
+    if module.transposed:
+        rows = (module.in_channels, module.out_channels // module.groups)
+    return (*rows, *module.kernel_size)
 
 
 def geometry(call: ConvCall, groups: int, shape: tuple[int, ...]) -> ConvGeometry:

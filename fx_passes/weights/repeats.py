@@ -35,7 +35,7 @@ class Mismatch:
 def bits(tensor: Tensor) -> Tensor:
     """The same memory as integers, so that ``==`` compares bits: -0.0 differs from 0.0, NaN equals itself."""
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor)
+        tensor = torch.view_as_real(tensor.resolve_conj())
     return tensor.view(_BITS[tensor.element_size()])
 
 
@@ -105,7 +105,8 @@ def _largest_distance(stacked: Tensor, mean: Tensor) -> tuple[float, int, list[i
     """Group by group, so that no more than one group is held in another precision."""
     worst, where, place = -1.0, 0, 0
     for group in range(stacked.shape[0]):
-        distance = (stacked[group] - mean).abs()
+        equal = stacked[group] == mean  # an Inf in every group is no distance
+        distance = torch.where(equal, 0, (stacked[group] - mean).abs())
         largest = float(distance.max())
         if largest > worst or largest != largest:
             worst, where, place = largest, group, int(distance.argmax())

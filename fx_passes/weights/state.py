@@ -18,7 +18,10 @@ from fx_passes.weights.operators import may_alias, written_nodes
 
 def storage_key(tensor: Tensor) -> int:
     """Identifies the memory of a tensor for as long as it lives, also on the meta device."""
-    return tensor.untyped_storage()._cdata
+    try:
+        return tensor.untyped_storage()._cdata
+    except NotImplementedError:  # sparse: nothing can be a view of it
+        return id(tensor)
 
 
 def attribute(module: nn.Module, name: str) -> object:
@@ -30,7 +33,10 @@ def attribute(module: nn.Module, name: str) -> object:
 
 
 class State:
-    """Parameters, buffers and tensor attributes of a graph module, with their uses."""
+    """Parameters, buffers and tensor attributes of a graph module, with their uses.
+
+    ``volatile`` has the names of tensors that are in no state_dict: constants, for all a user can tell.
+    """
 
     def __init__(self, graph_module: GraphModule) -> None:
         self.graph_module = graph_module
@@ -52,6 +58,10 @@ class State:
                     self.tensors.setdefault(str(node.target), value)
                     self.kinds.setdefault(str(node.target), "buffer")
                     self.reads[storage_key(value)].append(node)
+        self.volatile: set[str] = set()
+        for prefix, module in graph_module.named_modules(remove_duplicate=False):
+            for key in module._non_persistent_buffers_set:
+                self.volatile.add(f"{prefix}.{key}" if prefix else key)
         self.names: dict[int, list[str]] = defaultdict(list)
         for name, tensor in self.tensors.items():
             if not nn.parameter.is_lazy(tensor):

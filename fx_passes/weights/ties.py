@@ -65,10 +65,7 @@ def _other_use(group: list[Verdict], role: str, state: State) -> str | None:
             return f"`{names[0]}` shares memory with `{name}`"
     sites = {verdict.call.node for verdict in group}
     for name in names:
-        users = list(_users(name, role, sites, state))
-        if not users and len(names) > 1:
-            return f"`{names[0]}` is also registered as `{name}`, which the graph does not read"
-        for user in users:
+        for user in _users(name, role, sites, state):
             if user is not None:
                 return f"`{names[0]}` is also used by `{user.name}`"
     return None
@@ -90,6 +87,8 @@ def _users(name: str, role: str, sites: set[Node], state: State) -> Iterator[Nod
 
 def _users_of_node(node: Node, role: str, sites: set[Node]) -> Iterator[Node | None]:
     for user in node.users:
+        if base_name(user) in ("dtype", "device", "requires_grad"):
+            continue
         if base_name(user) == "_assert_tensor_metadata" and _checks_no_shape(user):
             continue
         if transparent_input(user) is node:

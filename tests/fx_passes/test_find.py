@@ -232,15 +232,31 @@ class Subclass(nn.Conv2d):
 
 
 class Tied(nn.Module):
-    """One weight in two layers that do different things with it."""
+    """A weight that something else uses as well."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a = repeat_first_group(nn.Conv2d(4, 4, 1, groups=4, bias=False))
-        self.extra = nn.ParameterList([self.a.weight])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.a(x)
+        return self.a(x) * self.a.weight[0]
+
+
+def patched() -> nn.Module:
+    conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4))
+    conv._conv_forward = lambda x, weight, bias: x  # type: ignore[method-assign]
+    return nn.Sequential(conv)
+
+
+def inconsistent() -> nn.Module:
+    conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4))
+    conv.out_channels = 8
+    return nn.Sequential(conv)
+
+
+def channels_last() -> nn.Module:
+    conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4))
+    return nn.Sequential(conv).to(memory_format=torch.channels_last)
 
 
 def mutated(m: Call, x: Tensor) -> Tensor:
@@ -253,7 +269,7 @@ FULL = K.repeat(4, 1, 1, 1)
 REFUSALS = {
     "differs": (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), "group 1 differs from group 0 by "),
     "nan": (with_nan(), "the weight is NaN at [0, 0, 1, 1] (4 in all)"),
-    "hooks": (hooked(), "this `Conv2d` has hooks, which replacing it would lose"),
+    "hooks": (hooked(), "this `Conv2d` or its parameters have hooks, made for the whole weight"),
     "subclass": (
         torch.fx.GraphModule(
             nn.Sequential(Subclass(4, 4, 3, groups=4)),
@@ -273,7 +289,10 @@ REFUSALS = {
         nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, device="meta")),
         "`0.weight` is on the meta device and has no values",
     ),
-    "tied": (Tied(), "`a.weight` is also registered as `extra.0`, which the graph does not read"),
+    "tied": (Tied(), "`a.weight` is also used by `getitem`"),
+    "patched": (patched(), "this `Conv2d` has a forward of its own, and may compute anything"),
+    "inconsistent": (inconsistent(), "the weight [4, 1, 3, 3] does not fit the channels"),
+    "layout": (channels_last(), "`0.weight` is stored channels_last, an order that the output takes over"),
     "runtime": (
         Call(lambda m, x: F.conv2d(x, m.k * x.mean(), groups=4), FULL),
         "it depends on the input `x`, not only on its shape",

