@@ -193,37 +193,40 @@ def clone_module(module: nn.Module, memo: dict[int, Any] | None = None) -> Any:
         return memo[id(module)]
     clone = memo[id(module)] = module.__new__(type(module))
     for key, value in vars(module).items():
-        if isinstance(value, Tensor):
-            value = value.detach().clone() if not isinstance(value, nn.Parameter) else value
-        elif isinstance(value, dict | set):
-            value = copy.copy(value)
-        clone.__dict__[key] = value
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            value = value.detach().clone()
+        clone.__dict__[key] = copy.copy(value) if isinstance(value, dict | set) else value
     for name, child in module._modules.items():
         if child is not None:
-            copier: Any = copy_graph_module if isinstance(child, GraphModule) else clone_module
-            clone._modules[name] = copier(child, memo)
+            clone._modules[name] = clone_module(child, memo)
+    if isinstance(clone, GraphModule):
+        _copy_graph(clone)
+        clone.recompile()
     return clone
 
 
-def copy_graph_module(graph_module: GraphModule, memo: dict[int, Any] | None = None) -> GraphModule:
-    """A graph module of its own, with nodes of the same names and the very same tensors."""
-    memo = {} if memo is None else memo
-    if id(graph_module) in memo:
-        return memo[id(graph_module)]  # type: ignore[no-any-return]
-    for module in graph_module.modules():
-        for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
-            if isinstance(value, Tensor):
-                memo[id(value)] = value
-    for module in graph_module.modules():
-        if not isinstance(module, GraphModule):
-            clone_module(module, memo)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        copied = copy.deepcopy(graph_module, memo)
-    # torch registers the buffers of a copied root as persistent, whatever they were.
-    copied._non_persistent_buffers_set |= graph_module._non_persistent_buffers_set
-    copied.training = graph_module.training
+def copy_graph_module(graph_module: GraphModule, *, compiled: bool = True) -> GraphModule:
+    """A graph module of its own, with nodes of the same names and the very same tensors.
+
+    Args:
+        compiled: False leaves the ``recompile()``, which takes as long as the rest, to the caller.
+    """
+    memo: dict[int, Any] = {}
+    copied = memo[id(graph_module)] = GraphModule.__new__(type(graph_module))
+    for key, value in vars(graph_module).items():
+        copied.__dict__[key] = copy.copy(value) if isinstance(value, dict | set) else value
+    for name, child in graph_module._modules.items():
+        if child is not None:
+            copied._modules[name] = clone_module(child, memo)
+    _copy_graph(copied)
+    if compiled:
+        copied.recompile()
     return copied
+
+
+def _copy_graph(graph_module: GraphModule) -> None:
+    graph_module._graph = copy.deepcopy(graph_module._graph)
+    graph_module._graph.owning_module = graph_module
 
 
 def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:

@@ -62,7 +62,7 @@ class ShareKernels(PassBase):
         pending = [verdict for verdict in verdicts if _pending(verdict, self.fold_constants)]
         if not pending:
             return PassResult(graph_module, False)
-        shared = copy_graph_module(graph_module)
+        shared = copy_graph_module(graph_module, compiled=False)
         nodes = {node.name: node for node in shared.graph.nodes}
         _rewrite(shared, [on_copy(verdict, nodes) for verdict in pending], self.fold_constants)
         return PassResult(shared, True)

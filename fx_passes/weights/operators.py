@@ -85,10 +85,12 @@ def first_argument(node: Node) -> Any:
 
 
 def is_operator(node: Node) -> bool:
+    """Whether ``node`` calls a function or a method, and not a module."""
     return node.op in ("call_function", "call_method")
 
 
 def is_random(node: Node) -> bool:
+    """Whether ``node`` draws random numbers."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return torch.Tag.nondeterministic_seeded in target.tags

@@ -122,9 +122,9 @@ def test_not_equivalent_is_exit_1_and_no_file(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A planted fault: one line that names the output and the site; no file, an existing one untouched."""
-    expand_kernel = fx_passes.rewrite.expand_kernel
+    cut_tensor = fx_passes.rewrite.cut_tensor
     monkeypatch.setattr(
-        fx_passes.rewrite, "expand_kernel", lambda kernel, groups: expand_kernel(kernel * 1.01, groups)
+        fx_passes.rewrite, "cut_tensor", lambda graph, names, values: cut_tensor(graph, names, values * 1.01)
     )
     output = tmp_path / "out.onnx"
     output.write_text("before")
