@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,6 +44,23 @@ class _Group(click.Group):
         except FxPassesError as error:
             click.echo(f"fx-passes: {error}", err=True)
             ctx.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # Exit code 1 means "not equivalent": what nobody foresaw may not be taken for it.
+            logging.getLogger(__name__).debug("unexpected", exc_info=True)
+            said = " ".join(str(error).split())[:300]
+            click.echo(
+                f"fx-passes: unexpected {type(error).__name__}: {said} (--verbose shows where)", err=True
+            )
+            ctx.exit(3)
+
+
+def _writable(context: click.Context, parameter: click.Parameter, file: str | None) -> str | None:
+    """Refuse a file that cannot be written before the work is done, not after."""
+    if file and file != "-" and (Path(file).is_dir() or not Path(file).absolute().parent.is_dir()):
+        raise click.BadParameter(f"cannot write {file}", context, parameter)
+    return file
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,7 +80,7 @@ def main(verbose: bool) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--input", "inputs", multiple=True, metavar="SIZES", help=_INPUT_HELP)
-@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP)
+@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
     """List every convolution that shares a kernel, or the reason why it does not."""
     with _progress() as show:
@@ -103,7 +121,7 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
-@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP)
+@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 @click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
 def optimize(
     model: str,
@@ -148,7 +166,7 @@ def optimize(
 @main.command()
 @click.argument("baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("optimised", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP)
+@click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
     """Compare two ONNX files in onnxruntime on inputs made for the purpose."""
     with _progress() as show:
@@ -188,8 +206,17 @@ def _print_sites(findings: Any, lowering: str | None = None) -> None:
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; null stands for both."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _write_json(data: dict[str, Any], file: str) -> None:
-    text = json.dumps(data, indent=2)
+    text = json.dumps(_finite(data), indent=2, allow_nan=False)
     if file == "-":
         click.echo(text)
         return

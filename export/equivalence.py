@@ -132,7 +132,7 @@ def check_equivalence(
     for case, inputs in make_cases(pairs[True][0], example_inputs):
         if progress:
             progress(case)
-        expected = _reference_outputs(reference, inputs, case, notes)
+        expected = _reference_outputs(reference, inputs, len(names), case, notes)
         if expected is None:
             reference = None
         for level, sessions in pairs.items():
@@ -283,12 +283,15 @@ def _run_optimized(session: ort.InferenceSession, inputs: Sequence[Array]) -> li
 
 
 def _reference_outputs(
-    reference: Reference | None, inputs: Sequence[Array], case: str, notes: list[str]
+    reference: Reference | None, inputs: Sequence[Array], count: int, case: str, notes: list[str]
 ) -> list[Array] | None:
     if reference is None:
         return None
     try:
-        return [np.asarray(output, dtype=np.float64) for output in reference(inputs)]
+        outputs = [np.asarray(output, dtype=np.float64) for output in reference(inputs)]
+        if len(outputs) != count:
+            raise ValueError(f"it has {len(outputs)} tensors as outputs, the file has {count}")
+        return outputs
     except Exception as error:  # the model's own code, in a precision it may not be made for
         reason = str(error).strip().splitlines()
         notes.append(

@@ -98,7 +98,7 @@ def _load_attribute(spec: str) -> Loaded:
     if not isinstance(value, nn.Module | ExportedProgram) and callable(value):
         try:
             value = value()
-        except Exception as error:  # the user's own code
+        except (Exception, SystemExit) as error:  # the user's own code
             raise LoadError(f"calling {spec} raised {type(error).__name__}: {_said(error)}") from error
     return _unpack(value, spec)
 
@@ -138,7 +138,7 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules.setdefault(path.stem, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
         raise LoadError(f"importing {path} raised {type(error).__name__}: {_said(error)}") from error
     return module
 
@@ -147,7 +147,7 @@ def _import_module(name: str) -> ModuleType:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
-    except Exception as error:  # the user's own code, or no such module
+    except (Exception, SystemExit) as error:  # the user's own code, or no such module
         raise LoadError(f"importing {name} raised {type(error).__name__}: {_said(error)}") from error
 
 
@@ -156,6 +156,6 @@ def _suggestion(owner: Any, missing: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else "no message"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -178,9 +177,7 @@ def save(model: ir.Model, path: Path) -> Path:
             written = Path(folder) / path.name
             ir.save(model, written, external_data=data)
             onnx.checker.check_model(str(written), full_check=True)
-            for name in (data, path.name):
-                if name:
-                    os.replace(written.with_name(name), path.with_name(name))
+            move(written, path)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"onnx.checker refuses the exported model: {str(error).splitlines()[0]}") from error
     except OSError as error:
@@ -189,11 +186,18 @@ def save(model: ir.Model, path: Path) -> Path:
 
 
 def move(source: Path, target: Path) -> None:
-    """Move a model, with its external data if it has any, over ``target``."""
-    data = source.with_name(f"{source.name}.data")
-    if data.exists():
-        shutil.move(data, target.with_name(data.name))
-    shutil.move(source, target)
+    """Move a model, with its external data if it has any, over ``target`` on the same file system.
+
+    Raises:
+        ExportError: ``target`` cannot be replaced.
+    """
+    try:
+        for suffix in (".data", ""):
+            file = source.with_name(source.name + suffix)
+            if file.exists():
+                os.replace(file, target.with_name(target.name + suffix))
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 @contextmanager

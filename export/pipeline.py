@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,8 +72,12 @@ def optimize(
     path, inputs = Path(path), tuple(example_inputs)
     if not path.parent.is_dir():
         raise ExportError(f"cannot write {path}: {path.parent} is not a folder")
+    if path.is_dir():
+        raise ExportError(f"cannot write {path}: it is a folder")
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        baseline, optimized = Path(folder) / "baseline.onnx", Path(folder) / "optimized.onnx"
+        # Both have the name of the output, which a file with external data holds within.
+        baseline, optimized = (Path(folder) / kind / path.name for kind in ("baseline", "optimized"))
+        baseline.parent.mkdir()
         progress("exporting the original")
         stock_export(model, inputs, baseline, dynamic_shapes=dynamic_shapes)
         progress("capturing the graph")
@@ -84,9 +89,10 @@ def optimize(
         if count_shared(findings):
             progress("exporting the shared model")
             shared = captured.graph_module
+            optimized.parent.mkdir()
             to_onnx(shared, inputs, optimized, dynamic_shapes=dynamic_shapes)
         else:
-            optimized.write_bytes(baseline.read_bytes())
+            shutil.copytree(baseline.parent, optimized.parent)
         equivalence = _verify(
             model, captured, findings, baseline, optimized, inputs, dynamic_shapes, progress
         )
@@ -109,7 +115,11 @@ def optimize(
 
 def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
     """The tensors among (nested) example inputs as arrays, in the order in which an ONNX file takes them."""
-    return [leaf.detach().cpu().numpy() for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    try:
+        return [tensor.detach().cpu().numpy() for tensor in tensors]
+    except TypeError as error:  # bfloat16 and the like, which numpy does not have
+        raise UsageError(f"example inputs cannot be passed to onnxruntime: {error}") from error
 
 
 def float64_reference(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any]) -> Reference | None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fx_passes.rewrite
+from export import cli
 from export.cli import main
 
 SOURCE = """
@@ -209,3 +210,20 @@ def test_version_and_help() -> None:
     assert run("--version").exit_code == 0
     text = run("--help").stdout
     assert all(command in text for command in ("find", "optimize", "check"))
+
+
+def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw: one line and exit 3, for 1 means not equivalent."""
+
+    def breaks(*arguments: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(cli, "judge", breaks)
+    result = run("find", f"{source}:shared")
+    assert result.exit_code == 3
+    assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--verbose shows where)\n")
+
+
+def test_json_has_no_infinity() -> None:
+    """Not a number in JSON: null."""
+    assert cli._finite({"a": [float("inf"), (float("nan"), 1.5)]}) == {"a": [None, [None, 1.5]]}

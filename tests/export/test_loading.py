@@ -41,6 +41,9 @@ def wrong():
 def wrong_inputs():
     return nn.ReLU(), "x"
 
+def leaves():
+    raise SystemExit("bye")
+
 number = 3
 """
 
@@ -97,6 +100,7 @@ ERRORS = {
     "{source}:number": (LoadError, "is a int; expected an nn.Module"),
     "{source}:wrong": (LoadError, "is a int; expected an nn.Module"),
     "{source}:wrong_inputs": (LoadError, "example_inputs must be a tuple, got str"),
+    "{source}:leaves": (LoadError, "raised SystemExit: bye"),
     "{broken}:model": (LoadError, "raised SyntaxError"),
     "{archive}": (LoadError, "is not a torch.export archive"),
 }

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fx_passes.rewrite
-from export import optimize, pipeline
+from export import onnx_export, optimize, pipeline
 from export.pipeline import float64_reference, tensor_arrays, with_arrays
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
 from fx_passes.shared_conv import expand_kernel
@@ -201,3 +201,26 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         optimize(Blurs(), None, tmp_path / "out.onnx")
     with pytest.raises(ExportError, match=r"cannot write .*out.onnx: .* is not a folder"):
         optimize(Blurs(), (X,), tmp_path / "missing" / "out.onnx")
+
+
+def test_external_data_moves_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model has its data under the output's name, shared or not, and loads from where it lies."""
+    monkeypatch.setattr(onnx_export, "LARGE_BYTES", 10)
+    for name, model in (("a.onnx", Blurs()), ("b.onnx", nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))):
+        run(model, tmp_path / name)
+        assert (tmp_path / f"{name}.data").exists()
+        onnx.load(tmp_path / name, load_external_data=True)
+    assert sorted(os.listdir(tmp_path)) == ["a.onnx", "a.onnx.data", "b.onnx", "b.onnx.data"]
+
+
+def test_inputs_that_numpy_does_not_have(tmp_path: Path) -> None:
+    """bfloat16 is refused in one line."""
+    with pytest.raises(UsageError, match="example inputs cannot be passed to onnxruntime"):
+        run(nn.ReLU(), tmp_path / "out.onnx", (X.bfloat16(),))
+
+
+def test_output_that_is_a_folder(tmp_path: Path) -> None:
+    """Nothing is moved into it."""
+    with pytest.raises(ExportError, match="it is a folder"):
+        run(Blurs(), tmp_path)
+    assert os.listdir(tmp_path) == []
