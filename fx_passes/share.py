@@ -132,7 +132,8 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
         model: what :func:`share_kernels` returned, or a module that uses the shared classes; not changed.
 
     Returns:
-        A graph module in which each cut parameter has its full shape again, under its old name.
+        A graph module in which each cut parameter has its full shape again, under its old name; only a
+        shared convolution whose kernel something else reads, too, stays as it is.
 
     Example:
         >>> import torch
@@ -148,7 +149,12 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
         graph_module = copy_graph_module(graph_module)
     state = State(graph_module)
     ours = set(SHARED_CLASSES.values())
-    sites = {id(m): (n, m) for n, m in graph_module.named_modules() if type(m) in ours}
+    # A kernel that something else reads as one kernel stays one.
+    sites = {
+        id(module): (name, module)
+        for name, module in graph_module.named_modules()
+        if type(module) in ours and not state.reads.get(storage_key(module.weight))
+    }
     full: dict[str, Tensor] = {}
     for name, module in sites.values():
         assert isinstance(module, _SharedKernel)

@@ -485,3 +485,18 @@ def test_one_module_under_two_names_stays_one() -> None:
     shared = share_kernels(Aliased())
     assert torch.equal(shared(x), conv(x))
     assert shared.get_parameter("layers.0.weight") is shared.get_parameter("conv.weight")
+
+
+def test_a_kernel_that_is_read_elsewhere_stays_one_kernel() -> None:
+    """Unsharing may not change what else the model does with the kernel."""
+
+    class Regularised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = SharedKernelConv2d(4, 4, 3, groups=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) * self.conv.weight.sum()
+
+    model, x = Regularised(), torch.randn(1, 4, 8, 8)
+    assert torch.equal(unshare_kernels(model)(x), model(x))
