@@ -2,7 +2,7 @@
 
 from fx_passes.find import find_shared_kernels
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
-from fx_passes.share import ShareKernels, share_kernels, unshare_kernels
+from fx_passes.share import ShareKernels, share_kernels
 from fx_passes.shared_conv import (
     SharedKernelConv1d,
     SharedKernelConv2d,
@@ -11,6 +11,7 @@ from fx_passes.shared_conv import (
     SharedKernelConvTranspose2d,
     SharedKernelConvTranspose3d,
 )
+from fx_passes.unshare import unshare_kernels
 
 __all__ = [
     "ConvGeometry",

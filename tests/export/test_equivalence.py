@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto
 
 from export.cases import make_cases
-from export.equivalence import ATOL, FACTOR, RTOL, ULPS, check_equivalence
+from export.compare import ATOL, FACTOR, RTOL, ULPS
+from export.equivalence import check_equivalence
 from export.session import open_session
 from fx_passes.errors import ExportError, UsageError
 

@@ -1,0 +1,78 @@
+"""The way back from one kernel to plain convolutions that hold every repeat of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from fx_passes import rewrite
+from fx_passes.capture import capture, copy_graph_module
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
+from fx_passes.weights.fold import static_value
+from fx_passes.weights.origin import direct_node
+from fx_passes.weights.state import State, attribute, storage_key
+
+
+def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
+    """The way back: plain convolutions that hold every repeat of the kernel.
+
+    Args:
+        model: what :func:`share_kernels` returned, or a module that uses the shared classes; not changed.
+
+    Returns:
+        A graph module in which each cut parameter has its full shape again, under its old name; only a
+        shared convolution whose kernel something else reads, too, stays as it is.
+
+    Example:
+        >>> conv = nn.Conv2d(3, 3, 3, groups=3)
+        >>> _ = conv.weight.data.copy_(torch.rand(1, 1, 3, 3))
+        >>> _ = conv.bias.data.zero_()
+        >>> from fx_passes import share_kernels
+        >>> plain = unshare_kernels(share_kernels(conv))
+        >>> all(torch.equal(plain.state_dict()[k], v) for k, v in conv.state_dict().items())
+        True
+    """
+    graph_module = capture(model).graph_module
+    if graph_module is model:
+        graph_module = copy_graph_module(graph_module)
+    state = State(graph_module)
+    ours = set(SHARED_CLASSES.values())
+    # A kernel that something else reads as one kernel stays one.
+    sites = {
+        id(module): (name, module)
+        for name, module in graph_module.named_modules()
+        if type(module) in ours and not state.reads.get(storage_key(module.weight))
+    }
+    full: dict[str, Tensor] = {}
+    for name, module in sites.values():
+        assert isinstance(module, _SharedKernel)
+        full[f"{name}.weight"] = module.expanded_weight()
+        if module.bias is not None:
+            full[f"{name}.bias"] = module.expanded_bias()  # type: ignore[assignment]
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    cut = {node: nodes[node.meta[rewrite.CUT]] for node in nodes.values() if rewrite.CUT in node.meta}
+    for node, passed in cut.items():
+        name = str(direct_node(passed).target)
+        full[name] = _expansion(node, state.tensors[name])
+    for name, tensor in full.items():
+        if attribute(graph_module, name) is state.tensors[name]:
+            rewrite.cut_tensor(graph_module, state.names[storage_key(state.tensors[name])], tensor)
+    for name, _ in sites.values():
+        rewrite.unshare_module(graph_module, name)
+    for node, passed in cut.items():
+        node.replace_all_uses_with(passed)
+        rewrite.erase_unused(node)
+    graph_module.recompile()
+    return graph_module
+
+
+def _expansion(node: Node, kernel: Tensor) -> Tensor:
+    """The full tensor that ``node`` makes of ``kernel``."""
+    if node.target is expand_block_diagonal:
+        return expand_block_diagonal(kernel, int(node.args[1]))  # type: ignore[arg-type]
+    expand = node if node.target is torch.ops.aten.expand.default else node.args[0]
+    assert isinstance(expand, Node)
+    groups = expand.args[1][0]  # type: ignore[index]
+    return expand_kernel(kernel, static_value(groups))
