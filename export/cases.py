@@ -31,14 +31,23 @@ def make_cases(
     for seed, kind in enumerate(kinds):
         rng = np.random.default_rng(seed)
         yield kind, [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
-    open_sizes = any(isinstance(size, str) for slot in slots for size in slot.shape)
-    for size in (1, 3) if open_sizes else ():
+    open_batch = any(slot.shape and not isinstance(slot.shape[0], int) for slot in slots)
+    for size in (1, 3) if open_batch else ():
         rng = np.random.default_rng(size)
         shapes = [_shape(s, a, size) for s, a in zip(slots, example, strict=True)]
         arrays = [
             _fill("normal", shape, s.type, a, rng) for shape, s, a in zip(shapes, slots, example, strict=True)
         ]
         yield f"batch of {size}", arrays
+    if any(not isinstance(size, int) for slot in slots for size in slot.shape[1:]):
+        rng = np.random.default_rng(0)
+        yield (
+            "other sizes",
+            [
+                _fill("normal", _doubled(slot, array), slot.type, array, rng)
+                for slot, array in zip(slots, example, strict=True)
+            ],
+        )
 
 
 def _shape(slot: Any, example: Array | None, batch: int) -> tuple[int, ...]:
@@ -52,6 +61,12 @@ def _shape(slot: Any, example: Array | None, batch: int) -> tuple[int, ...]:
         else:
             sizes.append(example.shape[dim])
     return tuple(sizes)
+
+
+def _doubled(slot: Any, example: Array) -> tuple[int, ...]:
+    """The sizes of the example, open ones but the first twice as large."""
+    pairs = enumerate(zip(slot.shape, example.shape, strict=True))
+    return tuple(size * (1 + (i > 0 and not isinstance(stated, int))) for i, (stated, size) in pairs)
 
 
 _DTYPES = {

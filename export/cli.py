@@ -8,12 +8,13 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from export.dynamic import dynamic_shapes
 from export.equivalence import check_equivalence
@@ -46,6 +47,9 @@ class _Group(click.Group):
             ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            click.echo("fx-passes: interrupted; nothing was written", err=True)
+            ctx.exit(130)
         except Exception as error:
             # Exit code 1 means "not equivalent": what nobody foresaw may not be taken for it.
             logging.getLogger(__name__).debug("unexpected", exc_info=True)
@@ -135,6 +139,8 @@ def optimize(
     strict: bool,
 ) -> None:
     """Write an ONNX file with each shared kernel stored once, verified and measured."""
+    if json_file and Path(json_file).absolute() == Path(output).absolute():
+        raise click.BadParameter("the report would overwrite the model", param_hint="--json")
     with _progress() as show:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
@@ -153,7 +159,7 @@ def optimize(
         _write_json(report.to_json(), json_file)
     if json_file != "-":
         _print_route(report.route, None)
-        _print_sites(report.findings, lowering)
+        _print_sites(report.findings, lowering, report.folded)
         for line in summary_lines(report):
             click.echo(line)
         click.echo(f"written: {report.output}")
@@ -191,11 +197,11 @@ def _print_route(route: str, rejected: str | None) -> None:
     click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
 
 
-def _print_sites(findings: Any, lowering: str | None = None) -> None:
+def _print_sites(findings: Any, lowering: str | None = None, folded: frozenset[str] = frozenset()) -> None:
     if not findings:
         click.echo("no convolution in groups")
         return
-    console, table = Console(), site_table(findings, lowering)
+    console, table = Console(), site_table(findings, lowering, folded)
     if console.is_terminal:
         console.print(table)
         return
@@ -230,8 +236,10 @@ def _write_json(data: dict[str, Any], file: str) -> None:
 def _progress() -> Iterator[Callable[[str], None]]:
     """A spinner with the current stage on a terminal, else one line a stage, on standard error."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda stage: click.echo(f"{stage} ...", err=True)
-        return
-    with console.status("starting") as status:
-        yield lambda stage: status.update(f"{stage} ...")
+    # What the model prints while it is loaded or run is not our output.
+    with redirect_stdout(sys.stderr):
+        if not console.is_terminal:
+            yield lambda stage: click.echo(f"{stage} ...", err=True)
+            return
+        with console.status("starting") as status:
+            yield lambda stage: status.update(escape(f"{stage} ..."))

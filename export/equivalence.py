@@ -18,7 +18,7 @@ import onnxruntime as ort
 from export.cases import EXAMPLE, make_cases
 from export.compare import ATOL, RTOL, Mismatch, OutputError, Tally, compare
 from export.session import Array, open_session, run
-from fx_passes.errors import ExportError, UsageError
+from fx_passes.errors import ExportError, NotEquivalentError
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,8 @@ def check_equivalence(
 
     Raises:
         ExportError: onnxruntime does not accept a file, or the original cannot run on its own inputs.
-        UsageError: the files do not have the same inputs and outputs.
+        NotEquivalentError: the files do not have the same inputs and outputs.
+        UsageError: the example inputs do not fit the files.
     """
     files = [Path(baseline), Path(optimized)]
     pairs = {level: [open_session(path, optimized=level) for path in files] for level in (True, False)}
@@ -126,8 +127,8 @@ def _require_same_signature(a: ort.InferenceSession, b: ort.InferenceSession) ->
         ("outputs", a.get_outputs(), b.get_outputs()),
     ):
         ours, theirs = ([(s.name, s.type) for s in slots] for slots in (first, second))
-        if [t for _, t in ours] != [t for _, t in theirs] or (kind == "inputs" and ours != theirs):
-            raise UsageError(f"the files have different {kind}: {ours} and {theirs}")
+        if ours != theirs:
+            raise NotEquivalentError(f"not equivalent: the files have different {kind}: {ours} and {theirs}")
     return [slot.name for slot in a.get_outputs()]
 
 

@@ -1,8 +1,8 @@
 """Is one ONNX file faster than another? Interleaved paired timing with a confidence interval.
 
 This machine may be noisy and drift, so single times say little: the two sessions are run in turn, A B,
-B A, A B, ..., each pair gives one ratio, and what is reported is the median ratio with a bootstrap
-interval over the pairs. Both sessions are configured alike.
+B A, A B, ..., each two pairs give one ratio, and what is reported is the median ratio with a bootstrap
+interval over them. Both sessions are configured alike.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 
 from export.session import Array, open_session, run
 
+# An interval over fewer pairs is no ground for saying "faster".
+FEWEST_PAIRS = 12
 # Relative half-width of the 95 % interval at which a measurement is precise enough to stop ...
 TARGET_HALF_WIDTH = 0.02
 # ... and above which, when the time is up, the run is called noisy.
@@ -36,18 +38,18 @@ class Timing:
 
     @property
     def speedup(self) -> float:
-        """Median over the pairs of baseline / optimised."""
-        return float(np.median(np.divide(self.baseline_ms, self.optimized_ms)))
+        """Median over the paired runs of baseline / optimised."""
+        return float(np.median(_ratios(self.baseline_ms, self.optimized_ms)))
 
     @property
     def faster(self) -> bool:
-        """The whole interval lies above 1."""
-        return self.ci95[0] > 1.0
+        """The whole interval lies above 1, and rests on enough pairs to be one."""
+        return self.ci95[0] > 1.0 and len(self.baseline_ms) >= FEWEST_PAIRS
 
     @property
     def noisy(self) -> bool:
         """The interval is too wide to tell a few per cent, or the pairs disagree too much to trust it."""
-        ratios = np.divide(self.baseline_ms, self.optimized_ms)
+        ratios = _ratios(self.baseline_ms, self.optimized_ms)
         spread = _iqr(ratios) / float(np.median(ratios))
         return _half_width(self.ci95) > NOISY_HALF_WIDTH or spread > NOISY_SPREAD
 
@@ -131,7 +133,9 @@ def time_pairs(
         spent = time.perf_counter() - start
         if progress:
             progress(pairs, spent)
-        if pairs >= next_check:
+        if pairs % 2:
+            pass  # a couple of pairs is measured to its end
+        elif pairs >= next_check:
             if spent > seconds or _half_width(bootstrap_ci(*times)) < TARGET_HALF_WIDTH:
                 break
             next_check = pairs + max(min_pairs, pairs // 2)
@@ -152,11 +156,22 @@ def bootstrap_ci(
         >>> bootstrap_ci([2.0] * 30, [1.0] * 30)
         (2.0, 2.0)
     """
-    ratios = np.divide(baseline_ms, optimized_ms)
+    ratios = _ratios(baseline_ms, optimized_ms)
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(ratios, (resamples, len(ratios))), axis=1)
     low, high = np.percentile(medians, (2.5, 97.5))
     return float(low), float(high)
+
+
+def _ratios(baseline_ms: Sequence[float], optimized_ms: Sequence[float]) -> np.ndarray:
+    """One ratio for each A B, B A couple: the geometric mean of its two, in which their order cancels.
+
+    The median of single ratios would not do: with an effect of the order they lie in two heaps, and their
+    median in one of them or in the gap between.
+    """
+    logs = np.log(np.divide(baseline_ms, optimized_ms))
+    couples = len(logs) // 2
+    return np.exp(logs[: 2 * couples].reshape(couples, 2).mean(1)) if couples else np.exp(logs)
 
 
 def _half_width(ci: tuple[float, float]) -> float:

@@ -63,10 +63,13 @@ def to_onnx(
         [(1, 1, 3, 3)]
     """
     program = _export(model, example_inputs, dynamic_shapes, optimize=False)
-    kept = _expansions(program.model)
+    kept, folded = _expansions(program.model)
     sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
     names = {node: str(source.name) for node, source in sources.items() if source is not None}
-    onnxscript.optimizer.optimize_ir(program.model, should_fold=lambda node: False if node in kept else None)
+    onnxscript.optimizer.optimize_ir(
+        program.model,
+        should_fold=lambda node: False if node in kept else True if node in folded else None,
+    )
     onnxscript.rewriter.onnx_fusions.fuse(program.model)
     _name_kernels(program.model, names)
     return save(program.model, Path(path))
@@ -110,17 +113,33 @@ def _export(
     return program
 
 
-def _expansions(model: ir.Model) -> set[ir.Node]:
-    """The nodes from the Expand of a stored kernel or bias down to the convolution that takes it."""
+def _expansions(model: ir.Model) -> tuple[set[ir.Node], set[ir.Node]]:
+    """The nodes from the Expand of a stored kernel or bias down to its convolution: to keep, and to fold.
+
+    To be folded are those in front of a batch norm: the optimiser multiplies its scale, another for each
+    channel, into the weight, and what it leaves is no repeat any more.
+    """
     kept: set[ir.Node] = set()
+    folded: set[ir.Node] = set()
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.op_type in _CONVOLUTIONS:
             weight, *bias = node.inputs[1:3]
+            if _before_batch_norm(node):
+                folded.update(n for value in node.inputs[1:3] for n in _way_from_expand(value))
+                continue
             kept.update(_way_from_expand(weight))
             # torch gives a convolution without bias an expanded zero, which may well be folded.
             ways = [_way_from_expand(value) for value in bias]
             kept.update(n for way in ways if way and _stored(way[-1].inputs[0]) for n in way)
-    return kept
+    return kept, folded
+
+
+def _before_batch_norm(conv: ir.Node) -> bool:
+    users = list(conv.outputs[0].consumers())
+    if len(users) != 1 or users[0].op_type != "BatchNormalization":
+        return False
+    training = users[0].attributes.get("training_mode")
+    return training is None or not training.as_int()
 
 
 def _way_from_expand(value: ir.Value | None) -> list[ir.Node]:
@@ -178,10 +197,11 @@ def save(model: ir.Model, path: Path) -> Path:
             ir.save(model, written, external_data=data)
             onnx.checker.check_model(str(written), full_check=True)
             move(written, path)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"onnx.checker refuses the exported model: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        said = str(error).strip().partition("\n")[0]
+        raise ExportError(f"onnx.checker refuses the exported model: {said}") from error
     return path
 
 

@@ -6,13 +6,15 @@ import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.export import ExportedProgram
+from torch.export import Dim, ExportedProgram
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from export.blame import blame_site
@@ -21,7 +23,7 @@ from export.measure import Timing, measure_speed
 from export.onnx_export import move, stock_export, to_onnx
 from export.report import Report, count_shared, environment
 from export.session import Array
-from fx_passes.capture import Capture, capture
+from fx_passes.capture import Capture, capture, copy_graph_module
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
 from fx_passes.records import Finding
 from fx_passes.share import share_in_place
@@ -67,6 +69,8 @@ def optimize(
         raise UsageError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
     if isinstance(model, ExportedProgram) and example_inputs is None and model.example_inputs:
         example_inputs = model.example_inputs[0]
+    if isinstance(model, ExportedProgram) and dynamic_shapes is None:
+        dynamic_shapes = program_shapes(model)
     if example_inputs is None:
         raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
     path, inputs = Path(path), tuple(example_inputs)
@@ -81,7 +85,7 @@ def optimize(
         progress("exporting the original")
         stock_export(model, inputs, baseline, dynamic_shapes=dynamic_shapes)
         progress("capturing the graph")
-        captured = capture(model, inputs, dynamic_shapes=dynamic_shapes)
+        captured = _capture(model, inputs, dynamic_shapes)
         progress("finding and sharing kernels")
         # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
         # folded by torch, whose exp() may differ from the exporter's in the last bit.
@@ -110,7 +114,54 @@ def optimize(
         baseline_bytes=sizes[0],
         optimized_bytes=sizes[1],
         environment=environment(threads),
+        folded=_before_batch_norm(captured, findings),
     )
+
+
+def _capture(model: nn.Module | ExportedProgram, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Capture:
+    """A capture that may be rewritten in place: never the model itself."""
+    captured = capture(model, inputs, dynamic_shapes=dynamic_shapes)
+    if captured.graph_module is model:
+        return replace(captured, graph_module=copy_graph_module(captured.graph_module))
+    return captured
+
+
+def program_shapes(program: ExportedProgram) -> Any:
+    """The ``dynamic_shapes`` that a program was exported with: its open sizes, argument by argument."""
+    names = set(program.graph_signature.user_inputs)
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [_open_sizes(node.meta.get("val")) for node in nodes]
+    if not any(shapes) or len(shapes) != len(program.graph_signature.user_inputs):
+        return None
+    assert program.call_spec.in_spec is not None
+    arguments, keywords = pytree.tree_unflatten(shapes, program.call_spec.in_spec)
+    return None if keywords else tuple(arguments)
+
+
+def _open_sizes(value: Any) -> dict[int, Any] | None:
+    if not isinstance(value, Tensor):
+        return None
+    return {i: Dim.DYNAMIC for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)} or None
+
+
+def _before_batch_norm(captured: Capture, findings: Sequence[Finding]) -> frozenset[str]:
+    """The shared sites whose only user is a batch norm in evaluation mode, which the exporter folds."""
+    nodes = {node.name: node for node in captured.graph_module.graph.nodes}
+    folded = set()
+    for finding in findings:
+        users = list(nodes[finding.site.node].users) if finding.site.node in nodes else []
+        if finding.shared and finding.groups > 1 and len(users) == 1 and _is_batch_norm(users[0], captured):
+            folded.add(finding.id)
+    return frozenset(folded)
+
+
+def _is_batch_norm(node: Node, captured: Capture) -> bool:
+    if node.op == "call_module":
+        module = captured.graph_module.get_submodule(str(node.target))
+        return isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training
+    if node.target is torch.ops.aten.batch_norm.default:
+        return not node.args[5]
+    return node.target is torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
 def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
@@ -134,7 +185,7 @@ def float64_reference(model: nn.Module | ExportedProgram, example_inputs: Sequen
     def reference(arrays: Sequence[Array]) -> list[Array]:
         with torch.no_grad():
             outputs = double(*with_arrays(example_inputs, arrays, torch.float64))
-        return [leaf.numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        return [leaf.detach().numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
     return reference
 
@@ -145,13 +196,13 @@ def with_arrays(
     """The example inputs with ``arrays`` in the place of their tensors; floats as ``floating`` if given."""
     remaining = iter(arrays)
 
-    def replace(leaf: Any) -> Any:
+    def swap(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
         tensor = torch.from_numpy(np.array(next(remaining)))
         return tensor.to(floating) if floating and tensor.is_floating_point() else tensor
 
-    return pytree.tree_map(replace, tuple(example_inputs))  # type: ignore[no-any-return]
+    return pytree.tree_map(swap, tuple(example_inputs))  # type: ignore[no-any-return]
 
 
 def _verify(
@@ -175,7 +226,7 @@ def _verify(
     if equivalence.passed:
         return equivalence
     assert equivalence.mismatch is not None and equivalence.failing_inputs is not None
-    original = capture(model, inputs, dynamic_shapes=dynamic_shapes)
+    original = _capture(model, inputs, dynamic_shapes)
     failing = with_arrays(inputs, equivalence.failing_inputs)
     site = blame_site(original.graph_module, captured.graph_module, findings, failing)
     cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"

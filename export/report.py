@@ -18,11 +18,16 @@ from fx_passes.records import Finding
 FIND_SCHEMA = "fx-passes/find/1"
 OPTIMIZE_SCHEMA = "fx-passes/optimize/1"
 CHECK_SCHEMA = "fx-passes/check/1"
+FOLDED = "stored whole: the exporter folds the batch norm behind it into the weight, a scale for each channel"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What ``optimize`` found, did, verified and measured. ``output`` is None where nothing was written."""
+    """What ``optimize`` found, did, verified and measured.
+
+    ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
+    stored whole, because the exporter multiplies the scales of a batch norm into it.
+    """
 
     model: str
     output: Path | None
@@ -34,6 +39,7 @@ class Report:
     baseline_bytes: int
     optimized_bytes: int
     environment: dict[str, Any]
+    folded: frozenset[str] = frozenset()
 
     @property
     def shared_count(self) -> int:
@@ -42,7 +48,8 @@ class Report:
 
     def lowering_of(self, finding: Finding) -> str | None:
         """What became of a site in the file; None where it is as the stock exporter writes it."""
-        return self.lowering if finding.shared and finding.groups > 1 else None
+        stored_once = finding.shared and finding.groups > 1 and finding.id not in self.folded
+        return self.lowering if stored_once else None
 
     def to_json(self) -> dict[str, Any]:
         """The object of the JSON contract for ``optimize``."""
@@ -53,6 +60,7 @@ class Report:
             "route": self.route,
             "sites": [
                 {**f.to_json(), "lowering": self.lowering_of(f), "candidates": _candidates(f)}
+                | ({"reason": FOLDED} if f.id in self.folded else {})
                 for f in self.findings
             ],
             "equivalence": self.equivalence.to_json(),
@@ -99,7 +107,9 @@ def _cpu_name() -> str:
     return next(names, platform.processor())
 
 
-def site_table(findings: Sequence[Finding], lowering: str | None = None) -> Table:
+def site_table(
+    findings: Sequence[Finding], lowering: str | None = None, folded: frozenset[str] = frozenset()
+) -> Table:
     """One row a site: what it is, what its weight was and became, and why if nothing was done."""
     table = Table(box=None, pad_edge=False)
     for title in ("site", "form", "op"):
@@ -115,7 +125,7 @@ def site_table(findings: Sequence[Finding], lowering: str | None = None) -> Tabl
             finding.op,
             str(finding.groups or "?"),
             f"{before} -> {after}" if finding.shared and finding.groups > 1 else before,
-            verdict_text(finding, lowering),
+            FOLDED if finding.id in folded else verdict_text(finding, lowering),
         )
     return table
 

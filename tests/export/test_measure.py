@@ -110,3 +110,23 @@ def test_real_sessions(tmp_path: Path) -> None:
     assert data.keys() >= {"baseline_ms", "optimized_ms", "speedup", "ci95", "runs", "threads"}
     assert len(data["samples_ms"]["baseline"]) == data["runs"]
     assert data["ci95"][0] <= data["speedup"] <= data["ci95"][1]
+
+
+def test_an_effect_of_the_order_cancels() -> None:
+    """Whoever runs second is 8 % slower: the ratio of two equal files is still 1."""
+    rng, runs = np.random.default_rng(0), [0]
+
+    def timed(which: int) -> float:
+        runs[0] += 1
+        return (1.0 + 0.08 * (runs[0] % 2 == 0)) * rng.normal(1, 0.01)
+
+    timing = measure(timed, max_pairs=100)
+    assert timing.speedup == pytest.approx(1.0, abs=0.01)
+    assert not timing.faster
+
+
+def test_a_few_pairs_are_no_ground_for_faster() -> None:
+    """Two pairs give an interval of no width, which says nothing."""
+    timing = measure(timed_by(lambda n: 2.0, lambda n: 1.0), min_pairs=2, max_pairs=2)
+    assert timing.speedup == 2.0
+    assert not timing.faster

@@ -224,3 +224,39 @@ def test_output_that_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="it is a folder"):
         run(Blurs(), tmp_path)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_batch_norm_behind_a_shared_convolution(bias: bool, transposed: bool, tmp_path: Path) -> None:
+    """The exporter folds it into the weight, one scale a channel: stored whole, said so, equal bits."""
+    cls = nn.ConvTranspose2d if transposed else nn.Conv2d
+    conv, norm = cls(4, 4, 3, groups=4, bias=bias), nn.BatchNorm2d(4)
+    conv.weight.data = conv.weight.data[:1].repeat(4, 1, 1, 1)
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.running_var)
+    report = run(nn.Sequential(conv, norm, nn.ReLU(), Blurs()), tmp_path / "out.onnx")
+    assert report.equivalence.bitwise
+    first, *rest = report.to_json()["sites"]
+    assert first["lowering"] is None
+    assert first["reason"].startswith("stored whole: the exporter folds the batch norm")
+    assert [site["lowering"] for site in rest] == ["expand", "expand"]
+
+
+def test_a_graph_module_is_not_changed(tmp_path: Path) -> None:
+    """Neither the graph module nor the model it was traced from."""
+    model = Blurs().eval()
+    expected = model(X)
+    traced = torch.fx.symbolic_trace(model)
+    run(traced, tmp_path / "out.onnx")
+    assert torch.equal(traced(X), expected)
+    assert torch.equal(model(X), expected)
+
+
+def test_open_sizes_of_an_exported_program_stay_open(tmp_path: Path) -> None:
+    """What was dynamic when it was exported is dynamic in the file, and checked at other sizes."""
+    dynamic = ({0: torch.export.Dim("batch"), 3: torch.export.Dim("width")},)
+    program = torch.export.export(Blurs().eval(), (X.repeat(2, 1, 1, 1),), dynamic_shapes=dynamic)
+    report = optimize(program, None, tmp_path / "out.onnx", seconds=0)
+    assert report.equivalence.bitwise
+    assert report.equivalence.cases == 10
