@@ -7,6 +7,7 @@ goes into it is the same in both.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ def blame_site(
     shared = [finding for finding in findings if finding.shared]
     outputs = []
     for graph_module in (original, rewritten):
-        recorder = _Recorder(graph_module, {finding.site.node for finding in shared})
+        # On a copy: in training mode a run writes to the statistics of batch norms.
+        recorder = _Recorder(copy.deepcopy(graph_module), {finding.site.node for finding in shared})
         try:
             with torch.no_grad():
                 recorder.run(*inputs)
