@@ -1,4 +1,4 @@
-"""What ``--dynamic`` says -> the ``dynamic_shapes`` of ``torch.export.export``."""
+"""Which sizes stay open: ``dynamic_shapes`` for torch, from ``--dynamic`` or from an exported program."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
 
 from fx_passes.errors import UsageError
 
@@ -63,3 +65,21 @@ def _position(which: str, names: list[str], count: int) -> int:
     if position >= count:
         raise UsageError(f"--dynamic: no argument {which!r}; there are {', '.join(names[:count])}")
     return position
+
+
+def program_shapes(program: ExportedProgram) -> Any:
+    """The ``dynamic_shapes`` that a program was exported with: its open sizes, argument by argument."""
+    names = set(program.graph_signature.user_inputs)
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shapes = [_open_sizes(node.meta.get("val")) for node in nodes]
+    if not any(shapes) or len(shapes) != len(program.graph_signature.user_inputs):
+        return None
+    assert program.call_spec.in_spec is not None
+    arguments, keywords = pytree.tree_unflatten(shapes, program.call_spec.in_spec)
+    return None if keywords else tuple(arguments)
+
+
+def _open_sizes(value: Any) -> dict[int, Any] | None:
+    if not isinstance(value, Tensor):
+        return None
+    return {i: Dim.DYNAMIC for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)} or None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,20 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.utils import _pytree as pytree
 
 from export.blame import blame_site
-from export.equivalence import Equivalence, Reference, check_equivalence
+from export.dynamic import program_shapes
+from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
 from export.onnx_export import move, stock_export, to_onnx
+from export.reference import float64_reference, tensor_arrays, with_arrays
 from export.report import Report, count_shared, environment
-from export.session import Array
-from fx_passes.capture import Capture, capture, copy_graph_module
+from fx_passes.capture import Capture, capture, clone_module
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
 from fx_passes.records import Finding
 from fx_passes.share import share_in_place
@@ -122,26 +120,8 @@ def _capture(model: nn.Module | ExportedProgram, inputs: tuple[Any, ...], dynami
     """A capture that may be rewritten in place: never the model itself."""
     captured = capture(model, inputs, dynamic_shapes=dynamic_shapes)
     if captured.graph_module is model:
-        return replace(captured, graph_module=copy_graph_module(captured.graph_module))
+        return replace(captured, graph_module=clone_module(captured.graph_module))
     return captured
-
-
-def program_shapes(program: ExportedProgram) -> Any:
-    """The ``dynamic_shapes`` that a program was exported with: its open sizes, argument by argument."""
-    names = set(program.graph_signature.user_inputs)
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    shapes = [_open_sizes(node.meta.get("val")) for node in nodes]
-    if not any(shapes) or len(shapes) != len(program.graph_signature.user_inputs):
-        return None
-    assert program.call_spec.in_spec is not None
-    arguments, keywords = pytree.tree_unflatten(shapes, program.call_spec.in_spec)
-    return None if keywords else tuple(arguments)
-
-
-def _open_sizes(value: Any) -> dict[int, Any] | None:
-    if not isinstance(value, Tensor):
-        return None
-    return {i: Dim.DYNAMIC for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)} or None
 
 
 def _before_batch_norm(captured: Capture, findings: Sequence[Finding]) -> frozenset[str]:
@@ -162,47 +142,6 @@ def _is_batch_norm(node: Node, captured: Capture) -> bool:
     if node.target is torch.ops.aten.batch_norm.default:
         return not node.args[5]
     return node.target is torch.ops.aten._native_batch_norm_legit_no_training.default
-
-
-def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
-    """The tensors among (nested) example inputs as arrays, in the order in which an ONNX file takes them."""
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
-    try:
-        return [tensor.detach().cpu().numpy() for tensor in tensors]
-    except TypeError as error:  # bfloat16 and the like, which numpy does not have
-        raise UsageError(f"example inputs cannot be passed to onnxruntime: {error}") from error
-
-
-def float64_reference(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any]) -> Reference | None:
-    """The original model on float64, as a function of arrays; None where there is no module to convert."""
-    if not isinstance(model, nn.Module):
-        return None
-    try:
-        double = copy.deepcopy(model).double()
-    except Exception:  # a module that cannot be copied, or refuses another dtype
-        return None
-
-    def reference(arrays: Sequence[Array]) -> list[Array]:
-        with torch.no_grad():
-            outputs = double(*with_arrays(example_inputs, arrays, torch.float64))
-        return [leaf.detach().numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-    return reference
-
-
-def with_arrays(
-    example_inputs: Sequence[Any], arrays: Sequence[Array], floating: torch.dtype | None = None
-) -> tuple[Any, ...]:
-    """The example inputs with ``arrays`` in the place of their tensors; floats as ``floating`` if given."""
-    remaining = iter(arrays)
-
-    def swap(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        tensor = torch.from_numpy(np.array(next(remaining)))
-        return tensor.to(floating) if floating and tensor.is_floating_point() else tensor
-
-    return pytree.tree_map(swap, tuple(example_inputs))  # type: ignore[no-any-return]
 
 
 def _verify(

@@ -182,11 +182,15 @@ def _copy_modes(model: nn.Module, graph_module: GraphModule) -> None:
         module.training = modes.get(name, module.training)
 
 
-def clone_module(module: nn.Module, memo: dict[int, Any] | None = None) -> Any:
-    """Modules of their own around the very same parameters and buffers.
+def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, Any] | None = None) -> Any:
+    """Modules of their own around the very same parameters and buffers; graphs with nodes of the same names.
 
     Other attributes are the same objects, but for containers (copied one level deep) and plain tensors
     (copied, for code may write to them). Faster than ``deepcopy``, and works where that does not.
+
+    Args:
+        compiled: False leaves the ``recompile()`` of a graph module, which takes as long as the rest, to
+            the caller.
     """
     memo = {} if memo is None else memo
     if id(module) in memo:
@@ -198,35 +202,13 @@ def clone_module(module: nn.Module, memo: dict[int, Any] | None = None) -> Any:
         clone.__dict__[key] = copy.copy(value) if isinstance(value, dict | set) else value
     for name, child in module._modules.items():
         if child is not None:
-            clone._modules[name] = clone_module(child, memo)
+            clone._modules[name] = clone_module(child, memo=memo)
     if isinstance(clone, GraphModule):
-        _copy_graph(clone)
-        clone.recompile()
+        clone._graph = copy.deepcopy(clone._graph)
+        clone._graph.owning_module = clone
+        if compiled:
+            clone.recompile()
     return clone
-
-
-def copy_graph_module(graph_module: GraphModule, *, compiled: bool = True) -> GraphModule:
-    """A graph module of its own, with nodes of the same names and the very same tensors.
-
-    Args:
-        compiled: False leaves the ``recompile()``, which takes as long as the rest, to the caller.
-    """
-    memo: dict[int, Any] = {}
-    copied = memo[id(graph_module)] = GraphModule.__new__(type(graph_module))
-    for key, value in vars(graph_module).items():
-        copied.__dict__[key] = copy.copy(value) if isinstance(value, dict | set) else value
-    for name, child in graph_module._modules.items():
-        if child is not None:
-            copied._modules[name] = clone_module(child, memo)
-    _copy_graph(copied)
-    if compiled:
-        copied.recompile()
-    return copied
-
-
-def _copy_graph(graph_module: GraphModule) -> None:
-    graph_module._graph = copy.deepcopy(graph_module._graph)
-    graph_module._graph.owning_module = graph_module
 
 
 def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:

@@ -175,7 +175,7 @@ def _judge_bias(verdict: Verdict, state: State, tolerance: float) -> Verdict:
         return verdict
     if kernel.groups == 1 or tensor.shape[0] % kernel.groups:
         return verdict
-    if isinstance(bias, Node) and state.writers(direct_node(bias)):
+    if _has_hooks(tensor) or (isinstance(bias, Node) and state.writers(direct_node(bias))):
         return verdict
     found = find_repeats(tensor.detach(), kernel.groups, tolerance)
     if not isinstance(found, Repeats):

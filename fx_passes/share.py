@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fx_passes import rewrite
-from fx_passes.capture import capture, copy_graph_module
+from fx_passes.capture import capture, clone_module
 from fx_passes.find import judge
 from fx_passes.records import Finding, SharedKernel
 from fx_passes.shared_conv import _SharedKernel
@@ -59,7 +59,7 @@ class ShareKernels(PassBase):
         pending = [verdict for verdict in verdicts if _pending(verdict, self.fold_constants)]
         if not pending:
             return PassResult(graph_module, False)
-        shared = copy_graph_module(graph_module, compiled=False)
+        shared = clone_module(graph_module, compiled=False)
         nodes = {node.name: node for node in shared.graph.nodes}
         _rewrite(shared, [on_copy(verdict, nodes) for verdict in pending], self.fold_constants)
         return PassResult(shared, True)
@@ -98,7 +98,7 @@ def share_kernels(
     """
     captured = capture(model, example_inputs).graph_module
     if captured is model:
-        captured = copy_graph_module(captured)
+        captured = clone_module(captured)
     share_in_place(captured, tolerance)
     return captured
 

@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from fx_passes import rewrite
-from fx_passes.capture import capture, copy_graph_module
+from fx_passes.capture import capture, clone_module
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
 from fx_passes.weights.fold import static_value
 from fx_passes.weights.origin import direct_node
@@ -36,7 +36,7 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     """
     graph_module = capture(model).graph_module
     if graph_module is model:
-        graph_module = copy_graph_module(graph_module)
+        graph_module = clone_module(graph_module)
     state = State(graph_module)
     ours = set(SHARED_CLASSES.values())
     # A kernel that something else reads as one kernel stays one.

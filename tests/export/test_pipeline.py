@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import fx_passes.rewrite
 from export import onnx_export, optimize, pipeline
-from export.pipeline import float64_reference, tensor_arrays, with_arrays
+from export.reference import float64_reference, tensor_arrays, with_arrays
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
 from fx_passes.shared_conv import expand_kernel
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fx_passes.capture import capture, copy_graph_module
+from fx_passes.capture import capture, clone_module
 from fx_passes.errors import CaptureError
 
 
@@ -90,7 +90,7 @@ def test_copies_share_tensors_and_nothing_else() -> None:
     """The copy has its own graph and modules, the same tensors and the same node names."""
     model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3))
     original = torch.fx.symbolic_trace(model)
-    copied = copy_graph_module(original)
+    copied = clone_module(original)
     assert [n.name for n in copied.graph.nodes] == [n.name for n in original.graph.nodes]
     for name, tensor in original.state_dict(keep_vars=True).items():
         assert copied.state_dict(keep_vars=True)[name] is tensor
@@ -226,4 +226,4 @@ def test_what_cannot_be_deepcopied_can_be_captured() -> None:
     """A lock in a module is no obstacle."""
     model = nn.Sequential(blur())
     model[0].lock = threading.Lock()
-    assert len(copy_graph_module(capture(model).graph_module).graph.nodes) == 3
+    assert len(clone_module(capture(model).graph_module).graph.nodes) == 3

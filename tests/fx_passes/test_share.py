@@ -453,6 +453,19 @@ def test_folded_kernels_are_only_those_that_nobody_can_load() -> None:
     assert torch.equal(shared(x), model(x))
 
 
+def test_hooks_on_parameters_keep_them_whole() -> None:
+    """A gradient hook was made for every repeat: weight or bias, in either form, stays as it is."""
+    for name in ("weight", "bias"):
+        conv, _, x = seed_model()
+        conv.get_parameter(name).register_hook(lambda gradient: gradient * 0)
+        for model in (conv, nn.Sequential(conv)):
+            shared = share_kernels(model)
+            shared(x).sum().backward()
+            parameter = next(p for key, p in shared.named_parameters() if key.endswith(name))
+            assert parameter.shape == conv.get_parameter(name).shape
+            assert not parameter.grad.any()
+
+
 def test_attributes_of_modules_and_parameters_survive() -> None:
     """What a user hung on a layer or its weight is still there."""
     conv, _, _ = seed_model()
