@@ -20,7 +20,7 @@ from export.session import Array, open_session, run
 # An interval over fewer pairs is no ground for saying "faster".
 FEWEST_PAIRS = 12
 # Relative half-width of the 95 % interval at which a measurement is precise enough to stop ...
-TARGET_HALF_WIDTH = 0.02
+TARGET_HALF_WIDTH = 0.01
 # ... and above which, when the time is up, the run is called noisy.
 NOISY_HALF_WIDTH = 0.05
 # Half of the pairs further apart than this, relative to the median ratio, are noise as well.
@@ -79,7 +79,7 @@ def measure_speed(
     inputs: Sequence[Array],
     *,
     threads: int = 1,
-    min_pairs: int = 30,
+    min_pairs: int = 100,
     max_pairs: int = 1000,
     seconds: float = 10.0,
     progress: Callable[[int, float], None] | None = None,
@@ -91,7 +91,7 @@ def measure_speed(
         inputs: arrays in the order of the files' inputs.
         threads: intra-operator threads of both sessions.
         min_pairs: pairs measured in any case.
-        max_pairs, seconds: where to stop if the interval does not get within 2 % of its middle before.
+        max_pairs, seconds: where to stop if the interval does not get within 1 % of its middle before.
         progress: called with the number of pairs and the seconds spent.
 
     Raises:

@@ -248,7 +248,10 @@ def test_a_graph_module_is_not_changed(tmp_path: Path) -> None:
     model = Blurs().eval()
     expected = model(X)
     traced = torch.fx.symbolic_trace(model)
+    code = traced.code
     run(traced, tmp_path / "out.onnx")
+    assert traced.code == code
+    assert traced.first.shape == model.first.shape == (4, 1, 3, 3)
     assert torch.equal(traced(X), expected)
     assert torch.equal(model(X), expected)
 
