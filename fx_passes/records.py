@@ -7,6 +7,10 @@ from typing import Any, Literal
 
 Form = Literal["module", "functional", "aten"]
 OriginKind = Literal["parameter", "buffer", "computed"]
+Exactness = Literal["bitwise", "reordered", "finite"]
+# From the most exact on: the same bits; other rounding; and where an Inf or NaN may reach more outputs as
+# well.
+EXACTNESS: tuple[Exactness, ...] = ("bitwise", "reordered", "finite")
 
 
 @dataclass(frozen=True)
@@ -155,3 +159,24 @@ class Finding:
             "code": self.refusal.code if self.refusal else None,
             "reason": self.reason,
         }
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One way to compute a site: the lowering, its parameters, and how exact it is.
+
+    Args:
+        params: what ``Module`` of the lowering is built with, as sorted pairs.
+        static: the rules that look at geometry alone would choose it, the larger the rather; 0: never.
+    """
+
+    lowering: str
+    params: tuple[tuple[str, Any], ...]
+    exactness: Exactness
+    static: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The lowering with its parameters, as in a report: ``polyphase(phases=16)``."""
+        listed = ", ".join(f"{key}={value}" for key, value in self.params)
+        return f"{self.lowering}({listed})" if listed else self.lowering

@@ -158,6 +158,17 @@ def cut_value(node: Node, shape: tuple[int, ...]) -> None:
     node.meta.pop("tensor_meta", None)
 
 
+def insert_module(graph_module: GraphModule, target: str, conv: Node, source: Node, end: Node) -> Node:
+    """Compute ``end`` by the submodule ``target`` from ``source``, in place of ``conv`` and what is around
+    it."""
+    with conv.graph.inserting_before(conv):
+        node = conv.graph.call_module(target, (source,))
+    node.meta = dict(end.meta)
+    end.replace_all_uses_with(node)
+    erase_unused(end)
+    return node
+
+
 def erase_unused(root: Node) -> None:
     """Remove ``root`` and what only it needed: operators, writes into them, and assertions on them."""
     graph, stack = root.graph, [root]

@@ -62,15 +62,18 @@ def program_slice(
     return Slice(sorted(seen, key=state.position.__getitem__), leaves)
 
 
-def fold(root: Node, user: Node, state: State) -> Tensor:
+def fold(root: Node, user: Node, state: State, *, frozen: bool = False) -> Tensor:
     """The constant value that ``root`` has when ``user`` takes it.
+
+    Args:
+        frozen: parameters are constants, too, whether they can be trained or not.
 
     Raises:
         NotConstant: with what it depends on.
     """
     part = program_slice(root, user, state, _constant_inputs)
     for node in part.nodes:
-        _require_constant(node, state)
+        _require_constant(node, state, frozen)
     values: dict[Node, Any] = {}
     with torch.no_grad():
         for node in part.nodes:
@@ -118,22 +121,22 @@ def _constant_inputs(node: Node) -> Iterable[Node] | None:
     return [n for n in node.all_input_nodes if n is not described]
 
 
-def _require_constant(node: Node, state: State) -> None:
+def _require_constant(node: Node, state: State, frozen: bool) -> None:
     if node.op == "placeholder":
         raise NotConstant("runtime", f"it depends on the input `{node.target}`, not only on its shape")
     if node.op == "call_module":
         raise NotConstant("module", f"it is computed by the module `{node.target}`")
     if node.op == "get_attr":
-        _require_constant_tensor(node, state)
+        _require_constant_tensor(node, state, frozen)
     elif is_random(node):
         raise NotConstant("random", f"`{node.name}` draws random numbers")
 
 
-def _require_constant_tensor(node: Node, state: State) -> None:
+def _require_constant_tensor(node: Node, state: State, frozen: bool) -> None:
     tensor = state.read(node)
     if tensor is None:
         return
-    if isinstance(tensor, nn.Parameter) and tensor.requires_grad:
+    if isinstance(tensor, nn.Parameter) and tensor.requires_grad and not frozen:
         raise NotConstant("trainable", f"it is computed from the trainable parameter `{node.target}`")
     if tensor.is_meta:
         raise NotConstant("meta", f"`{node.target}` is on the meta device and has no values")

@@ -1,0 +1,250 @@
+"""What stands around a convolution and only moves data, or scales by a number, taken into its resampling.
+
+A Pad, zeros stuffed between samples, a Slice, and the reshapes and permutations between them are written in
+many ways. They are not matched by form: the chain of operators is run on a tensor of indices, and the map
+from output to input elements that comes out is compared, element for element, with the map of a padding,
+stuffing or slicing of each axis. What is equal is absorbed, however it was written; this needs known sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from fx_passes.resample import Moved, Resample, absorb_after, absorb_before
+from fx_passes.weights.fold import NotConstant, static_value
+from fx_passes.weights.operators import SHAPE_ONLY, TRANSPARENT, base_name
+
+_VIEWS = TRANSPARENT | frozenset(
+    "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
+    "getitem select".split()
+)
+_PADS = frozenset(
+    "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
+)
+_LOOK_AT_SHAPE = SHAPE_ONLY | {"_assert_tensor_metadata"}
+# The map of a larger tensor takes longer to make than most models take to run.
+_MOST_ELEMENTS = 1 << 27
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A convolution with what was absorbed: reads ``source``, replaces everything down to ``end``."""
+
+    source: Node
+    end: Node
+    resample: Resample
+
+
+def absorb(conv: Node, source: Node, resample: Resample) -> Surroundings:
+    """The longest chains in front of and behind ``conv`` that a resampling can take in."""
+    alone = Surroundings(source, conv, resample)
+    if not resample.static or max(resample.planes or 0, 1) > _MOST_ELEMENTS:
+        return alone
+    return _absorb_front(conv, _absorb_back(conv, alone))
+
+
+def _absorb_front(conv: Node, found: Surroundings) -> Surroundings:
+    if any(axis.pad != (0, 0) for axis in found.resample.axes):
+        return found  # a padding mode of the convolution itself refers to its own input
+    chain: list[Node] = []
+    node, best = found.source, found
+    while _moves(node) and len(_readers(node)) == 1 and isinstance(node.args[0], Node):
+        chain.append(node)
+        node = node.args[0]
+        if (taken := _front(node, chain, found)) is not None:
+            best = taken
+    return best
+
+
+def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings | None:
+    """``found`` with ``chain``, from the convolution back to ``source``, absorbed; None if it cannot be."""
+    shape = _shape(source)
+    if shape is None or not _same_dtype(source, chain[0]):
+        return None
+    index = _run(reversed(chain), shape)
+    if index is None:
+        return None
+    resample = found.resample
+    moved = _axis_maps(index, shape, resample.dim)
+    if moved is None:
+        return None
+    modes = {mode for _, mode in moved} - {"zeros"}
+    if len(modes) > 1:
+        return None
+    sizes = shape[-resample.dim :]
+    axes = tuple(
+        absorb_before(axis, size, move)
+        for axis, size, (move, _) in zip(resample.axes, sizes, moved, strict=True)
+    )
+    mode = modes.pop() if modes else resample.mode
+    return replace(found, source=source, resample=replace(resample, axes=axes, mode=mode, in_shape=shape))
+
+
+def _absorb_back(conv: Node, found: Surroundings) -> Surroundings:
+    chain: list[Node] = []
+    scale, node, best = 1.0, conv, found
+    while len(readers := _readers(node)) == 1:
+        node = readers[0]
+        factor = _factor(node)
+        if factor is None and not (_moves(node, pads=False) and node.args[0] is (chain or [conv])[-1]):
+            break
+        scale *= factor or 1.0
+        chain.append(node)
+        if (taken := _back(conv, node, chain, found, scale)) is not None:
+            best = taken
+    return best
+
+
+def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: float) -> Surroundings | None:
+    shape, before = _shape(end), _shape(conv)
+    if shape is None or before is None or not _same_dtype(conv, end):
+        return None
+    index = _run([node for node in chain if _factor(node) is None], before)
+    if index is None or len(shape) < found.resample.dim:
+        return None
+    resample = found.resample
+    lines = _lines(index.reshape(-1, *shape[-resample.dim :]), before[-resample.dim :])
+    if lines is None or index.numel() == 0:
+        return None
+    axes, in_sizes = [], resample.in_shape[-resample.dim :]
+    for axis, line, size in zip(resample.axes, lines, in_sizes, strict=True):
+        step = line[1] - line[0] if len(line) > 1 else 1
+        if step < 1 or line != list(range(line[0], line[0] + step * len(line), step)):
+            return None
+        assert size is not None
+        axes.append(absorb_after(axis, size, line[0], step, len(line)))
+    return replace(found, end=end, resample=replace(resample, axes=tuple(axes), out_shape=shape, scale=scale))
+
+
+def _readers(node: Node) -> list[Node]:
+    """The users of ``node`` that look at its elements."""
+    return [user for user in node.users if base_name(user) not in _LOOK_AT_SHAPE]
+
+
+def _factor(node: Node) -> float | None:
+    """The number that ``node`` multiplies its one tensor with, or None where it does something else."""
+    if node.op != "call_function" or base_name(node) != "mul" or len(node.args) != 2 or node.kwargs:
+        return None
+    numbers = [a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
+    return float(numbers[0]) if len(numbers) == 1 and numbers[0] else None
+
+
+def _moves(node: Node, pads: bool = True) -> bool:
+    """Whether ``node`` only moves the elements of its first argument, or pads them by zeros or a mode."""
+    if node.op not in ("call_function", "call_method") or len(node.all_input_nodes) != 1:
+        return False
+    name = base_name(node)
+    if name in _VIEWS:
+        return True
+    if not pads or name not in _PADS:
+        return False
+    extra = [*node.args[2:], *node.kwargs.values()]
+    return all(value is None or isinstance(value, str) or value == 0 for value in extra)
+
+
+def _run(chain: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """The chain on the numbers 1, 2, ... in a tensor of ``shape``; padding with zeros leaves 0."""
+    count = 1
+    for size in shape:
+        count *= size
+    if not 0 < count <= _MOST_ELEMENTS:
+        return None
+    index = torch.arange(1, count + 1, dtype=torch.float64).reshape(shape)
+    try:
+        for node in chain:
+            if base_name(node) in TRANSPARENT:
+                continue
+            args, kwargs = static_value(node.args[1:]), static_value(dict(node.kwargs))
+            target = node.target
+            call = getattr(index, target) if isinstance(target, str) else target
+            index = call(*args, **kwargs) if isinstance(target, str) else call(index, *args, **kwargs)
+    except NotConstant:
+        return None
+    return index.long()
+
+
+def _axis_maps(index: Tensor, shape: tuple[int, ...], dim: int) -> list[tuple[Moved, str]] | None:
+    """What happened to each of the last ``dim`` axes of a tensor of ``shape``; None for anything else."""
+    if len(shape) < dim or len(index.shape) < dim:
+        return None
+    lines = _lines(index.reshape(-1, *index.shape[-dim:]), shape[-dim:])
+    if lines is None:
+        return None
+    moved = [_recognise(line, size) for line, size in zip(lines, shape[-dim:], strict=True)]
+    return [move for move in moved if move is not None] if None not in moved else None
+
+
+def _lines(index: Tensor, sizes: tuple[int, ...]) -> list[list[int]] | None:
+    """For each axis, the source position of each place (-1: padding), if the axes and planes are independent.
+
+    Args:
+        index: (planes, *places), 1 + the flat position in (planes, *sizes), or 0.
+    """
+    found = index[0].nonzero()
+    if index.shape[0] == 0 or len(found) == 0:
+        return None
+    start, lines = found[0].tolist(), []
+    for axis, size in enumerate(sizes):
+        inner = 1
+        for other in sizes[axis + 1 :]:
+            inner *= other
+        place: list[Any] = [0, *start]
+        place[axis + 1] = slice(None)
+        line = index[tuple(place)]
+        lines.append(torch.where(line > 0, (line - 1) // inner % size, -1))
+    flat, plane = torch.zeros((), dtype=torch.long), 1
+    known = torch.ones((), dtype=torch.bool)
+    for line, size in zip(lines, sizes, strict=True):
+        flat = flat.unsqueeze(-1) * size + line
+        known = known.unsqueeze(-1) & (line >= 0)
+        plane *= size
+    offsets = torch.arange(index.shape[0]).reshape(-1, *[1] * len(sizes)) * plane
+    expected = torch.where(known, flat + offsets + 1, 0)
+    return [line.tolist() for line in lines] if torch.equal(expected, index) else None
+
+
+def _recognise(line: list[int], size: int) -> tuple[Moved, str] | None:
+    """The padding or zero stuffing that makes ``line`` of positions 0 ... size - 1."""
+    length = len(line)
+    places = [place for place, position in enumerate(line) if position >= 0]
+    first = places[0]
+    up = 1
+    if len(places) > 1 and line[places[1]] > line[first]:
+        up = max(1, (places[1] - first) // (line[places[1]] - line[first]))
+    origin = first - line[first] * up
+    inside = [divmod(place - origin, up) for place in range(length)]
+    if line == [q if r == 0 and 0 <= q < size else -1 for q, r in inside]:
+        return Moved(up, origin, length), "zeros"
+    for origin in {line.index(0), max((p for p in places if line[p : p + 2] == [0, 1]), default=0)}:
+        pad = origin, length - size - origin
+        if min(pad) < 0:
+            continue
+        for mode in ("reflect", "replicate"):
+            if line == [_continued(place - origin, size, mode) for place in range(length)]:
+                return Moved(1, origin, length, pad), mode
+    return None
+
+
+def _continued(position: int, size: int, mode: str) -> int:
+    """The sample that a padding mode puts at ``position`` of a line of ``size``."""
+    if mode == "replicate" or size == 1:
+        return min(max(position, 0), size - 1)
+    position = abs(position) % (2 * (size - 1))
+    return min(position, 2 * (size - 1) - position)
+
+
+def _shape(node: Node) -> tuple[int, ...] | None:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return None
+    return tuple(value.shape)
+
+
+def _same_dtype(first: Node, second: Node) -> bool:
+    values = first.meta.get("val"), second.meta.get("val")
+    return all(isinstance(v, Tensor) for v in values) and values[0].dtype == values[1].dtype  # type: ignore[union-attr]

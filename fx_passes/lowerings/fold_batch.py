@@ -1,0 +1,37 @@
+"""Batch items -> more groups of one convolution: every group has the same kernel, whatever item it is of.
+
+Before:  conv(x (N, C, H, W), groups=C)      after:  conv(x (1, N * C, H, W), groups=N * C)
+
+A runtime that computes channels in blocks then fills them where C alone is small. The order of the sums is
+up to the runtime. With a batch of 1 there is nothing to fold.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.grouped_conv import GroupedConv, grouped_refusal
+from fx_passes.records import Exactness, Proposal
+from fx_passes.resample import Resample
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """All planes as groups of one item."""
+    planes = resample.planes
+    if planes is None:
+        return "the batch size is open, and the number of groups may not be"
+    if planes == resample.groups:
+        return "the batch has one item"
+    if refusal := grouped_refusal(resample):
+        return refusal
+    exactness: Exactness = "finite" if resample.block_diagonal else "reordered"
+    return [Proposal("fold_batch", (), exactness, static=0.0)]
+
+
+class Module(GroupedConv):
+    """(1, N * groups * columns, H, W)."""
+
+    def groups(self) -> int:
+        planes = self.resample.planes
+        assert planes is not None
+        return planes

@@ -1,0 +1,27 @@
+"""A dense convolution that is zero off its diagonal blocks -> the grouped convolution it stands for.
+
+Before:  conv(x, block_diagonal(kernel), groups=1)      after:  conv(x, expand(kernel), groups)
+
+The products with the zeros off the blocks are left out: an Inf or NaN no longer reaches the other channels,
+so the outputs agree for finite inputs. (diffusers ``KDownsample2D`` and ``KUpsample2D`` are written like
+this.)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.grouped_conv import GroupedConv, grouped_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """The grouped form of a block-diagonal convolution."""
+    if not resample.block_diagonal:
+        return "the convolution is not block-diagonal"
+    return grouped_refusal(resample) or [Proposal("grouped", (), "finite", static=1.0)]
+
+
+class Module(GroupedConv):
+    """(N, groups * columns, H, W), one group for each block."""

@@ -1,0 +1,31 @@
+"""A 1-D convolution -> the same in two dimensions, of height 1.
+
+Before:  conv1d(x (N, C, L))      after:  conv2d(x (N, C, 1, L)), the sums are the same
+
+onnxruntime has a fast path (blocks of channels) for 4-D convolutions only. The runtime may add in another
+order on it, so that the result is the same up to rounding.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.grouped_conv import GroupedConv, grouped_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """The 2-D form of a 1-D convolution."""
+    if resample.dim != 1:
+        return "the convolution has more than one dimension"
+    if resample.block_diagonal:
+        return "the convolution is dense; `grouped` lifts it as well"
+    if refusal := grouped_refusal(resample):
+        return refusal
+    static = 2.0 if resample.up == 1 and resample.groups % 16 == 0 and resample.rows == 1 else 0.0
+    return [Proposal("lift", (), "reordered", static)]
+
+
+class Module(GroupedConv):
+    """(N, groups * columns, 1, L)."""

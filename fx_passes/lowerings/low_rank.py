@@ -1,0 +1,40 @@
+"""A kernel of rank 2 or 3: a sum of rank-1 kernels, each computed as ``separable_polyphase`` does.
+
+Before:  conv(x, expand(kernel))      after:  sum over r of conv(conv(x, row r), column r), channels last
+
+It pays where rank * (window + taps) is well below taps * taps, and is proposed only there.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.lowerings.separable import separable_refusal
+from fx_passes.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+from fx_passes.weights.factor import factorise
+
+MOST = 3
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """16 phases of each of at most three products."""
+    if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel, MOST):
+        return refusal
+    if resample.up > 1:
+        return "it is transposed"
+    pairs = factorise(kernel[0, 0], MOST)
+    assert pairs is not None
+    rank, (kh, kw) = len(pairs), kernel.shape[2:]
+    if rank == 1:
+        return "the kernel has rank 1"
+    if rank * (kw + 15 + kh) > kh * kw:
+        return f"a sum of {rank} products takes no fewer multiplications than {kh} x {kw} taps"
+    return [Proposal("low_rank", (("phases", 16),), "finite", static=4.5)]
+
+
+class Module(SeparablePolyphaseConv):
+    """Rank 2 or 3."""
+
+    rank = MOST

@@ -1,0 +1,40 @@
+"""A kernel of rank 1, T neighbouring outputs along the width as channels, then the column on each channel.
+
+Before:  conv(x (N, C, H, W), expand(column * row), groups=C)
+After:   conv(x (N * C, 1, H, W), weight (T, 1, 1, window), stride (1, T * sw)), conv(..., column, groups=T),
+         then channels last
+
+Row and column together take window + taps products for an output, and between them the T channels stay as
+they are. (``phases.py``, ``weights/factor.py``)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.lowerings.separable import separable_refusal
+from fx_passes.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """8, 16 or 32 phases."""
+    if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
+        return refusal
+    if resample.height_width()[0].up > 1:
+        return "it is transposed along the height, where `transposed_polyphase` has few taps left"
+    width = resample.axes[-1]
+    blocked = resample.groups % 16 == 0
+    static = 0.0 if blocked or min(kernel.shape[2:]) < 4 else 5.0
+    return [
+        Proposal("separable_polyphase", (("phases", n),), "finite", static if n == 16 else 0.0)
+        for n in (8, 16, 32)
+        if n * width.down % width.up == 0
+    ]
+
+
+class Module(SeparablePolyphaseConv):
+    """Rank 1."""
+
+    rank = 1

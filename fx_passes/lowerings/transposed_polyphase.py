@@ -1,0 +1,40 @@
+"""A transposed convolution, or a filter on a zero-stuffed input -> ordinary convolutions, one for each phase.
+
+Before:  conv_transpose(x, expand(kernel), stride=s, groups=C), Slice; or zeros stuffed in, Pad, conv
+After:   conv(x (N * C, 1, H, W), weight (s * T, 1, windows)), and the phases interleaved
+
+Output phase r of stride s takes the taps r, r + s, ... only, so nothing is multiplied with the zeros that
+stride stuffs in; along the width T outputs become channels as in ``polyphase``. What a Slice cuts off is not
+computed. ``interleave`` says how the s phases of the height are put together: ``"split"``: one convolution,
+its channels cut apart; ``"stack"``: one convolution for each. (``phases.py``)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """8 to 32 outputs along the width at a time."""
+    if resample.up == 1:
+        return "it is not transposed"
+    if refusal := polyphase_refusal(resample):
+        return refusal
+    width, height = resample.axes[-1], resample.height_width()[0]
+    ways = ("split", "stack") if height.up > 1 else ("split",)
+    proposals = []
+    for phases in (8, 16, 32):
+        if phases * width.down % width.up == 0:
+            for way in ways:
+                static = 4.0 if (phases, way) == (16, "split") else 0.0
+                params = (("interleave", way), ("phases", phases))
+                proposals.append(Proposal("transposed_polyphase", params, "finite", static))
+    return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
+
+
+class Module(PolyphaseConv):
+    """``phases`` outputs of the width at a time, ``interleave`` for those of the height."""

@@ -1,0 +1,119 @@
+"""What is to be done at each site: decided once, written down, and done again without deciding anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fx_passes.errors import UsageError
+from fx_passes.lowerings import MODULES
+from fx_passes.records import EXACTNESS, Proposal
+from fx_passes.resample import Resample
+
+SCHEMA = "fx-passes/plan/1"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to do at one site: ``proposal`` None keeps the convolution, expanded from its one kernel.
+
+    Args:
+        key: digest of the geometry, kernel, bias and input shape that the choice was made for.
+    """
+
+    key: str
+    proposal: Proposal | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A choice for each site that can be lowered, with where and how it was made.
+
+    Args:
+        choices: by the id of the site.
+        made: machine, versions, threads, timings; for the reader, not needed to follow the plan.
+    """
+
+    choices: Mapping[str, Choice]
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The plan as JSON text, the same text for the same plan."""
+        sites = {
+            name: {
+                "key": choice.key,
+                "lowering": "expand" if choice.proposal is None else choice.proposal.lowering,
+                "params": {} if choice.proposal is None else dict(choice.proposal.params),
+                "exactness": "bitwise" if choice.proposal is None else choice.proposal.exactness,
+            }
+            for name, choice in self.choices.items()
+        }
+        return json.dumps({"schema": SCHEMA, "sites": sites, "made": dict(self.made)}, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan that :meth:`to_json` wrote.
+
+        Raises:
+            UsageError: the text is no plan.
+        """
+        try:
+            data = json.loads(text)
+            if data["schema"] != SCHEMA:
+                raise UsageError(f"the plan has schema {data['schema']!r}, expected {SCHEMA!r}")
+            choices = {name: _choice(site) for name, site in data["sites"].items()}
+            return Plan(choices, dict(data.get("made", {})))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"the file is no plan: {type(error).__name__}: {error}") from error
+
+
+def _choice(site: Mapping[str, Any]) -> Choice:
+    if site["lowering"] == "expand":
+        return Choice(str(site["key"]), None)
+    if site["exactness"] not in EXACTNESS:
+        raise ValueError(f"exactness {site['exactness']!r}")
+    params = tuple(sorted(site["params"].items()))
+    return Choice(str(site["key"]), Proposal(str(site["lowering"]), params, site["exactness"]))
+
+
+class Site(Protocol):
+    """What a plan is compared with, and a choice looks at."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def resample(self) -> Resample: ...
+    @property
+    def kernel(self) -> Tensor: ...
+
+
+def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
+    """Raise a UsageError where a plan was made for other sites than these."""
+    known = {site.id: site for site in sites}
+    if plan.choices.keys() != known.keys():
+        other = sorted(plan.choices.keys() ^ known.keys())
+        raise UsageError(f"the plan does not fit this model: {len(other)} sites differ, first `{other[0]}`")
+    for name, choice in plan.choices.items():
+        if choice.key != known[name].key:
+            reason = f"kernel or shapes of `{name}` are not those it was made for"
+            raise UsageError(f"the plan does not fit this model: {reason}")
+        if choice.proposal is not None:
+            _require_proposed(known[name], choice.proposal)
+
+
+def _require_proposed(site: Site, wanted: Proposal) -> None:
+    if wanted.lowering not in MODULES:
+        raise UsageError(
+            f"the plan asks for lowering {wanted.lowering!r} at `{site.id}`; known: {', '.join(MODULES)}"
+        )
+    answer = MODULES[wanted.lowering].propose(site.resample, site.kernel)
+    if isinstance(answer, str):
+        raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer}")
+    if (wanted.params, wanted.exactness) not in [(p.params, p.exactness) for p in answer]:
+        raise UsageError(f"the plan asks for {wanted.name} ({wanted.exactness}) at `{site.id}`, not proposed")

@@ -1,0 +1,185 @@
+"""What a convolution of one kernel does along each axis, its surroundings included: up, filter, down.
+
+With z the input, extended by ``pad`` samples in the padding mode, by zeros beyond, and with ``up - 1`` zeros
+between samples, output o of an axis is
+
+    y[o] = sum over k of kernel[k] * z[o * down + k * dilation - shift]
+
+A convolution of stride s has down = s, a transposed one has up = s and its kernel reversed; a Pad in front, a
+Slice behind, or zeros stuffed in between by the model change shift, extent, pad, up and down, and leave the
+form as it is. (P. P. Vaidyanathan, Multirate Systems and Filter Banks, 1993, chapter 4; ``upfirdn`` in
+scipy.signal.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fx_passes.records import ConvGeometry
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis of a resampling; all numbers in samples.
+
+    Args:
+        taps: length of the kernel.
+        up, down, dilation: factors.
+        shift: how far tap 0 of output 0 lies to the left of sample 0, counted after zero stuffing.
+        extent: gives the length of the output, ``(n * up + extent) // down + 1``.
+        pad: samples in front of and behind the input that the padding mode defines.
+
+    Example:
+        >>> Axis(taps=3, down=2, shift=1, extent=-1).size(8)  # kernel 3, stride 2, padding 1
+        4
+    """
+
+    taps: int
+    up: int = 1
+    down: int = 1
+    dilation: int = 1
+    shift: int = 0
+    extent: int = -1
+    pad: tuple[int, int] = (0, 0)
+
+    @property
+    def span(self) -> int:
+        """Samples from the first tap to the last."""
+        return self.dilation * (self.taps - 1)
+
+    def size(self, length: Any) -> Any:
+        """Length of the output for an input of ``length`` (an int, or a symbolic size)."""
+        return (length * self.up + self.extent) // self.down + 1
+
+
+@dataclass(frozen=True)
+class Resample:
+    """A shared convolution with what surrounds it, acting on planes (one group of one batch item each).
+
+    Args:
+        axes: the spatial axes, outermost first.
+        groups: groups of the convolution; where it is block-diagonal, blocks.
+        rows, columns: output and input channels of a group.
+        mode: how ``Axis.pad`` continues the input: ``"zeros"``, ``"reflect"``, ``"replicate"``,
+        ``"circular"``. block_diagonal: the model multiplies with the zeros off the blocks, too.
+        in_shape, out_shape: shapes of input and output, None for an open size.
+        scale: a constant factor of the output.
+    """
+
+    axes: tuple[Axis, ...]
+    groups: int
+    rows: int
+    columns: int
+    mode: str
+    block_diagonal: bool
+    in_shape: tuple[int | None, ...]
+    out_shape: tuple[int | None, ...]
+    scale: float = 1.0
+
+    @property
+    def dim(self) -> int:
+        return len(self.axes)
+
+    @property
+    def up(self) -> int:
+        """The largest zero stuffing of any axis."""
+        return max(axis.up for axis in self.axes)
+
+    @property
+    def static(self) -> bool:
+        """All sizes are known."""
+        return None not in (*self.in_shape, *self.out_shape)
+
+    @property
+    def planes(self) -> int | None:
+        """How many planes there are, None where the batch size is open."""
+        if not self.static:
+            return None
+        known = [size for size in self.in_shape if size is not None]
+        return math.prod(known[: -self.dim]) // self.columns
+
+    @property
+    def outputs(self) -> int | None:
+        """Elements of the output."""
+        return math.prod(size for size in self.out_shape if size is not None) if self.static else None
+
+    def height_width(self) -> tuple[Axis, Axis]:
+        """The two axes of a 2-D resampling; a 1-D one has height 1."""
+        return (Axis(1), self.axes[0]) if self.dim == 1 else (self.axes[-2], self.axes[-1])
+
+
+def resample_of(
+    geometry: ConvGeometry,
+    groups: int,
+    rows: int,
+    columns: int,
+    block_diagonal: bool,
+    shapes: tuple[Sequence[int | None], Sequence[int | None]],
+) -> Resample:
+    """The resampling that a convolution is by itself.
+
+    Args:
+        shapes: of its input and output.
+    """
+    axes = []
+    for axis in range(geometry.dim):
+        taps, stride = geometry.kernel[axis], geometry.stride[axis]
+        dilation = geometry.dilation[axis]
+        low, high = _padding(geometry, axis)
+        span = dilation * (taps - 1)
+        if geometry.transposed:
+            extra = geometry.output_padding[axis]
+            extent = span + extra - stride - low - high
+            axes.append(Axis(taps, stride, 1, dilation, span - low, extent))
+        else:
+            pad = (0, 0) if geometry.padding_mode == "zeros" else (low, high)
+            axes.append(Axis(taps, 1, stride, dilation, low, low + high - span - 1, pad))
+    mode = geometry.padding_mode
+    shape_in, shape_out = (tuple(shape) for shape in shapes)
+    return Resample(tuple(axes), groups, rows, columns, mode, block_diagonal, shape_in, shape_out)
+
+
+def _padding(geometry: ConvGeometry, axis: int) -> tuple[int, int]:
+    if isinstance(geometry.padding, str):
+        total = geometry.dilation[axis] * (geometry.kernel[axis] - 1) if geometry.padding == "same" else 0
+        return total // 2, total - total // 2  # torch puts the odd one at the end
+    return geometry.padding[axis], geometry.padding[axis]
+
+
+def absorb_before(axis: Axis, length: int, moved: Moved) -> Axis:
+    """``axis`` fed with what ``moved`` makes of an input of ``length``."""
+    return replace(
+        axis,
+        up=axis.up * moved.up,
+        shift=axis.shift + moved.first * axis.up,
+        extent=axis.extent + (moved.length - length * moved.up) * axis.up,
+        pad=moved.pad if moved.pad != (0, 0) else axis.pad,
+    )
+
+
+def absorb_after(axis: Axis, length: int, first: int, step: int, count: int) -> Axis:
+    """``axis`` of whose outputs, for an input of ``length``, only first, first + step, ... are kept."""
+    down = axis.down * step
+    return replace(
+        axis,
+        shift=axis.shift - first * axis.down,
+        down=down,
+        extent=(count - 1) * down - length * axis.up,
+    )
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What data movement does to an axis: sample i goes to ``first + i * up`` of ``length``, the rest is
+    padding.
+
+    ``pad`` counts the samples that a mode other than zeros fills.
+    """
+
+    up: int
+    first: int
+    length: int
+    pad: tuple[int, int] = (0, 0)
