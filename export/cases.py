@@ -15,9 +15,13 @@ EXAMPLE = "example input"
 
 
 def make_cases(
-    session: ort.InferenceSession, example_inputs: Sequence[Array] | None
+    session: ort.InferenceSession, example_inputs: Sequence[Array] | None, *, special: bool = True
 ) -> Iterator[tuple[str, list[Array]]]:
-    """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open."""
+    """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open.
+
+    Args:
+        special: a seventh kind, numbers among which are Inf and NaN.
+    """
     slots = session.get_inputs()
     example = list(example_inputs) if example_inputs is not None else None
     if example is None:
@@ -27,7 +31,7 @@ def make_cases(
         wanted = ", ".join(slot.name for slot in slots)
         raise UsageError(f"the model takes {len(slots)} inputs ({wanted}), got {len(example)}")
     yield EXAMPLE, example
-    kinds = ["normal", "uniform", "large", "tiny", "impulses", "constant"]
+    kinds = ["normal", "uniform", "large", "tiny", "impulses", "constant", *(["non-finite"] * special)]
     for seed, kind in enumerate(kinds):
         rng = np.random.default_rng(seed)
         yield kind, [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
@@ -102,6 +106,9 @@ def _fill(
     elif kind == "impulses":
         values = (rng.random(shape) < 0.01).astype(np.float64)
         values.reshape(-1)[: values.size > 0] = 1.0
+    elif kind == "non-finite":
+        places = rng.choice(values.size, min(values.size, 3), replace=False)
+        values.reshape(-1)[places] = [np.inf, -np.inf, np.nan][: len(places)]
     elif kind == "constant":
         values = np.full(shape, 0.5)
     return np.asarray(values).astype(dtype)

@@ -21,8 +21,10 @@ from export.equivalence import check_equivalence
 from export.loading import load_model
 from export.pipeline import LOWERINGS
 from export.pipeline import optimize as run_optimize
+from export.plan_file import read_plan, resume, write_plan
 from export.report import (
     CHECK_SCHEMA,
+    Report,
     count_shared,
     find_json,
     site_table,
@@ -31,6 +33,7 @@ from export.report import (
 from fx_passes.capture import capture
 from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError
 from fx_passes.find import judge
+from fx_passes.records import EXACTNESS, Exactness
 
 _INPUT_HELP = "Sizes of an example input, as 1x3x224x224 or 4x16:int64; once for each input."
 _JSON_HELP = "Write the result as JSON to FILE, or to standard output for -."
@@ -109,9 +112,31 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
 @click.option(
     "--lowering",
     type=click.Choice(LOWERINGS),
-    default="expand",
+    default="tuned",
     show_default=True,
-    help="expand: the one-parameter expanded convolution, equal bit for bit.",
+    help="tuned: what is fastest here; static: by rules, the same everywhere; expand: equal bit for bit.",
+)
+@click.option(
+    "--exactness",
+    type=click.Choice(EXACTNESS),
+    default="finite",
+    show_default=True,
+    help="The least exact that may be chosen: equal bits; other rounding; that, and for finite inputs only.",
+)
+@click.option(
+    "--budget", type=click.FloatRange(1), default=60, show_default=True, help="Seconds of timing to tune."
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Do what a saved plan says; nothing is timed to decide.",
+)
+@click.option(
+    "--save-plan",
+    metavar="FILE",
+    callback=_writable,
+    help="Save what was decided; an interrupted tuning goes on from it.",
 )
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads when measuring."
@@ -132,15 +157,20 @@ def optimize(
     output: str,
     inputs: tuple[str, ...],
     lowering: str,
+    exactness: Exactness,
+    budget: float,
+    plan_file: Path | None,
+    save_plan: str | None,
     threads: int,
     dynamic: tuple[str, ...],
     seconds: float,
     json_file: str | None,
     strict: bool,
 ) -> None:
-    """Write an ONNX file with each shared kernel stored once, verified and measured."""
-    if json_file and Path(json_file).absolute() == Path(output).absolute():
-        raise click.BadParameter("the report would overwrite the model", param_hint="--json")
+    """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
+    _require_apart(output, {"--json": json_file, "--save-plan": save_plan})
+    plan = read_plan(plan_file) if plan_file else None
+    timings = resume(Path(save_plan), threads) if save_plan and not plan else None
     with _progress() as show:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
@@ -149,17 +179,23 @@ def optimize(
             loaded.example_inputs,
             output,
             lowering=lowering,
+            exactness=exactness,
+            budget=budget,
+            plan=plan,
+            timings=timings,
             dynamic_shapes=dynamic_shapes(loaded.model, loaded.example_inputs, dynamic),
             threads=threads,
             seconds=seconds,
             name=model,
             progress=show,
         )
+    if save_plan:
+        write_plan(report.plan, Path(save_plan))
     if json_file:
         _write_json(report.to_json(), json_file)
     if json_file != "-":
         _print_route(report.route, None)
-        _print_sites(report.findings, lowering, report.folded)
+        _print_sites(report.findings, report)
         for line in summary_lines(report):
             click.echo(line)
         click.echo(f"written: {report.output}")
@@ -193,15 +229,22 @@ def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
         raise NotEquivalentError(f"not equivalent: {result.mismatch}")
 
 
+def _require_apart(output: str, others: dict[str, str | None]) -> None:
+    """Refuse to write two results to one file."""
+    for option, file in others.items():
+        if file and file != "-" and Path(file).absolute() == Path(output).absolute():
+            raise click.BadParameter(f"{file} would overwrite the model", param_hint=option)
+
+
 def _print_route(route: str, rejected: str | None) -> None:
     click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
 
 
-def _print_sites(findings: Any, lowering: str | None = None, folded: frozenset[str] = frozenset()) -> None:
+def _print_sites(findings: Any, report: Report | None = None) -> None:
     if not findings:
         click.echo("no convolution in groups")
         return
-    console, table = Console(), site_table(findings, lowering, folded)
+    console, table = Console(), site_table(findings, report)
     if console.is_terminal:
         console.print(table)
         return

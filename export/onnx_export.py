@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from export.splice import Library, hide_lowered, open_sizes, splice
 from fx_passes.errors import ExportError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def to_onnx(
     path: Path | str,
     *,
     dynamic_shapes: Any = None,
+    output_names: Sequence[str] | None = None,
 ) -> Path:
     """Write ``model`` to ``path``, each shared kernel as one initializer with an Expand.
 
@@ -50,6 +52,7 @@ def to_onnx(
         example_inputs: positional arguments of ``model``.
         path: the file; written to a temporary name and moved into place when it is complete and valid.
         dynamic_shapes: as for ``torch.onnx.export``.
+        output_names: of the file; without them, those that torch gives.
 
     Raises:
         ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
@@ -62,17 +65,45 @@ def to_onnx(
         ...     [tuple(i.dims) for i in onnx.load(file).graph.initializer if i.name == "weight"]
         [(1, 1, 3, 3)]
     """
-    program = _export(model, example_inputs, dynamic_shapes, optimize=False)
-    kept, folded = _expansions(program.model)
+    hidden = hide_lowered(model)
+    program = export_program(hidden.model, example_inputs, dynamic_shapes, optimize=False)
+    fold_constants(program.model)
+    if hidden.modules:
+        sizes = open_sizes(hidden.modules)
+        library = export_program(Library(hidden.modules), hidden.inputs, sizes, optimize=False)
+        fold_constants(library.model)
+        splice(program.model, library.model)
+    if output_names is not None:
+        _name_outputs(program.model.graph, output_names)
+    return save(program.model, Path(path))
+
+
+def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
+    """Give the outputs their names, and what had one of them within the graph another."""
+    inner = [value for node in graph for value in node.outputs if value.name in names]
+    for value in [*inner, *(v for v in graph.initializers.values() if v.name in names)]:
+        value.name = f"{value.name}_inner"
+    for output, name in zip(graph.outputs, names, strict=True):
+        if output not in graph.inputs:
+            output.name = name
+
+
+def fold_constants(model: ir.Model) -> None:
+    """Optimise a model as torch's exporter does, but for the expansion of shared kernels."""
+    kept, folded = _expansions(model)
     sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
     names = {node: str(source.name) for node, source in sources.items() if source is not None}
     onnxscript.optimizer.optimize_ir(
-        program.model,
+        model,
         should_fold=lambda node: False if node in kept else True if node in folded else None,
     )
-    onnxscript.rewriter.onnx_fusions.fuse(program.model)
-    _name_kernels(program.model, names)
-    return save(program.model, Path(path))
+    onnxscript.rewriter.onnx_fusions.fuse(model)
+    _name_kernels(model, names)
+
+
+def output_names(path: Path) -> list[str]:
+    """The names of the outputs of an ONNX file."""
+    return [output.name for output in onnx.load(path, load_external_data=False).graph.output]
 
 
 def stock_export(
@@ -87,10 +118,10 @@ def stock_export(
     Raises:
         ExportError: as for :func:`to_onnx`.
     """
-    return save(_export(model, example_inputs, dynamic_shapes, optimize=True).model, Path(path))
+    return save(export_program(model, example_inputs, dynamic_shapes, optimize=True).model, Path(path))
 
 
-def _export(
+def export_program(
     model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any, optimize: bool
 ) -> torch.onnx.ONNXProgram:
     try:

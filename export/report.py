@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from export.equivalence import Equivalence
 from export.measure import Timing
+from fx_passes.plan import Plan
 from fx_passes.records import Finding
 
 FIND_SCHEMA = "fx-passes/find/1"
@@ -21,12 +22,20 @@ CHECK_SCHEMA = "fx-passes/check/1"
 FOLDED = "stored whole: the exporter folds the batch norm behind it into the weight, a scale for each channel"
 
 
+EXACTNESS_TEXT = {
+    "bitwise": "equal bits",
+    "reordered": "rounds differently",
+    "finite": "rounds differently, for finite inputs",
+}
+
+
 @dataclass(frozen=True)
 class Report:
-    """What ``optimize`` found, did, verified and measured.
+    """What ``optimize`` found, decided, did, verified and measured.
 
     ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
-    stored whole, because the exporter multiplies the scales of a batch norm into it.
+    stored whole, because the exporter multiplies the scales of a batch norm into it; ``kept`` says, by id,
+    why a shared site cannot be lowered.
     """
 
     model: str
@@ -40,6 +49,8 @@ class Report:
     optimized_bytes: int
     environment: dict[str, Any]
     folded: frozenset[str] = frozenset()
+    plan: Plan = field(default_factory=lambda: Plan({}))
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shared_count(self) -> int:
@@ -48,8 +59,26 @@ class Report:
 
     def lowering_of(self, finding: Finding) -> str | None:
         """What became of a site in the file; None where it is as the stock exporter writes it."""
+        choice = self.plan.choices.get(finding.id)
+        if choice is not None and choice.proposal is not None:
+            return choice.proposal.name
         stored_once = finding.shared and finding.groups > 1 and finding.id not in self.folded
-        return self.lowering if stored_once else None
+        return "expand" if stored_once else None
+
+    def exactness_of(self, finding: Finding) -> str | None:
+        """How exact what became of a site is; None where it is as the stock exporter writes it."""
+        choice = self.plan.choices.get(finding.id)
+        if choice is not None and choice.proposal is not None:
+            return choice.proposal.exactness
+        return "bitwise" if self.lowering_of(finding) else None
+
+    def candidates_of(self, finding: Finding) -> list[dict[str, Any]]:
+        """What could have become of a site, with the milliseconds it took where that was timed."""
+        choice = self.plan.choices.get(finding.id)
+        timed = self.plan.made.get("timings_ms", {}).get(choice.key, {}) if choice else {}
+        if timed:
+            return [{"lowering": name, "ms": ms} for name, ms in timed.items()]
+        return [{"lowering": "expand"}] if finding.shared and finding.groups > 1 else []
 
     def to_json(self) -> dict[str, Any]:
         """The object of the JSON contract for ``optimize``."""
@@ -59,7 +88,12 @@ class Report:
             "output": None if self.output is None else str(self.output),
             "route": self.route,
             "sites": [
-                {**f.to_json(), "lowering": self.lowering_of(f), "candidates": _candidates(f)}
+                {
+                    **f.to_json(),
+                    "lowering": self.lowering_of(f),
+                    "exactness": self.exactness_of(f),
+                    "candidates": self.candidates_of(f),
+                }
                 | ({"reason": FOLDED} if f.id in self.folded else {})
                 for f in self.findings
             ],
@@ -68,10 +102,6 @@ class Report:
             "size": {"baseline_bytes": self.baseline_bytes, "optimized_bytes": self.optimized_bytes},
             "environment": self.environment,
         }
-
-
-def _candidates(finding: Finding) -> list[str]:
-    return ["expand"] if finding.shared and finding.groups > 1 else []
 
 
 def count_shared(findings: Iterable[Finding]) -> int:
@@ -107,16 +137,14 @@ def _cpu_name() -> str:
     return next(names, platform.processor())
 
 
-def site_table(
-    findings: Sequence[Finding], lowering: str | None = None, folded: frozenset[str] = frozenset()
-) -> Table:
+def site_table(findings: Sequence[Finding], report: Report | None = None) -> Table:
     """One row a site: what it is, what its weight was and became, and why if nothing was done."""
     table = Table(box=None, pad_edge=False)
     for title in ("site", "form", "op"):
         table.add_column(title, overflow="fold")
     table.add_column("groups", justify="right")
     table.add_column("weight -> kernel")
-    table.add_column("lowering or reason" if lowering else "verdict", overflow="fold")
+    table.add_column("lowering or reason" if report else "verdict", overflow="fold")
     for finding in findings:
         before, after = shape_text(finding.weight_shape), shape_text(finding.kernel_shape)
         table.add_row(
@@ -125,19 +153,27 @@ def site_table(
             finding.op,
             str(finding.groups or "?"),
             f"{before} -> {after}" if finding.shared and finding.groups > 1 else before,
-            FOLDED if finding.id in folded else verdict_text(finding, lowering),
+            _verdict(finding, report),
         )
     return table
 
 
-def verdict_text(finding: Finding, lowering: str | None = None) -> str:
-    """``expand`` (or ``shared``) with its note, or ``not shared: reason``."""
+def _verdict(finding: Finding, report: Report | None) -> str:
+    """What became of a site (or ``shared``) with its note, or ``not shared: reason``."""
     if not finding.shared:
         return f"not shared: {finding.reason}"
+    lowering = report.lowering_of(finding) if report else None
+    if report and finding.id in report.folded:
+        return FOLDED
+    if lowering and lowering != "expand":
+        assert report is not None
+        return f"{lowering} ({EXACTNESS_TEXT[report.exactness_of(finding) or 'bitwise']})"
     if finding.groups == 1:
         return str(finding.reason)
+    notes = [finding.reason, report.kept.get(finding.id) if report else None]
+    note = "; ".join(note for note in notes if note)
     word = lowering or "shared"
-    return f"{word} ({finding.reason})" if finding.reason else word
+    return f"{word} ({note})" if note else word
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -13,11 +13,11 @@ from fx_passes.errors import ExportError
 Array = np.ndarray
 
 
-def open_session(path: Path, *, threads: int = 1, optimized: bool = True) -> ort.InferenceSession:
+def open_session(path: Path | bytes, *, threads: int = 1, optimized: bool = True) -> ort.InferenceSession:
     """A CPU session on an ONNX file.
 
     Args:
-        path: the ONNX file; external data is looked for beside it.
+        path: the ONNX file, external data is looked for beside it; or the bytes of a model.
         threads: threads within an operator; operators run one after the other.
         optimized: onnxruntime's default graph optimisations (all of them), or none.
 
@@ -34,9 +34,12 @@ def open_session(path: Path, *, threads: int = 1, optimized: bool = True) -> ort
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        source = path if isinstance(path, bytes) else str(path)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises half a dozen classes with no common base
-        raise ExportError(f"onnxruntime does not accept {path}: {str(error).splitlines()[0]}") from error
+        raise ExportError(
+            f"onnxruntime does not accept {_named(path)}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def run(session: ort.InferenceSession, inputs: Sequence[Array]) -> list[Array]:
@@ -50,3 +53,7 @@ def run(session: ort.InferenceSession, inputs: Sequence[Array]) -> list[Array]:
         return list(session.run(None, feed))
     except Exception as error:
         raise ExportError(f"onnxruntime could not run the model: {str(error).splitlines()[0]}") from error
+
+
+def _named(path: Path | bytes) -> str:
+    return "a model in memory" if isinstance(path, bytes) else str(path)

@@ -1,7 +1,9 @@
 """Convolutions whose groups all repeat one kernel: find them, and keep that kernel once."""
 
 from fx_passes.find import find_shared_kernels
-from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
+from fx_passes.lower import lower
+from fx_passes.plan import Choice, Plan
+from fx_passes.records import ConvGeometry, ConvSite, Finding, Proposal, Refusal, SharedKernel, WeightOrigin
 from fx_passes.share import ShareKernels, share_kernels
 from fx_passes.shared_conv import (
     SharedKernelConv1d,
@@ -14,9 +16,12 @@ from fx_passes.shared_conv import (
 from fx_passes.unshare import unshare_kernels
 
 __all__ = [
+    "Choice",
     "ConvGeometry",
     "ConvSite",
     "Finding",
+    "Plan",
+    "Proposal",
     "Refusal",
     "ShareKernels",
     "SharedKernel",
@@ -28,6 +33,7 @@ __all__ = [
     "SharedKernelConvTranspose3d",
     "WeightOrigin",
     "find_shared_kernels",
+    "lower",
     "share_kernels",
     "unshare_kernels",
 ]

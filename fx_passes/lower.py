@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -36,6 +36,9 @@ from fx_passes.weights.origin import tensor_of
 from fx_passes.weights.state import State
 
 log = logging.getLogger(__name__)
+
+# In the ``meta`` of a call of a lowered module: the id of the site, and the node whose value it computes.
+LOWERED = "fx_passes_lowered"
 
 
 @dataclass(frozen=True)
@@ -101,12 +104,18 @@ def lower(
     return captured
 
 
-def lowerable_sites(graph_module: GraphModule) -> tuple[list[Site], dict[str, str]]:
-    """The shared convolutions of a graph that can be lowered, and for the others, by id, why not."""
+def lowerable_sites(
+    graph_module: GraphModule, verdicts: Sequence[Verdict] | None = None
+) -> tuple[list[Site], dict[str, str]]:
+    """The shared convolutions of a graph that can be lowered, and for the others, by id, why not.
+
+    Args:
+        verdicts: what ``judge`` says of the graph, where that is known already.
+    """
     state = State(graph_module)
     movable = not _writes_at_run_time(graph_module)
     sites, reasons = [], {}
-    for verdict in judge(graph_module):
+    for verdict in judge(graph_module) if verdicts is None else verdicts:
         if verdict.finding.shared:
             site = _site(verdict, state, graph_module, movable)
             if isinstance(site, str):
@@ -212,6 +221,16 @@ def before_batch_norm(conv: Node, graph_module: GraphModule) -> bool:
     return node.target is torch.ops.aten._native_batch_norm_legit_no_training.default
 
 
+def sites_on_copy(sites: Sequence[Site], graph_module: GraphModule) -> list[Site]:
+    """The same sites in a copy of the graph."""
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    copies = []
+    for site in sites:
+        around = replace(site.around, source=nodes[site.around.source.name], end=nodes[site.around.end.name])
+        copies.append(replace(site, conv=nodes[site.conv.name], around=around))
+    return copies
+
+
 def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan) -> int:
     """Do what ``plan`` says in a graph module that nobody else holds; how many sites were lowered.
 
@@ -228,8 +247,11 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
         name = modules.get((site.key, proposal.name))
         if name is None:
             name = modules[site.key, proposal.name] = f"lowered_{len(modules)}"
-            graph_module.add_submodule(name, build(proposal, site.resample, site.kernel, site.bias))
-        rewrite.insert_module(graph_module, name, site.conv, site.around.source, site.around.end)
+            module = build(proposal, site.resample, site.kernel, site.bias)
+            module.key = site.key
+            graph_module.add_submodule(name, module)
+        node = rewrite.insert_module(graph_module, name, site.conv, site.around.source, site.around.end)
+        node.meta[LOWERED] = site.id, site.around.end.name
         lowered += 1
     if lowered:
         graph_module.delete_all_unused_submodules()

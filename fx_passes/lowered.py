@@ -27,6 +27,7 @@ class Lowered(nn.Module):
     """
 
     bias: Tensor | None
+    key = ""  # of the sites that this module computes, see ``lower.Site``
 
     def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, **params: Any) -> None:
         super().__init__()

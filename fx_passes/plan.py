@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES
-from fx_passes.records import EXACTNESS, Proposal
+from fx_passes.records import EXACTNESS, Exactness, Proposal
 from fx_passes.resample import Resample
 
 SCHEMA = "fx-passes/plan/1"
@@ -40,6 +40,12 @@ class Plan:
 
     choices: Mapping[str, Choice]
     made: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def exactness(self) -> Exactness:
+        """The least exact of all choices."""
+        used = [choice.proposal.exactness for choice in self.choices.values() if choice.proposal]
+        return max(used, key=EXACTNESS.index, default="bitwise")
 
     def to_json(self) -> str:
         """The plan as JSON text, the same text for the same plan."""

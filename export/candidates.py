@@ -1,0 +1,90 @@
+"""What a site could be computed by, as ONNX models of their own: the original, and each proposal.
+
+All candidates of all sites are exported together, as one library (``splice.py``): what torch's exporter
+takes for a model by itself would be most of the time that tuning has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from export.onnx_export import export_program, fold_constants
+from export.splice import Library
+from fx_passes.lower import Site
+from fx_passes.lowerings import build, propose
+from fx_passes.records import Exactness, Proposal
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The ways to compute the sites of one key; entry 0 is the original with what surrounds it.
+
+    Args:
+        site: one of the sites, for all that are the same.
+        count: how many sites are the same.
+        proposals: what each entry but the first is.
+        first: the index of entry 0 in the library.
+    """
+
+    site: Site
+    count: int
+    proposals: tuple[Proposal, ...]
+    first: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("expand", *(proposal.name for proposal in self.proposals))
+
+
+def make_candidates(
+    graph_module: GraphModule, sites: Sequence[Site], exactness: Exactness
+) -> tuple[list[Candidates], ir.Model | None]:
+    """The candidates of each distinct site that has any besides the original, and the library of them all.
+
+    Sites with open sizes are left out: what is fastest depends on the sizes.
+    """
+    found: list[Candidates] = []
+    modules: list[nn.Module] = []
+    inputs: list[Tensor] = []
+    for key in dict.fromkeys(site.key for site in sites if site.resample.static):
+        same = [site for site in sites if site.key == key]
+        site = same[0]
+        proposals, _ = propose(site.resample, site.kernel, exactness)
+        if not proposals:
+            continue
+        found.append(Candidates(site, len(same), tuple(proposals), len(modules)))
+        modules.append(original_of(graph_module, site))
+        modules += [build(proposal, site.resample, site.kernel, site.bias) for proposal in proposals]
+        shape = [size for size in site.resample.in_shape if size is not None]
+        # A tensor for each, as the exporter takes one that is given twice for one input.
+        inputs += [torch.zeros(shape, dtype=site.kernel.dtype) for _ in range(1 + len(proposals))]
+    if not found:
+        return [], None
+    library = export_program(Library(modules), inputs, None, optimize=False).model
+    fold_constants(library)
+    return found, library
+
+
+def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
+    """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
+    source, end = site.around.source, site.around.end
+    needed: set[Node] = set()
+    stack = [end]
+    while stack:
+        node = stack.pop()
+        if node not in needed and node is not source:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    graph = Graph()
+    copies = {source: graph.placeholder("x")}
+    for node in graph_module.graph.nodes:
+        if node in needed:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    graph.output(copies[end])
+    return GraphModule(graph_module, graph)

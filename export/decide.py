@@ -1,0 +1,77 @@
+"""Which lowering each site gets: by a plan that is given, by rules, or by tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch.fx import GraphModule
+
+from export.reference import tensor_arrays
+from export.report import environment
+from export.trial import Trial, make_trial
+from export.tune import Timings, tune
+from fx_passes.capture import clone_module
+from fx_passes.choose import static_plan
+from fx_passes.errors import UsageError
+from fx_passes.lower import Site, lower_in_place, sites_on_copy
+from fx_passes.plan import Plan, require_fitting
+from fx_passes.records import EXACTNESS, Exactness
+from fx_passes.share import share_in_place
+
+
+@dataclass(frozen=True)
+class Decide:
+    """How to decide, as the arguments of ``optimize`` say it."""
+
+    lowering: str
+    exactness: Exactness
+    plan: Plan | None
+    threads: int
+    budget: float
+    timings: Timings
+    progress: Callable[[str], None]
+
+    def decide(
+        self,
+        graph_module: GraphModule,
+        sites: Sequence[Site],
+        baseline: Path,
+        inputs: tuple[Any, ...],
+        dynamic_shapes: Any,
+    ) -> Plan:
+        """The plan for ``sites`` of ``graph_module``, which is left as it is.
+
+        Raises:
+            UsageError: the plan that was given does not fit, or is less exact than is allowed.
+        """
+        if self.plan is not None:
+            require_fitting(self.plan, sites)
+            if EXACTNESS.index(self.plan.exactness) > EXACTNESS.index(self.exactness):
+                raise UsageError(f"the plan is {self.plan.exactness}, and only {self.exactness} is allowed")
+            return self.plan
+        if self.lowering == "static":
+            return static_plan(sites, self.exactness)
+
+        def trial_of(plan: Plan) -> Trial:
+            self.progress("exporting the whole graph with the fastest lowerings")
+            lowered = clone_module(graph_module, compiled=False)
+            lower_in_place(lowered, sites_on_copy(sites, lowered), plan)
+            share_in_place(lowered, fold_constants=False)
+            return make_trial(lowered, graph_module, sites, inputs, dynamic_shapes)
+
+        plan = tune(
+            graph_module,
+            sites,
+            baseline,
+            trial_of,
+            tensor_arrays(inputs),
+            exactness=self.exactness,
+            threads=self.threads,
+            budget=self.budget,
+            timings=self.timings,
+            progress=self.progress,
+        )
+        return replace(plan, made={**plan.made, "environment": environment(self.threads)})

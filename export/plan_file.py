@@ -1,0 +1,67 @@
+"""Plans as files: what was decided, or what an interrupted tuning has timed so far."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from export.report import environment
+from export.tune import Timings
+from fx_passes.errors import ExportError, UsageError
+from fx_passes.plan import Plan
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan in ``file``.
+
+    Raises:
+        UsageError: it is no plan, or one of a tuning that was interrupted.
+    """
+    plan = _read(file)
+    if not plan.made.get("complete", True):
+        raise UsageError(f"{file}: the tuning was interrupted; run it again with --save-plan {file}")
+    return plan
+
+
+def write_plan(plan: Plan, file: Path) -> None:
+    """Write ``plan`` to ``file``, all of it or nothing.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(plan.to_json())
+        os.replace(part, file)
+    except OSError as error:
+        raise ExportError(f"cannot write {file}: {error.strerror}") from error
+
+
+def resume(file: Path, threads: int) -> Timings:
+    """Timings that go on from those in ``file``, if they were taken here, and are saved there as they come.
+
+    Raises:
+        UsageError: ``file`` is there, but holds no plan, and would be overwritten.
+    """
+    here = environment(threads)
+
+    def save(timings: Timings) -> None:
+        write_plan(Plan({}, _made(timings.known, here)), file)
+
+    plan = _read(file) if file.exists() else Plan({})
+    unfinished = plan.made.get("complete") is False and plan.made.get("environment") == here
+    return Timings(dict(plan.made["timings_ms"]) if unfinished else {}, save)
+
+
+def _made(timings: dict[str, dict[str, float]], here: dict[str, Any]) -> dict[str, Any]:
+    return {"by": "tuning", "complete": False, "timings_ms": timings, "environment": here}
+
+
+def _read(file: Path) -> Plan:
+    try:
+        return Plan.from_json(file.read_text())
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from error
