@@ -15,7 +15,7 @@ EXAMPLE = "example input"
 
 
 def make_cases(
-    session: ort.InferenceSession, example_inputs: Sequence[Array] | None, *, special: bool = True
+    session: ort.InferenceSession, example_inputs: Sequence[Array] | None, *, special: bool = False
 ) -> Iterator[tuple[str, list[Array]]]:
     """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open.
 

@@ -59,7 +59,7 @@ def check_equivalence(
     example_inputs: Sequence[Array] | None = None,
     reference: Reference | None = None,
     require_bitwise: bool = False,
-    finite_only: bool = False,
+    non_finite: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Equivalence:
     """Compare two ONNX files on inputs made for the purpose.
@@ -69,7 +69,7 @@ def check_equivalence(
         example_inputs: arrays in the order of the inputs; they give open sizes, and the range of integers.
         reference: the original model in float64: arrays in, arrays out; None where it cannot be run.
         require_bitwise: ask for equal bits. Without it, equal bits pass too, and are reported.
-        finite_only: leave out the case in which inputs hold Inf and NaN.
+        non_finite: add a case in which inputs hold Inf and NaN.
         progress: called with the name of each case.
 
     Raises:
@@ -85,7 +85,7 @@ def check_equivalence(
     tally = {name: Tally() for name in names}
     notes: list[str] = []
     count, bitwise, mismatch, failing = 0, True, None, None
-    for case, inputs in make_cases(pairs[True][0], example_inputs, special=not finite_only):
+    for case, inputs in make_cases(pairs[True][0], example_inputs, special=non_finite):
         if progress:
             progress(case)
         expected = _reference_outputs(reference, inputs, len(names), case, notes)

@@ -124,6 +124,11 @@ def stock_export(
 def export_program(
     model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any, optimize: bool
 ) -> torch.onnx.ONNXProgram:
+    """What torch's exporter makes of ``model``, in memory, with or without its own optimiser.
+
+    Raises:
+        ExportError: torch cannot export the model.
+    """
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")

@@ -193,7 +193,7 @@ class _Job:
             example_inputs=tensor_arrays(self.inputs),
             reference=float64_reference(self.model, self.inputs),
             require_bitwise=used == "bitwise",
-            finite_only=used == "finite",
+            non_finite=used != "finite",
             progress=lambda case: self.progress(f"checking equivalence: {case}"),
         )
         if equivalence.passed:

@@ -121,12 +121,14 @@ class Lowered(nn.Module):
         return x
 
     def _by_mode(self, axis: Axis, low: Any, high: Any, size: Any) -> tuple[Any, Any]:
-        """How much of a padding the mode has to fill: what it must, and where it makes no difference, all."""
-        must = axis.pad
-        if self.resample.mode == "zeros" or must == (0, 0) or not isinstance(size, int):
-            return must
+        """How much of a window's padding the mode has to fill: no more than is read, and where it makes no
+        difference, all of it, so that there is one Pad."""
+        if self.resample.mode == "zeros" or axis.pad == (0, 0) or not isinstance(size, int):
+            return axis.pad
         most = size - 1 if self.resample.mode == "reflect" else max(low, high, 0)
         # Samples beyond the padding that no output of the site uses may have any finite value.
         last = (axis.size(size) - 1) * axis.down + axis.span - axis.shift
-        used = last // axis.up - (size - 1)
-        return must[0], high if used <= must[1] and must[1] <= high <= most else must[1]
+        unused = last // axis.up - (size - 1) <= axis.pad[1]
+        return min(axis.pad[0], max(low, 0)), high if unused and 0 <= high <= most else min(
+            axis.pad[1], max(high, 0)
+        )

@@ -2,7 +2,7 @@
 
 Before:  conv(x, expand(column * row))      after:  conv(conv(x, expand(row)), expand(column))
 
-taps + taps products for each output in place of taps * taps. Transposed convolutions separate alike. The
+taps + taps products for each output in place of taps * taps. The
 result is rounded in between; where column and row are exact (``weights/factor.py`` tries that first) nothing
 else changes.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes.grouped_conv import grouped_refusal, padded, transposed_padding
+from fx_passes.grouped_conv import grouped_refusal, padded
 from fx_passes.lowered import Lowered
 from fx_passes.records import Exactness, Proposal
 from fx_passes.resample import Resample
@@ -23,10 +23,12 @@ from fx_passes.weights.factor import factorise
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     """Row, then column, as grouped convolutions."""
+    if resample.up > 1:
+        return "it is transposed"
     if refusal := grouped_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
     exactness: Exactness = "finite" if resample.block_diagonal else "reordered"
-    blocked = resample.up == 1 and resample.groups % 16 == 0 and min(kernel.shape[2:]) >= 7
+    blocked = resample.groups % 16 == 0 and min(kernel.shape[2:]) >= 7
     return [Proposal("separable", (), exactness, static=3.0 if blocked else 0.0)]
 
 
@@ -53,8 +55,6 @@ class Module(Lowered):
         pairs = factorise(kernel[0, 0].to(self.dtype), 1)
         assert pairs is not None
         column, row = pairs[0]
-        if self.resample.up > 1:
-            column, row = column.flip(0), row.flip(0)
         self.register_buffer("row", row.to(self.dtype).reshape(1, 1, 1, -1), persistent=False)
         self.register_buffer("column", column.to(self.dtype).reshape(1, 1, -1, 1), persistent=False)
 
@@ -64,12 +64,6 @@ class Module(Lowered):
         x = self.channels(x)
         row, column = (weight.expand(groups, 1, -1, -1) for weight in (self.row, self.column))
         bias = self.bias.expand(groups) if self.bias is not None and self.bias_shared else None
-        if self.resample.up > 1:
-            (ph, eh), (pw, ew) = transposed_padding(height), transposed_padding(width)
-            x = F.conv_transpose2d(x, row, None, (1, width.up), (0, pw), (0, ew), groups, (1, width.dilation))
-            return F.conv_transpose2d(
-                x, column, bias, (height.up, 1), (ph, 0), (eh, 0), groups, (height.dilation, 1)
-            )
         x, padding = padded(self, x)
         x = F.conv2d(x, row, None, (1, width.down), (0, padding[1]), (1, width.dilation), groups)
         down: Any = (height.down, 1)

@@ -1,0 +1,71 @@
+"""A transposed convolution of rank 1 -> its row in phases, then its column in blocks that do not overlap.
+
+Before:  conv_transpose(x (N, C, H, W), expand(column * row), stride=(s, t), groups=C)
+After:   y = row of x, in phases along the width as in ``transposed_polyphase``: (N * C, 1, H, t * W)
+         conv_transpose(n rows of y as channels (N, C * n, H, t * W), weight (C * n, 1, s, 1), stride=(s, 1),
+         groups=C)
+
+Runtimes compute a transposed convolution as products that are then added up where they overlap. The s
+outputs of a block see n = ceil(taps / s) rows of the input; with those rows as n channels, kernel and stride
+are both s, every output is written once, and the addition is part of the product. In PyTorch itself the
+blocks are a matrix product, which onnxruntime would have to copy into its place. (``phases.py``,
+``weights/factor.py``)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fx_passes.lowerings.separable import separable_refusal
+from fx_passes.phases import phase_weight, phases_of
+from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+from fx_passes.weights.factor import factorise
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """Row in 16 phases, then column."""
+    if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
+        return refusal
+    height, width = resample.height_width()
+    if height.up == 1:
+        return "it is not transposed along the height"
+    if phases_of(width, 16) is None:
+        return f"no block of 16 outputs begins on an input sample at stride {width.up}"
+    static = 4.5 if height.up >= 4 else 0.0
+    return [Proposal("transposed_separable", (("phases", 16),), "finite", static)]
+
+
+class Module(PolyphaseConv):
+    """``phases`` outputs of the width at a time, as many of the height as it is up-sampled by."""
+
+    row: Tensor
+    column: Tensor
+
+    def prepare(self, kernel: Tensor) -> None:
+        pairs = factorise(kernel[0, 0].to(self.dtype), 1)
+        assert pairs is not None and self.down is not None
+        column, row = pairs[0]
+        self.keep("row", phase_weight(row, self.across, 0)[:, None, None].to(self.dtype), self.channels_last)
+        self.keep("column", phase_weight(column, self.down, 0).to(self.dtype))
+
+    def compute(self, x: Tensor) -> Tensor:
+        assert self.down is not None
+        (height, width), groups = self.sizes(x), self.resample.groups
+        x, (_, across), _, blocks = self.windows(x, height, width)
+        y = F.conv2d(x, self.row, None, (1, across)).permute(0, 2, 3, 1)
+        y = self.cut(y.reshape(y.shape[0], -1, blocks * self.count), y.shape[1], width)
+        (up, seen), count = self.column.shape, y.shape[1] - self.down.window + 1
+        rows = [y.narrow(1, offset, count) for offset in range(seen)]
+        bias = self.full_bias(groups)
+        if torch.compiler.is_exporting():
+            y = torch.stack(rows, 1).reshape(-1, groups * seen, count, width)
+            weight = self.column.t().reshape(seen, 1, up, 1).repeat(groups, 1, 1, 1)
+            y = F.conv_transpose2d(y, weight, bias, (up, 1), 0, 0, groups)
+            return y if isinstance(height, int) and count * up == height else y.narrow(2, 0, height)
+        y = torch.matmul(self.column, torch.stack(rows, 2)).flatten(1, 2)
+        y = self.cut(y, height, width)
+        return y if bias is None else y + bias[0]
