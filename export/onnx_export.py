@@ -93,11 +93,12 @@ def fold_constants(model: ir.Model) -> None:
     kept, folded = _expansions(model)
     sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
     names = {node: str(source.name) for node, source in sources.items() if source is not None}
-    onnxscript.optimizer.optimize_ir(
-        model,
-        should_fold=lambda node: False if node in kept else True if node in folded else None,
-    )
-    onnxscript.rewriter.onnx_fusions.fuse(model)
+    with _quiet():
+        onnxscript.optimizer.optimize_ir(
+            model,
+            should_fold=lambda node: False if node in kept else True if node in folded else None,
+        )
+        onnxscript.rewriter.onnx_fusions.fuse(model)
     _name_kernels(model, names)
 
 

@@ -75,19 +75,19 @@ def tune(
         baseline: the stock export of the model.
         trial_of: the graph with a plan carried out, as something that can be varied and timed.
         inputs: arrays in the order of the inputs of ``baseline``.
-        budget: seconds for all timing together; what is not timed by then keeps its original.
+        budget: seconds of timing, exports not counted; each site is timed a few times even beyond it.
         timings: what is known from a run before; completed here.
     """
-    end = time.perf_counter() + budget
+    left = 0.5 * budget  # the other half is for the graph; what exports take is not timing
     progress("exporting the candidates")
     candidates, library = make_candidates(graph_module, sites, exactness)
     for number, candidate in enumerate(candidates, 1):
         if candidate.site.key not in timings.known:
-            left = end - time.perf_counter()
-            share = 0.5 * left / (len(candidates) - number + 1)
             progress(f"timing {candidate.site.id} ({number} of {len(candidates)} distinct sites)")
             assert library is not None
+            start, share = time.perf_counter(), left / (len(candidates) - number + 1)
             timings.known[candidate.site.key] = _time_alone(candidate, library, threads, share)
+            left -= time.perf_counter() - start
             timings.save(timings)
     winners = {c.site.key: _winner(c, timings.known[c.site.key]) for c in candidates}
     for site in sites:
@@ -96,14 +96,14 @@ def tune(
     chosen = {key: proposal for key, proposal in winners.items() if proposal is not None}
     made: dict[str, Any] = {"by": "tuning", "timings_ms": timings.known}
     if chosen:
-        progress(f"timing the whole graph with {len(chosen)} lowerings")
-        seconds = max(end - time.perf_counter(), 2.0)
-        chosen, made["graph"] = _in_graph(sites, chosen, baseline, trial_of, inputs, threads, seconds)
+        chosen, made["graph"] = _in_graph(
+            sites, chosen, baseline, trial_of, inputs, threads, 0.5 * budget, progress
+        )
     return Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}, made)
 
 
 def _time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds: float) -> dict[str, float]:
-    """Median milliseconds of each candidate, timed in turns; NaN for one that dropped out or failed."""
+    """Milliseconds of each candidate, timed in turns; those that are clearly slower drop out early."""
     rng = np.random.default_rng(0)
     sessions: dict[str, ort.InferenceSession] = {}
     for offset, name in enumerate(candidates.names):
@@ -121,10 +121,15 @@ def _time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds
         for name in alive if number % 2 else reversed(alive):
             times[name].append(_timed(sessions[name], x, repeats[name]))
         if number + 1 in _ROUNDS:
-            best = min(float(np.median(times[name])) for name in alive)
+            best = min(_typical(times[name]) for name in alive)
             limit = _DROP[min(_ROUNDS.index(number + 1), len(_DROP) - 1)] * best
-            alive = [n for n in alive if n == "expand" or float(np.median(times[n])) <= limit]
-    return {name: float(np.median(times[name])) for name in sessions}
+            alive = [name for name in alive if name == "expand" or _typical(times[name]) <= limit]
+    return {name: _typical(times[name]) for name in sessions}
+
+
+def _typical(times: Sequence[float]) -> float:
+    """The lower quartile: what else a machine does makes times longer, never shorter."""
+    return float(np.quantile(times, 0.25))
 
 
 def _timed(session: ort.InferenceSession, inputs: Sequence[Array], repeats: int) -> float:
@@ -154,9 +159,11 @@ def _in_graph(
     inputs: Sequence[Array],
     threads: int,
     seconds: float,
+    progress: Progress,
 ) -> tuple[dict[str, Proposal], dict[str, Any]]:
     """What of ``chosen`` the whole graph is faster with, and the ratios that say so."""
     trial = trial_of(Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}))
+    progress(f"timing the whole graph with {len(chosen)} lowerings")
     variable = [key for key in chosen if key in trial.originals]
     groups = [frozenset([key]) for key in variable[: _GROUPS - 1]]
     if rest := frozenset(variable[_GROUPS - 1 :]):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from fx_passes import rewrite
 from fx_passes.absorb import Surroundings, absorb
@@ -101,7 +102,37 @@ def lower(
     chosen = static_plan(sites, exactness) if plan == "static" else plan
     lower_in_place(captured, sites, chosen)
     share_in_place(captured)
+    _check_shapes_only(captured)
     return captured
+
+
+def _check_shapes_only(graph_module: GraphModule) -> None:
+    """Put a check of the input shapes in the place of torch.export's, which takes longer than a small
+    site."""
+    exported = [hook for hook in graph_module._forward_pre_hooks.values() if "export" in hook.__module__]
+    if exported and len(exported) == len(graph_module._forward_pre_hooks):
+        graph_module._forward_pre_hooks.clear()
+        graph_module._forward_pre_hooks_with_kwargs.clear()
+        values = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
+        shapes = tuple(_sizes(value) if isinstance(value, Tensor) else None for value in values)
+        graph_module.register_forward_pre_hook(_ShapeCheck(shapes), with_kwargs=True)
+
+
+@dataclass(frozen=True)
+class _ShapeCheck:
+    """A forward pre-hook: tensors come in the shapes the graph was captured with."""
+
+    shapes: tuple[tuple[int | None, ...] | None, ...]
+
+    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        leaves = pytree.tree_leaves((args, kwargs))
+        for leaf, shape in zip(leaves, self.shapes, strict=False):
+            if shape is None or not isinstance(leaf, Tensor):
+                continue
+            if len(shape) != leaf.ndim or any(
+                want is not None and want != size for want, size in zip(shape, leaf.shape, strict=True)
+            ):
+                raise ValueError(f"the graph was captured for shape {shape}, got {tuple(leaf.shape)}")
 
 
 def lowerable_sites(

@@ -1,0 +1,232 @@
+"""The columns of the speed benchmark: each way to run a graph, ready to be called and timed.
+
+All take and give float32 in main memory, as the library's Python interface has it: onnxruntime, PyTorch
+and OpenCV return new arrays, OpenVINO returns its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from graphs import Graph, sigma
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from export.onnx_export import stock_export
+from export.reference import tensor_arrays
+from export.report import Report
+from export.session import Array, open_session, run
+
+STOCK = "onnxruntime"
+OURS = "ours"
+OPENVINO, OPENVINO_OURS = "OpenVINO", "OpenVINO, ours"
+TORCH, COMPILED = "PyTorch", "torch.compile"
+TORCH_OURS, COMPILED_OURS = "PyTorch, lowered", "torch.compile, lowered"
+FILTER, SEPARABLE = "OpenCV filter2D", "OpenCV sepFilter2D"
+COPY = "x * 2"
+# A torchmetrics module counts its calls in an attribute; compiled as a constant, each call compiles anew.
+torch._dynamo.config.allow_unspec_int_on_nn_module = True
+
+# Largest difference from the stock export that is other rounding, as a part of its largest output.
+SAME = 1e-3
+# Calls until torch.compile has compiled for good: the first two may each compile for another assumption.
+WARM_UP = 3
+
+COLUMNS_OURS = (OURS, OPENVINO_OURS, TORCH_OURS, COMPILED_OURS)
+COLUMNS = (
+    OURS,
+    OPENVINO,
+    OPENVINO_OURS,
+    TORCH,
+    COMPILED,
+    TORCH_OURS,
+    COMPILED_OURS,
+    FILTER,
+    SEPARABLE,
+    COPY,
+)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """``run`` is what is timed; ``arrays`` turns what it returned into the outputs of the stock export.
+
+    ``arrays`` is None where something else is computed.
+    """
+
+    run: Callable[[], Any]
+    arrays: Callable[[Any], list[Array]] | None = list
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What the optimiser made of a graph: the ONNX file, the same as a torch module, and its report."""
+
+    file: Path
+    module: nn.Module
+    report: Report
+
+    @property
+    def changed(self) -> bool:
+        """Whether any site is computed in another way."""
+        return any(choice.proposal for choice in self.report.plan.choices.values())
+
+
+Factories = dict[str, Callable[[], Contestant]]
+
+
+def stock(model: nn.Module, inputs: tuple[Any, ...], folder: Path, threads: int) -> tuple[Path, Contestant]:
+    """The baseline: the file that ``torch.onnx.export`` writes, in onnxruntime."""
+    file = stock_export(model, inputs, folder / "stock.onnx")
+    return file, onnxruntime(file, tensor_arrays(inputs), threads)
+
+
+def others(
+    graph: Graph,
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    file: Path,
+    expected: Sequence[Array],
+    threads: int,
+) -> Factories:
+    """By column, what makes each contestant that takes the graph as it is.
+
+    Args:
+        file: the stock export.
+        expected: its outputs.
+        threads: of each contestant.
+    """
+    arrays = tensor_arrays(inputs)
+    made: Factories = {
+        OPENVINO: lambda: openvino(file, arrays, threads),
+        TORCH: lambda: pytorch(model, inputs),
+        COMPILED: lambda: pytorch(torch.compile(model), inputs),
+        COPY: lambda: copy(file.parent, arrays, expected, threads),
+    }
+    if graph.gaussian is not None:
+        taps = graph.gaussian
+        made[FILTER] = lambda: opencv(inputs[0], taps, threads, separable=False)
+        made[SEPARABLE] = lambda: opencv(inputs[0], taps, threads, separable=True)
+    return made
+
+
+def ours(lowered: Lowered, inputs: tuple[Any, ...], threads: int) -> Factories:
+    """By column of ``COLUMNS_OURS``, what makes each contestant that takes the lowered graph."""
+    arrays = tensor_arrays(inputs)
+    return {
+        OURS: lambda: onnxruntime(lowered.file, arrays, threads),
+        OPENVINO_OURS: lambda: openvino(lowered.file, arrays, threads),
+        TORCH_OURS: lambda: pytorch(lowered.module, inputs),
+        COMPILED_OURS: lambda: pytorch(torch.compile(lowered.module), inputs),
+    }
+
+
+def onnxruntime(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
+    session = open_session(file, threads=threads)
+    return Contestant(lambda: run(session, arrays))
+
+
+def openvino(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
+    """OpenVINO's CPU plugin, kept to float32, with inputs and outputs shared and not copied."""
+    from openvino import Core
+
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = Core().compile_model(str(file), "CPU", options).create_infer_request()
+    feed = list(arrays)
+    infer = lambda: request.infer(feed, share_inputs=True, share_outputs=True)  # noqa: E731
+    return Contestant(infer, lambda result: list(result.values()))
+
+
+def pytorch(module: Callable[..., Any], inputs: tuple[Any, ...]) -> Contestant:
+    """A torch module, compiled or not, with the threads of ``torch.set_num_threads``."""
+    return Contestant(
+        lambda: module(*inputs),
+        lambda result: [leaf.numpy() for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)],
+    )
+
+
+def opencv(image: Tensor, taps: int, threads: int, *, separable: bool) -> Contestant:
+    """OpenCV's filters on the image (1, C, H, W) laid out as OpenCV wants it, (H, W, C).
+
+    The border is mirrored without repeating its last pixel, as torch's ``reflect``.
+    """
+    import cv2
+    from kornia.filters import get_gaussian_kernel1d
+
+    cv2.setNumThreads(threads)
+    source = np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
+    window = get_gaussian_kernel1d(taps, sigma(taps))[0].numpy()
+    border = cv2.BORDER_REFLECT_101
+    square = np.outer(window, window)
+    return Contestant(
+        (lambda: cv2.sepFilter2D(source, -1, window, window, borderType=border))
+        if separable
+        else (lambda: cv2.filter2D(source, -1, square, borderType=border)),
+        lambda result: [result.transpose(2, 0, 1)[None]],
+    )
+
+
+def copy(folder: Path, arrays: Sequence[Array], expected: Sequence[Array], threads: int) -> Contestant:
+    """The floor: onnxruntime computing ``x * 2`` for one tensor of as many elements as the output has.
+
+    A graph of several inputs may have a small output: then it is the largest tensor among both. What is
+    timed moves as much memory as writing the output must, and computes nothing that costs.
+    """
+    tensors = [*expected, *arrays] if len(arrays) > 1 else expected
+    size = max(array.size for array in tensors)
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name in "xy")
+    two = helper.make_tensor("two", TensorProto.FLOAT, [], [2.0])
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "two"], ["y"])], "copy", [x], [y], [two])
+    # The version of the format that every onnxruntime of the last years reads.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "copy.onnx")
+    session = open_session(folder / "copy.onnx", threads=threads)
+    ones = np.ones(size, np.float32)
+    return Contestant(lambda: run(session, [ones]), None)
+
+
+def prepare(factories: Factories, expected: Sequence[Array]) -> dict[str, Contestant | str]:
+    """Each contestant, run once and found to compute the same, or the reason why there is none."""
+    ready: dict[str, Contestant | str] = {}
+    for column, make in factories.items():
+        try:
+            ready[column] = contestant = make()
+            difference = largest_difference(contestant, expected)
+            if difference > SAME:
+                ready[column] = f"its outputs differ from the stock export by {difference:.1e} of the largest"
+        except Exception as error:  # one runtime that fails is a result, and not the end of the others
+            ready[column] = reason(error)
+    return ready
+
+
+def largest_difference(contestant: Contestant, expected: Sequence[Array]) -> float:
+    """Between its outputs and ``expected``, as a part of the largest in each; NaN is infinitely far."""
+    with torch.no_grad():
+        for _ in range(WARM_UP):
+            outputs = contestant.run()
+    if contestant.arrays is None:
+        return 0.0
+    worst = 0.0
+    for got, wanted in zip(contestant.arrays(outputs), expected, strict=True):
+        if got.shape != wanted.shape:
+            raise ValueError(f"its output has the shape {got.shape}, the stock export's {wanted.shape}")
+        difference = np.abs(got.astype(np.float64) - wanted).max() / max(np.abs(wanted).max(), 1e-30)
+        worst = max(worst, float(np.nan_to_num(difference, nan=np.inf)))
+    return worst
+
+
+def reason(error: Exception) -> str:
+    """The class and first line of an exception."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]

@@ -1,0 +1,244 @@
+"""How fast are lowered graphs, against the stock export and against other runtimes?
+
+    python benchmarks/speed.py --json FILE                      everything, one thread and then two
+    python benchmarks/speed.py --json FILE --quick --only ssim  some graphs, and short
+
+Every column is timed against the stock export in onnxruntime, in this process and in turn, A B B A: each
+such couple gives one ratio. A cell holds the median time, the median ratio (above 1: faster than the stock
+export) and its 95 % interval. The stock export's own time is the one beside the lowered file; beside another
+column it may differ, as each leaves other things in the caches, and a ratio is to the time beside it. Goals
+that compare two other columns time those two in turn. A column whose outputs are not those of the stock
+export has failed, and so has one that raises; the JSON says why.
+
+Needs ``pip install -e '.[test,bench]'`` and, for torch.compile, a C++ compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# OpenMP threads that spin after torch has used them steal time from what is measured next to it;
+# onnxruntime's sessions are opened without spinning as well. To be set before torch is imported.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+import torch
+from contestants import (
+    COLUMNS,
+    COLUMNS_OURS,
+    STOCK,
+    Contestant,
+    Lowered,
+    others,
+    ours,
+    prepare,
+    reason,
+    stock,
+)
+from goals import goals_of, judge
+from graphs import GRAPHS
+from tables import goals_table, speed_table
+from torch import nn
+
+import export
+from export.measure import FEWEST_PAIRS, time_pairs
+from export.report import environment
+from fx_passes.lower import lower
+from fx_passes.plan import Plan
+
+SCHEMA = "fx-passes/benchmark/1"
+PACKAGES = (
+    "openvino",
+    "opencv-python-headless",
+    "kornia",
+    "torchmetrics",
+    "diffusers",
+    "timm",
+    "transformers",
+)
+Measured = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure one row.
+
+    Args:
+        lowering: how the optimiser is to choose.
+        budget: seconds that it may spend on timing what it chooses from.
+        seconds: for each pair of columns; more until both have run ``fewest`` times.
+    """
+
+    threads: int
+    lowering: str
+    budget: float
+    seconds: float
+    fewest: int
+
+
+def measure_row(name: str, options: Options) -> dict[str, Any]:
+    """One graph at one number of threads, as JSON; with ``failed`` where there is nothing to compare with."""
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    torch._dynamo.reset()  # compiled code is made for one number of threads
+    row: dict[str, Any] = {"name": name, "title": GRAPHS[name].title, "threads": options.threads}
+    try:
+        model, inputs = GRAPHS[name].build()
+        row["inputs"] = [list(tensor.shape) for tensor in inputs]
+        with tempfile.TemporaryDirectory() as folder:
+            return row | measure_graph(name, model.eval(), inputs, Path(folder), options)
+    except Exception as error:  # exporters and runtimes raise whatever they like
+        return row | {"failed": reason(error)}
+
+
+def measure_graph(
+    name: str, model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: Options
+) -> dict[str, Any]:
+    """All columns and goals of one graph, and what was chosen at its sites."""
+    file, baseline = stock(model, inputs, folder, options.threads)
+    expected = baseline.run()
+    factories = others(GRAPHS[name], model, inputs, file, expected, options.threads)
+    lowered, failed = None, {}
+    try:
+        lowered = optimize(model, inputs, folder, options)
+        factories |= ours(lowered, inputs, options.threads)
+    except Exception as error:
+        failed = dict.fromkeys(COLUMNS_OURS, reason(error))
+    ready = {STOCK: baseline, **failed, **prepare(factories, expected)}
+    columns = {column: compare(baseline, ready[column], options) for column in COLUMNS if column in ready}
+    goals = []
+    for goal in goals_of(name, lowered is not None and lowered.changed):
+        if goal.against == STOCK:
+            measured = columns[goal.column]
+        else:
+            measured = compare(ready[goal.against], ready[goal.column], options)
+        goals.append(judge(goal, measured))
+    return {
+        "lowerings": [] if lowered is None else chosen(lowered.report.plan),
+        "kept": {} if lowered is None else Counter(lowered.report.kept.values()),
+        "columns": columns,
+        "goals": goals,
+    }
+
+
+def optimize(model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: Options) -> Lowered:
+    """The optimiser's file and, by the plan it made, the torch module."""
+    report = export.optimize(
+        model,
+        inputs,
+        folder / "ours.onnx",
+        lowering=options.lowering,
+        threads=options.threads,
+        budget=options.budget,
+        seconds=0,  # it is measured here
+    )
+    return Lowered(folder / "ours.onnx", lower(model, report.plan, inputs), report)
+
+
+def chosen(plan: Plan) -> list[dict[str, Any]]:
+    """What the plan does at each distinct site, and how many sites are the same."""
+    by_key: dict[str, dict[str, Any]] = {}
+    for site, choice in plan.choices.items():
+        name = "expand" if choice.proposal is None else choice.proposal.name
+        same = by_key.setdefault(choice.key, {"lowering": name, "count": 0, "first": site})
+        same["count"] += 1
+    return list(by_key.values())
+
+
+def compare(baseline: Contestant | str, other: Contestant | str, options: Options) -> Measured:
+    """``other`` against ``baseline``, in turn: median times in milliseconds, and baseline / other."""
+    if isinstance(baseline, str) or isinstance(other, str):
+        return {"failed": baseline if isinstance(baseline, str) else other}
+    runs = (baseline.run, other.run)
+
+    def timed(which: int) -> float:
+        start = time.perf_counter()
+        runs[which]()
+        return (time.perf_counter() - start) * 1e3
+
+    gc.collect()
+    gc.disable()
+    try:
+        with torch.no_grad():
+            pair_ms = timed(0) + timed(1)
+            pairs = int(options.seconds * 1e3 / pair_ms)
+            timing = time_pairs(
+                timed,
+                threads=options.threads,
+                min_pairs=max(options.fewest, min(pairs, 100)) // 2 * 2,
+                max_pairs=1000,
+                seconds=options.seconds,
+            )
+    except Exception as error:
+        return {"failed": reason(error)}
+    finally:
+        gc.enable()
+    return {
+        "baseline_ms": statistics.median(timing.baseline_ms),
+        "median_ms": statistics.median(timing.optimized_ms),
+        "ratio": timing.speedup,
+        "ci95": list(timing.ci95),
+        "pairs": len(timing.baseline_ms),
+        "noisy": timing.noisy,
+    }
+
+
+def machine(threads: Sequence[int]) -> Measured:
+    """The machine, and the versions of everything that is run or built here."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    waiting = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
+    return {**environment(max(threads)), **versions, **waiting, "threads": list(threads)}
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="where the results go")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="+", choices=GRAPHS, default=list(GRAPHS), metavar="NAME")
+    parser.add_argument("--lowering", choices=("tuned", "static"), default="tuned")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of tuning for each graph")
+    parser.add_argument("--quick", action="store_true", help="half a second for each column, not three")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed()
+    seconds, fewest = (0.5, 8) if arguments.quick else (3.0, FEWEST_PAIRS)
+    result = {
+        "schema": SCHEMA,
+        "environment": machine(arguments.threads),
+        "lowering": arguments.lowering,
+        "tuning_budget_s": arguments.budget,
+        "column_s": seconds,
+        "rows": (rows := []),
+    }
+    for threads in arguments.threads:
+        options = Options(threads, arguments.lowering, arguments.budget, seconds, fewest)
+        for name in arguments.only:
+            print(f"{name}, {threads} thread(s)", file=sys.stderr, flush=True)
+            rows.append(measure_row(name, options))
+            arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"\n{threads} thread(s), {arguments.lowering}:\n")
+        print(speed_table([row for row in rows if row["threads"] == threads]), flush=True)
+    print("\n▼: slower than the stock export in onnxruntime. Goals:\n")
+    print(goals_table(rows))
+
+
+if __name__ == "__main__":
+    main()
