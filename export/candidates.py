@@ -59,16 +59,46 @@ def make_candidates(
         if not proposals:
             continue
         found.append(Candidates(site, len(same), tuple(proposals), len(modules)))
-        modules.append(original_of(graph_module, site))
-        modules += [build(proposal, site.resample, site.kernel, site.bias) for proposal in proposals]
-        shape = [size for size in site.resample.in_shape if size is not None]
+        computed: list[nn.Module] = [original_of(graph_module, site)]
+        computed += [build(proposal, site.resample, site.kernel, site.bias) for proposal in proposals]
+        names = ["expand", *(proposal.lowering for proposal in proposals)]
+        modules += [in_frame(site, name, module) for name, module in zip(names, computed, strict=True)]
         # A tensor for each, as the exporter takes one that is given twice for one input.
-        inputs += [torch.zeros(shape, dtype=site.kernel.dtype) for _ in range(1 + len(proposals))]
+        inputs += [torch.zeros(in_shape(site), dtype=site.kernel.dtype) for _ in computed]
     if not found:
         return [], None
     library = export_program(Library(modules), inputs, None, optimize=False).model
     fold_constants(library)
     return found, library
+
+
+def in_shape(site: Site) -> list[int]:
+    """Shape of what candidates take: of the input, or of all inputs of siblings one after the other."""
+    first, *rest = (size for size in site.resample.in_shape if size is not None)
+    return [first * site.resample.siblings, *rest]
+
+
+def in_frame(site: Site, lowering: str, module: nn.Module) -> nn.Module:
+    """``module`` on the inputs of all siblings, taken apart in front of it and put together behind it."""
+    if site.resample.siblings == 1:
+        return module
+    return _Frame(module, site.resample.siblings, lowering == "sibling_merge")
+
+
+class _Frame(nn.Module):
+    """What siblings compute, one by one or merged; the frame is the same, and costs both the same."""
+
+    def __init__(self, module: nn.Module, count: int, merged: bool) -> None:
+        super().__init__()
+        self.module, self.count, self.merged = module, count, merged
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts: Sequence[Tensor] = x.chunk(self.count)
+        if self.merged:
+            parts = self.module(torch.cat(list(parts))).chunk(self.count)
+        else:
+            parts = [self.module(part) for part in parts]
+        return torch.cat([part * 1.0 for part in parts])
 
 
 def original_of(graph_module: GraphModule, site: Site) -> GraphModule:

@@ -28,6 +28,7 @@ from fx_passes.find import judge
 from fx_passes.lower import before_batch_norm, lower_in_place, lowerable_sites
 from fx_passes.plan import Plan
 from fx_passes.records import EXACTNESS, Exactness, Finding
+from fx_passes.rewrite import inline_modes
 from fx_passes.share import share_in_place
 
 LOWERINGS = ("tuned", "static", "expand")
@@ -146,6 +147,7 @@ class _Job:
         self.progress("capturing the graph")
         self.captured = self.capture()
         graph_module = self.captured.graph_module
+        inline_modes(graph_module)
         self.progress("finding and sharing kernels")
         verdicts = judge(graph_module)
         self.findings = [verdict.finding for verdict in verdicts]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from export.candidates import original_of
+from export.candidates import in_frame, original_of
 from export.onnx_export import export_program, fold_constants
 from export.splice import Library, hide_lowered, open_sizes, splice
 from fx_passes.lower import Site
@@ -69,8 +69,14 @@ def make_trial(
     if sizes is None:
         for key, example in zip(keys, hidden.inputs, strict=True):
             originals[key] = len(modules)
-            modules.append(original_of(original, by_key[key]))
+            one = original_of(original, by_key[key])
+            modules.append(in_frame(by_key[key], "expand", one) if _is_merged(example, by_key[key]) else one)
             examples.append(example.clone())  # one that is given twice would be one input
     library = export_program(Library(modules), examples, sizes, optimize=False).model
     fold_constants(library)
     return Trial(skeleton, library, keys, originals)
+
+
+def _is_merged(example: Tensor, site: Site) -> bool:
+    """Whether the module of a site takes the inputs of all its siblings at once."""
+    return example.shape[0] != site.resample.in_shape[0]

@@ -20,7 +20,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from torch.fx import GraphModule
 
-from export.candidates import Candidates, make_candidates
+from export.candidates import Candidates, in_shape, make_candidates
 from export.measure import bootstrap_ci
 from export.session import Array, open_session, run
 from export.splice import model_of
@@ -109,9 +109,8 @@ def _time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds
     for offset, name in enumerate(candidates.names):
         model = ir.to_proto(model_of(library, candidates.first + offset)).SerializeToString()
         sessions[name] = open_session(model, threads=threads)
-    shape = [size for size in candidates.site.resample.in_shape if size is not None]
     dtype = np.float64 if "double" in sessions["expand"].get_inputs()[0].type else np.float32
-    x = [rng.standard_normal(shape).astype(dtype)]
+    x = [rng.standard_normal(in_shape(candidates.site)).astype(dtype)]
     times: dict[str, list[float]] = {name: [] for name in sessions}
     end, alive = time.perf_counter() + seconds, list(sessions)
     repeats = {name: max(1, round(_SAMPLE_MS / max(_timed(s, x, 2), 1e-3))) for name, s in sessions.items()}

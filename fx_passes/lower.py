@@ -30,6 +30,7 @@ from fx_passes.plan import Plan, require_fitting
 from fx_passes.records import Exactness, Finding
 from fx_passes.resample import Resample, resample_of
 from fx_passes.share import share_in_place
+from fx_passes.siblings import independent_groups
 from fx_passes.verdict import Verdict
 from fx_passes.weights.fold import NotConstant, fold
 from fx_passes.weights.operators import SHAPE_ONLY, base_name, written_nodes
@@ -98,6 +99,7 @@ def lower(
     captured = capture(model, example_inputs).graph_module
     if captured is model:
         captured = clone_module(captured)
+    rewrite.inline_modes(captured)
     sites, _ = lowerable_sites(captured)
     chosen = static_plan(sites, exactness) if plan == "static" else plan
     lower_in_place(captured, sites, chosen)
@@ -153,7 +155,20 @@ def lowerable_sites(
                 reasons[verdict.finding.id] = site
             else:
                 sites.append(site)
-    return sites, reasons
+    return _with_siblings(sites) if movable else sites, reasons
+
+
+def _with_siblings(sites: list[Site]) -> list[Site]:
+    """The sites, those that can be computed together knowing how many they are."""
+    known = [(site.key, site.around.source, site.around.end) for site in sites if site.resample.static]
+    static = [index for index, site in enumerate(sites) if site.resample.static]
+    for group in independent_groups(known):
+        for index in (static[i] for i in group):
+            site = sites[index]
+            resample = replace(site.resample, siblings=len(group))
+            key = _key(resample, site.kernel, site.bias)
+            sites[index] = replace(site, around=replace(site.around, resample=resample), key=key)
+    return sites
 
 
 def _writes_at_run_time(graph_module: GraphModule) -> bool:
@@ -270,20 +285,29 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
     """
     require_fitting(plan, sites)
     modules: dict[tuple[str, str], str] = {}
+    merged: dict[str, list[Site]] = {}
     lowered = 0
     for site in sites:
         proposal = plan.choices[site.id].proposal
         if proposal is None:
             continue
+        lowered += 1
         name = modules.get((site.key, proposal.name))
         if name is None:
             name = modules[site.key, proposal.name] = f"lowered_{len(modules)}"
             module = build(proposal, site.resample, site.kernel, site.bias)
             module.key = site.key
             graph_module.add_submodule(name, module)
+        if proposal.lowering == "sibling_merge":
+            merged.setdefault(name, []).append(site)
+            continue
         node = rewrite.insert_module(graph_module, name, site.conv, site.around.source, site.around.end)
         node.meta[LOWERED] = site.id, site.around.end.name
-        lowered += 1
+    for name, group in merged.items():
+        ends = [site.around.end for site in group]
+        nodes = rewrite.insert_merged(name, group[0].conv, [site.around.source for site in group], ends)
+        for site, end, node in zip(group, ends, nodes, strict=True):
+            node.meta[LOWERED] = site.id, end.name
     if lowered:
         graph_module.delete_all_unused_submodules()
         graph_module.graph.lint()

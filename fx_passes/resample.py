@@ -67,6 +67,7 @@ class Resample:
         ``"circular"``. block_diagonal: the model multiplies with the zeros off the blocks, too.
         in_shape, out_shape: shapes of input and output, None for an open size.
         scale: a constant factor of the output.
+        siblings: how many independent sites of the graph are the same as this one, with itself.
     """
 
     axes: tuple[Axis, ...]
@@ -78,6 +79,7 @@ class Resample:
     in_shape: tuple[int | None, ...]
     out_shape: tuple[int | None, ...]
     scale: float = 1.0
+    siblings: int = 1
 
     @property
     def dim(self) -> int:

@@ -6,14 +6,17 @@ and gives new nodes the ``meta`` of the node whose value they take over.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
 
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal
+from fx_passes.siblings import ancestors
 from fx_passes.weights.operators import base_name, written_nodes
 from fx_passes.weights.state import attribute
 
@@ -167,6 +170,85 @@ def insert_module(graph_module: GraphModule, target: str, conv: Node, source: No
     end.replace_all_uses_with(node)
     erase_unused(end)
     return node
+
+
+def inline_modes(graph_module: GraphModule) -> None:
+    """Put graphs that run with gradients on or off, or with autocast off, in the place of their calls.
+
+    ``torch.export`` makes the body of ``with torch.no_grad()`` a call of a graph of its own. Gradients make
+    no difference to inference, which is what this is for, and autocast is off where nothing has put it on.
+    """
+    calls = [(n, at) for n in graph_module.graph.nodes if (at := _body_argument(n)) is not None]
+    for call, at in calls:
+        body = call.args[at]
+        assert isinstance(body, Node)
+        _inline(graph_module, call, str(body.target), call.args[at + 1 :])
+    if calls:
+        graph_module.graph.eliminate_dead_code()
+        graph_module.recompile()
+
+
+def _body_argument(node: Node) -> int | None:
+    """Which argument of ``node`` is the graph that it calls in a mode that inference need not know."""
+    name = getattr(node.target, "_name", "")
+    if node.op != "call_function" or name not in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+        return None
+    if name == "wrap_with_set_grad_enabled":
+        return 1
+    return 4 if node.args[2] is False else None  # (device, dtype, enabled, cache, body, ...)
+
+
+def _inline(graph_module: GraphModule, call: Node, name: str, inputs: Sequence[Any]) -> None:
+    """Copy the graph of submodule ``name`` in front of ``call``, and use its results."""
+    body = graph_module.get_submodule(name)
+    assert isinstance(body, GraphModule)
+    copies: dict[Node, Any] = {}
+    remaining = iter(inputs)
+    for node in body.graph.nodes:
+        if node.op == "placeholder":
+            copies[node] = next(remaining)
+        elif node.op == "output":
+            results = map_arg(node.args[0], lambda n: copies[n])
+        else:
+            with call.graph.inserting_before(call):
+                copy = copies[node] = call.graph.node_copy(node, lambda n: copies[n])
+            if node.op in ("get_attr", "call_module"):
+                copy.target = f"{name}.{node.target}"
+    for user in list(call.users):
+        if user.target is operator.getitem:
+            user.replace_all_uses_with(results[user.args[1]])
+            call.graph.erase_node(user)
+    if call.users:
+        call.replace_all_uses_with(results)
+    call.graph.erase_node(call)
+
+
+def insert_merged(target: str, conv: Node, sources: Sequence[Node], ends: Sequence[Node]) -> list[Node]:
+    """Compute each of ``ends`` by one call of the submodule ``target`` on all ``sources``, before ``conv``.
+
+    What the sources are computed from moves in front of ``conv``; none of it may depend on the ends.
+    """
+    needed = ancestors(sources)
+    late = False
+    for node in list(conv.graph.nodes):
+        late |= node is conv
+        if late and node in needed:
+            conv.prepend(node)
+    graph, size = conv.graph, ends[0].meta["val"].shape[0]
+    with graph.inserting_before(conv):
+        together = graph.call_function(torch.ops.aten.cat.default, (list(sources), 0))
+        called = graph.call_module(target, (together,))
+        split = graph.call_function(torch.ops.aten.split.Tensor, (called, size, 0))
+        parts = [graph.call_function(operator.getitem, (split, index)) for index in range(len(ends))]
+    for node, value in ((together, sources[0]), (called, ends[0])):
+        node.meta = _carried(value.meta)
+        node.meta["val"] = value.meta["val"].repeat(len(sources), *[1] * (value.meta["val"].ndim - 1))
+    split.meta = _carried(ends[0].meta)
+    for part, end in zip(parts, ends, strict=True):
+        part.meta = dict(end.meta)
+        end.replace_all_uses_with(part)
+        erase_unused(end)
+    return parts
 
 
 def erase_unused(root: Node) -> None:
