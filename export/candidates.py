@@ -16,7 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from export.onnx_export import export_program, fold_constants
 from export.splice import Library
-from fx_passes.lower import Site
+from fx_passes.lowerable import Site
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
 

@@ -170,7 +170,10 @@ def optimize(
     """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
     _require_apart(output, {"--json": json_file, "--save-plan": save_plan})
     plan = read_plan(plan_file) if plan_file else None
-    timings = resume(Path(save_plan), threads) if save_plan and not plan else None
+    if save_plan == "-":
+        raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
+    # Whatever is to be decided: a file that is no plan is not overwritten.
+    timings = resume(Path(save_plan), threads) if save_plan else None
     with _progress() as show:
         show(f"loading {model}")
         loaded = load_model(model, inputs)

@@ -16,8 +16,9 @@ from export.tune import Timings, tune
 from fx_passes.capture import clone_module
 from fx_passes.choose import static_plan
 from fx_passes.errors import UsageError
-from fx_passes.lower import Site, lower_in_place, sites_on_copy
-from fx_passes.plan import Plan, require_fitting
+from fx_passes.lower import lower_in_place, sites_on_copy
+from fx_passes.lowerable import Site
+from fx_passes.plan import Choice, Plan, require_fitting
 from fx_passes.records import EXACTNESS, Exactness
 from fx_passes.share import share_in_place
 
@@ -52,6 +53,8 @@ class Decide:
             if EXACTNESS.index(self.plan.exactness) > EXACTNESS.index(self.exactness):
                 raise UsageError(f"the plan is {self.plan.exactness}, and only {self.exactness} is allowed")
             return self.plan
+        if self.lowering == "expand":
+            return Plan({site.id: Choice(site.key, None) for site in sites}, {"by": "expand"})
         if self.lowering == "static":
             return static_plan(sites, self.exactness)
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import onnxscript.rewriter.onnx_fusions
@@ -26,13 +23,12 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from export.onnx_file import save
 from export.splice import Library, hide_lowered, open_sizes, splice
 from fx_passes.errors import ExportError
 
 log = logging.getLogger(__name__)
 
-# Initializers move to a second file above this size: a protobuf message holds at most 2 GiB.
-LARGE_BYTES = 1_800_000_000
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _RELAYOUTS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "CastLike")
 
@@ -58,6 +54,7 @@ def to_onnx(
         ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
 
     Example:
+        >>> import onnx, tempfile
         >>> from fx_passes import SharedKernelConv2d
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     conv = SharedKernelConv2d(3, 3, 3, groups=3).eval()
@@ -100,11 +97,6 @@ def fold_constants(model: ir.Model) -> None:
         )
         onnxscript.rewriter.onnx_fusions.fuse(model)
     _name_kernels(model, names)
-
-
-def output_names(path: Path) -> list[str]:
-    """The names of the outputs of an ONNX file."""
-    return [output.name for output in onnx.load(path, load_external_data=False).graph.output]
 
 
 def stock_export(
@@ -218,43 +210,6 @@ def _name_kernels(model: ir.Model, names: dict[ir.Node, str]) -> None:
             continue
         if name not in model.graph.initializers:
             kernel.name = name
-
-
-def save(model: ir.Model, path: Path) -> Path:
-    """Check ``model`` and write it to ``path``, all or nothing: complete files are moved into place.
-
-    Raises:
-        ExportError: ``onnx.checker`` refuses the model, or the folder cannot be written to.
-    """
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    data = f"{path.name}.data" if size > LARGE_BYTES else None
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            written = Path(folder) / path.name
-            ir.save(model, written, external_data=data)
-            onnx.checker.check_model(str(written), full_check=True)
-            move(written, path)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        said = str(error).strip().partition("\n")[0]
-        raise ExportError(f"onnx.checker refuses the exported model: {said}") from error
-    return path
-
-
-def move(source: Path, target: Path) -> None:
-    """Move a model, with its external data if it has any, over ``target`` on the same file system.
-
-    Raises:
-        ExportError: ``target`` cannot be replaced.
-    """
-    try:
-        for suffix in (".data", ""):
-            file = source.with_name(source.name + suffix)
-            if file.exists():
-                os.replace(file, target.with_name(target.name + suffix))
-    except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -168,7 +168,7 @@ def _verdict(finding: Finding, report: Report | None) -> str:
     if lowering and lowering != "expand":
         assert report is not None
         return f"{lowering} ({EXACTNESS_TEXT[report.exactness_of(finding) or 'bitwise']})"
-    if finding.groups == 1:
+    if finding.groups == 1 and not (report and finding.id in report.kept):
         return str(finding.reason)
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)

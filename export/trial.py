@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from export.candidates import in_frame, original_of
 from export.onnx_export import export_program, fold_constants
 from export.splice import Library, hide_lowered, open_sizes, splice
-from fx_passes.lower import Site
+from fx_passes.lowerable import Site
 
 
 @dataclass(frozen=True)

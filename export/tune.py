@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
+import torch
 from torch.fx import GraphModule
 
 from export.candidates import Candidates, in_shape, make_candidates
@@ -26,7 +27,7 @@ from export.session import Array, open_session, run
 from export.splice import model_of
 from export.trial import Trial
 from fx_passes.choose import static_choice
-from fx_passes.lower import Site
+from fx_passes.lowerable import Site
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Exactness, Proposal
 
@@ -82,7 +83,7 @@ def tune(
     progress("exporting the candidates")
     candidates, library = make_candidates(graph_module, sites, exactness)
     for number, candidate in enumerate(candidates, 1):
-        if candidate.site.key not in timings.known:
+        if not set(candidate.names) <= timings.known.get(candidate.site.key, {}).keys():
             progress(f"timing {candidate.site.id} ({number} of {len(candidates)} distinct sites)")
             assert library is not None
             start, share = time.perf_counter(), left / (len(candidates) - number + 1)
@@ -109,7 +110,7 @@ def _time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds
     for offset, name in enumerate(candidates.names):
         model = ir.to_proto(model_of(library, candidates.first + offset)).SerializeToString()
         sessions[name] = open_session(model, threads=threads)
-    dtype = np.float64 if "double" in sessions["expand"].get_inputs()[0].type else np.float32
+    dtype = torch.zeros((), dtype=candidates.site.kernel.dtype).numpy().dtype
     x = [rng.standard_normal(in_shape(candidates.site)).astype(dtype)]
     times: dict[str, list[float]] = {name: [] for name in sessions}
     end, alive = time.perf_counter() + seconds, list(sessions)

@@ -40,24 +40,28 @@ class Surroundings:
     resample: Resample
 
 
-def absorb(conv: Node, source: Node, resample: Resample) -> Surroundings:
-    """The longest chains in front of and behind ``conv`` that a resampling can take in."""
+def absorb(conv: Node, source: Node, resample: Resample, taken: set[Node]) -> Surroundings:
+    """The longest chains in front of and behind ``conv`` that a resampling can take in.
+
+    Args:
+        taken: what sites in front have absorbed already; what this one absorbs behind itself is added.
+    """
     alone = Surroundings(source, conv, resample)
     if not resample.static or max(resample.planes or 0, 1) > _MOST_ELEMENTS:
         return alone
-    return _absorb_front(conv, _absorb_back(conv, alone))
+    return _absorb_front(_absorb_back(conv, alone, taken), taken)
 
 
-def _absorb_front(conv: Node, found: Surroundings) -> Surroundings:
+def _absorb_front(found: Surroundings, taken: set[Node]) -> Surroundings:
     if any(axis.pad != (0, 0) for axis in found.resample.axes):
         return found  # a padding mode of the convolution itself refers to its own input
     chain: list[Node] = []
     node, best = found.source, found
-    while _moves(node) and len(_readers(node)) == 1 and isinstance(node.args[0], Node):
+    while node not in taken and _moves(node) and len(_readers(node)) == 1 and isinstance(node.args[0], Node):
         chain.append(node)
         node = node.args[0]
-        if (taken := _front(node, chain, found)) is not None:
-            best = taken
+        if (longer := _front(node, chain, found)) is not None:
+            best = longer
     return best
 
 
@@ -85,7 +89,7 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
     return replace(found, source=source, resample=replace(resample, axes=axes, mode=mode, in_shape=shape))
 
 
-def _absorb_back(conv: Node, found: Surroundings) -> Surroundings:
+def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundings:
     chain: list[Node] = []
     scale, node, best = 1.0, conv, found
     while len(readers := _readers(node)) == 1:
@@ -95,8 +99,10 @@ def _absorb_back(conv: Node, found: Surroundings) -> Surroundings:
             break
         scale *= factor or 1.0
         chain.append(node)
-        if (taken := _back(conv, node, chain, found, scale)) is not None:
-            best = taken
+        if (longer := _back(conv, node, chain, found, scale)) is not None:
+            best = longer
+    if best.end is not conv:
+        taken.update((conv, *chain[: chain.index(best.end) + 1]))
     return best
 
 

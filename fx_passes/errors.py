@@ -45,9 +45,14 @@ class ExportError(FxPassesError):
 
 
 class NotEquivalentError(FxPassesError):
-    """The optimised model does not compute what the original does."""
+    """The optimised model does not compute what the original does; ``site`` is the one that causes it, if
+    any."""
 
     exit_code = 1
+
+    def __init__(self, message: str, site: str | None = None) -> None:
+        super().__init__(message)
+        self.site = site
 
 
 class NothingGainedError(FxPassesError):

@@ -1,4 +1,4 @@
-"""Edits of a graph module; the only file that makes any.
+"""Edits of a graph module; the only file that makes any, but for ``inline``.
 
 Each function changes the graph module it is given, in place, keeps the names of the nodes that stay,
 and gives new nodes the ``meta`` of the node whose value they take over.
@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
 
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal
 from fx_passes.siblings import ancestors
@@ -170,57 +169,6 @@ def insert_module(graph_module: GraphModule, target: str, conv: Node, source: No
     end.replace_all_uses_with(node)
     erase_unused(end)
     return node
-
-
-def inline_modes(graph_module: GraphModule) -> None:
-    """Put graphs that run with gradients on or off, or with autocast off, in the place of their calls.
-
-    ``torch.export`` makes the body of ``with torch.no_grad()`` a call of a graph of its own. Gradients make
-    no difference to inference, which is what this is for, and autocast is off where nothing has put it on.
-    """
-    calls = [(n, at) for n in graph_module.graph.nodes if (at := _body_argument(n)) is not None]
-    for call, at in calls:
-        body = call.args[at]
-        assert isinstance(body, Node)
-        _inline(graph_module, call, str(body.target), call.args[at + 1 :])
-    if calls:
-        graph_module.graph.eliminate_dead_code()
-        graph_module.recompile()
-
-
-def _body_argument(node: Node) -> int | None:
-    """Which argument of ``node`` is the graph that it calls in a mode that inference need not know."""
-    name = getattr(node.target, "_name", "")
-    if node.op != "call_function" or name not in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
-        return None
-    if name == "wrap_with_set_grad_enabled":
-        return 1
-    return 4 if node.args[2] is False else None  # (device, dtype, enabled, cache, body, ...)
-
-
-def _inline(graph_module: GraphModule, call: Node, name: str, inputs: Sequence[Any]) -> None:
-    """Copy the graph of submodule ``name`` in front of ``call``, and use its results."""
-    body = graph_module.get_submodule(name)
-    assert isinstance(body, GraphModule)
-    copies: dict[Node, Any] = {}
-    remaining = iter(inputs)
-    for node in body.graph.nodes:
-        if node.op == "placeholder":
-            copies[node] = next(remaining)
-        elif node.op == "output":
-            results = map_arg(node.args[0], lambda n: copies[n])
-        else:
-            with call.graph.inserting_before(call):
-                copy = copies[node] = call.graph.node_copy(node, lambda n: copies[n])
-            if node.op in ("get_attr", "call_module"):
-                copy.target = f"{name}.{node.target}"
-    for user in list(call.users):
-        if user.target is operator.getitem:
-            user.replace_all_uses_with(results[user.args[1]])
-            call.graph.erase_node(user)
-    if call.users:
-        call.replace_all_uses_with(results)
-    call.graph.erase_node(call)
 
 
 def insert_merged(target: str, conv: Node, sources: Sequence[Node], ends: Sequence[Node]) -> list[Node]:

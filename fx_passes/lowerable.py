@@ -1,0 +1,182 @@
+"""The shared convolutions that can be computed in another way, with what is needed to do it, or why not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from fx_passes.absorb import Surroundings, absorb
+from fx_passes.find import judge
+from fx_passes.records import Finding
+from fx_passes.resample import Resample, resample_of
+from fx_passes.siblings import independent_groups
+from fx_passes.verdict import Verdict
+from fx_passes.weights.fold import NotConstant, fold
+from fx_passes.weights.operators import SHAPE_ONLY, base_name, written_nodes
+from fx_passes.weights.origin import tensor_of
+from fx_passes.weights.state import State
+
+
+@dataclass(frozen=True)
+class Site:
+    """A shared convolution that can be lowered: what it computes, and the live nodes it lies between.
+
+    Args:
+        kernel: (rows, columns, *taps) in the order of a correlation.
+        bias: (rows,) or (groups * rows,), or None.
+        key: the same for sites that are the same; what is chosen for one holds for the other.
+    """
+
+    finding: Finding
+    conv: Node
+    around: Surroundings
+    kernel: Tensor
+    bias: Tensor | None
+    key: str
+
+    @property
+    def id(self) -> str:
+        return self.finding.id
+
+    @property
+    def resample(self) -> Resample:
+        return self.around.resample
+
+
+def lowerable_sites(
+    graph_module: GraphModule, verdicts: Sequence[Verdict] | None = None
+) -> tuple[list[Site], dict[str, str]]:
+    """The shared convolutions of a graph that can be lowered, and for the others, by id, why not.
+
+    Args:
+        verdicts: what ``judge`` says of the graph, where that is known already.
+    """
+    state = State(graph_module)
+    movable = not _writes_at_run_time(graph_module)
+    sites, reasons, taken = [], {}, set[Node]()
+    for verdict in judge(graph_module) if verdicts is None else verdicts:
+        if verdict.finding.shared:
+            site = _site(verdict, state, graph_module, taken if movable else None)
+            if isinstance(site, str):
+                reasons[verdict.finding.id] = site
+            else:
+                sites.append(site)
+    return _with_siblings(sites) if movable else sites, reasons
+
+
+def _with_siblings(sites: list[Site]) -> list[Site]:
+    """The sites, those that can be computed together knowing how many they are."""
+    known = [(site.key, site.around.source, site.around.end) for site in sites if site.resample.static]
+    static = [index for index, site in enumerate(sites) if site.resample.static]
+    for group in independent_groups(known):
+        for index in (static[i] for i in group):
+            site = sites[index]
+            resample = replace(site.resample, siblings=len(group))
+            key = _key(resample, site.kernel, site.bias)
+            sites[index] = replace(site, around=replace(site.around, resample=resample), key=key)
+    return sites
+
+
+def _writes_at_run_time(graph_module: GraphModule) -> bool:
+    """Whether anything is written into what depends on an input: reading it elsewhere might be too late."""
+    changing: set[Node] = set()
+    for node in graph_module.graph.nodes:
+        depends = any(before in changing for before in node.all_input_nodes)
+        if node.op == "placeholder" or (depends and base_name(node) not in SHAPE_ONLY):
+            changing.add(node)
+            if node.op != "call_module" and written_nodes(node):
+                return True
+    return False
+
+
+def _site(verdict: Verdict, state: State, graph_module: GraphModule, taken: set[Node] | None) -> Site | str:
+    finding, call = verdict.finding, verdict.call
+    shared, geometry = finding.kernel, finding.site.geometry
+    assert shared is not None
+    if before_batch_norm(call.node, graph_module):
+        return "a batch norm follows, whose scale the exporter multiplies into the weight"
+    source = call.node.args[0] if call.node.args else call.node.kwargs.get("input")
+    before = source.meta.get("val") if isinstance(source, Node) else None
+    after = call.node.meta.get("val")
+    if not isinstance(source, Node) or not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return "the shape of its input is not known; give example inputs"
+    kernel = _values(verdict, state)
+    if isinstance(kernel, str):
+        return kernel
+    bias = _bias(verdict, state)
+    if isinstance(bias, str):
+        return bias
+    if {before.dtype, after.dtype} != {kernel.dtype} or not kernel.is_floating_point():
+        return f"input and kernel do not both have the type {kernel.dtype}"
+    if geometry.transposed:
+        kernel = kernel.transpose(0, 1).flip(*range(2, kernel.ndim))
+    shapes = sizes_of(before), sizes_of(after)
+    rows, columns = kernel.shape[:2]
+    resample = resample_of(geometry, shared.groups, rows, columns, shared.block_diagonal, shapes)
+    if taken is None:
+        around = Surroundings(source, call.node, resample)
+    else:
+        around = absorb(call.node, source, resample, taken)
+    return Site(finding, call.node, around, kernel, bias, _key(around.resample, kernel, bias))
+
+
+def sizes_of(value: Tensor) -> tuple[int | None, ...]:
+    """The shape of a captured value, None for an open size."""
+    return tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def _values(verdict: Verdict, state: State) -> Tensor | str:
+    """The kernel of one group, laid out as in the model, or why its values are not known."""
+    shared, weight = verdict.finding.kernel, verdict.call.weight
+    assert shared is not None
+    value = verdict.kernel if verdict.kernel is not None else tensor_of(weight, state)
+    if value is None:
+        assert isinstance(weight, Node)
+        try:
+            value = fold(weight, verdict.call.node, state, frozen=True)
+        except NotConstant as unknown:
+            return f"the values of its kernel are only known at run time: {unknown.reason}"
+        except Exception as error:  # the model's own operators, run here on constants
+            return f"its kernel could not be computed: {error}"
+    if value.is_meta:
+        return "its kernel is on the meta device and has no values"
+    return value.detach()[tuple(slice(size) for size in shared.shape)].clone()
+
+
+def _bias(verdict: Verdict, state: State) -> Tensor | str | None:
+    bias = verdict.call.bias
+    if bias is None or verdict.bias_kernel is not None:
+        return verdict.bias_kernel
+    value = tensor_of(bias, state)
+    if value is None:
+        assert isinstance(bias, Node)
+        try:
+            value = fold(bias, verdict.call.node, state, frozen=True)
+        except Exception as error:  # whatever it is, it is not a constant
+            return f"its bias is no constant: {error}"
+    return value.detach().clone()
+
+
+def _key(resample: Resample, kernel: Tensor, bias: Tensor | None) -> str:
+    digest = hashlib.sha256(f"{resample} {kernel.dtype} {tuple(kernel.shape)}".encode())
+    for tensor in (kernel, bias):
+        digest.update(b"" if tensor is None else tensor.double().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def before_batch_norm(conv: Node, graph_module: GraphModule) -> bool:
+    """Whether the only user of a convolution is a batch norm in evaluation mode, which exporters fold."""
+    if len(conv.users) != 1:
+        return False
+    node = next(iter(conv.users))
+    if node.op == "call_module":
+        module = graph_module.get_submodule(str(node.target))
+        return isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training
+    if node.target is torch.ops.aten.batch_norm.default:
+        return not node.args[5]
+    return node.target is torch.ops.aten._native_batch_norm_legit_no_training.default
