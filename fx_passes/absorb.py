@@ -8,6 +8,8 @@ stuffing or slicing of each axis. What is equal is absorbed, however it was writ
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from fx_passes.resample import Moved, Resample, absorb_after, absorb_before
+from fx_passes.resample import Axis, Moved, Resample, absorb_after, absorb_before
 from fx_passes.weights.fold import NotConstant, static_value
 from fx_passes.weights.operators import SHAPE_ONLY, TRANSPARENT, base_name
 
@@ -57,9 +59,9 @@ def _absorb_front(found: Surroundings, taken: set[Node]) -> Surroundings:
         return found  # a padding mode of the convolution itself refers to its own input
     chain: list[Node] = []
     node, best = found.source, found
-    while node not in taken and _moves(node) and len(_readers(node)) == 1 and isinstance(node.args[0], Node):
+    while node not in taken and _moves(node) and len(_readers(node)) == 1:
         chain.append(node)
-        node = node.args[0]
+        node = chain[-1].all_input_nodes[0]
         if (longer := _front(node, chain, found)) is not None:
             best = longer
     return best
@@ -68,7 +70,7 @@ def _absorb_front(found: Surroundings, taken: set[Node]) -> Surroundings:
 def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings | None:
     """``found`` with ``chain``, from the convolution back to ``source``, absorbed; None if it cannot be."""
     shape = _shape(source)
-    if shape is None or not _same_dtype(source, chain[0]):
+    if shape is None or not _same_dtype([source, *chain]):
         return None
     index = _run(reversed(chain), shape)
     if index is None:
@@ -76,6 +78,11 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
     resample = found.resample
     moved = _axis_maps(index, shape, resample.dim)
     if moved is None:
+        return None
+    if any(
+        _reads_what_is_cropped(axis, move, size)
+        for axis, (move, _), size in zip(resample.axes, moved, shape[-resample.dim :], strict=True)
+    ):
         return None
     modes = {mode for _, mode in moved} - {"zeros"}
     if len(modes) > 1:
@@ -85,6 +92,8 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
         absorb_before(axis, size, move)
         for axis, size, (move, _) in zip(resample.axes, sizes, moved, strict=True)
     )
+    if any(_reads_padding_alone(axis, size) for axis, size in zip(axes, sizes, strict=True)):
+        return None
     mode = modes.pop() if modes else resample.mode
     return replace(found, source=source, resample=replace(resample, axes=axes, mode=mode, in_shape=shape))
 
@@ -108,22 +117,29 @@ def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundi
 
 def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: float) -> Surroundings | None:
     shape, before = _shape(end), _shape(conv)
-    if shape is None or before is None or not _same_dtype(conv, end):
+    if shape is None or before is None or not _same_dtype([conv, *chain]):
         return None
     index = _run([node for node in chain if _factor(node) is None], before)
     if index is None or len(shape) < found.resample.dim:
         return None
     resample = found.resample
+    if index.numel() == 0 or not _all_planes(index, shape, before, resample.dim):
+        return None
     lines = _lines(index.reshape(-1, *shape[-resample.dim :]), before[-resample.dim :])
-    if lines is None or index.numel() == 0:
+    if lines is None:
         return None
     axes, in_sizes = [], resample.in_shape[-resample.dim :]
     for axis, line, size in zip(resample.axes, lines, in_sizes, strict=True):
+        if -1 in line:
+            return None
         step = line[1] - line[0] if len(line) > 1 else 1
         if step < 1 or line != list(range(line[0], line[0] + step * len(line), step)):
             return None
         assert size is not None
-        axes.append(absorb_after(axis, size, line[0], step, len(line)))
+        kept = absorb_after(axis, size, line[0], step, len(line))
+        if _reads_padding_alone(kept, size):
+            return None
+        axes.append(kept)
     return replace(found, end=end, resample=replace(resample, axes=tuple(axes), out_shape=shape, scale=scale))
 
 
@@ -136,13 +152,16 @@ def _factor(node: Node) -> float | None:
     """The number that ``node`` multiplies its one tensor with, or None where it does something else."""
     if node.op != "call_function" or base_name(node) != "mul" or len(node.args) != 2 or node.kwargs:
         return None
-    numbers = [a for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
-    return float(numbers[0]) if len(numbers) == 1 and numbers[0] else None
+    numbers = [float(a) for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
+    # Beyond this the kernel itself might overflow, or lose bits to underflow.
+    return numbers[0] if len(numbers) == 1 and 2.0**-40 < abs(numbers[0]) < 2.0**40 else None
 
 
 def _moves(node: Node, pads: bool = True) -> bool:
     """Whether ``node`` only moves the elements of its first argument, or pads them by zeros or a mode."""
     if node.op not in ("call_function", "call_method") or len(node.all_input_nodes) != 1:
+        return False
+    if not node.args or not isinstance(node.args[0], Node):
         return False
     name = base_name(node)
     if name in _VIEWS:
@@ -176,7 +195,9 @@ def _run(chain: Any, shape: tuple[int, ...]) -> Tensor | None:
 
 def _axis_maps(index: Tensor, shape: tuple[int, ...], dim: int) -> list[tuple[Moved, str]] | None:
     """What happened to each of the last ``dim`` axes of a tensor of ``shape``; None for anything else."""
-    if len(shape) < dim or len(index.shape) < dim:
+    if len(shape) < dim or len(index.shape) < dim or index.numel() == 0:
+        return None
+    if not _all_planes(index, tuple(index.shape), shape, dim):
         return None
     lines = _lines(index.reshape(-1, *index.shape[-dim:]), shape[-dim:])
     if lines is None:
@@ -226,11 +247,13 @@ def _recognise(line: list[int], size: int) -> tuple[Moved, str] | None:
     inside = [divmod(place - origin, up) for place in range(length)]
     if line == [q if r == 0 and 0 <= q < size else -1 for q, r in inside]:
         return Moved(up, origin, length), "zeros"
+    if 0 not in line:
+        return None
     for origin in {line.index(0), max((p for p in places if line[p : p + 2] == [0, 1]), default=0)}:
         pad = origin, length - size - origin
         if min(pad) < 0:
             continue
-        for mode in ("reflect", "replicate"):
+        for mode in ("reflect", "replicate") if size > 1 else ("replicate",):
             if line == [_continued(place - origin, size, mode) for place in range(length)]:
                 return Moved(1, origin, length, pad), mode
     return None
@@ -251,6 +274,24 @@ def _shape(node: Node) -> tuple[int, ...] | None:
     return tuple(value.shape)
 
 
-def _same_dtype(first: Node, second: Node) -> bool:
-    values = first.meta.get("val"), second.meta.get("val")
-    return all(isinstance(v, Tensor) for v in values) and values[0].dtype == values[1].dtype  # type: ignore[union-attr]
+def _same_dtype(nodes: Sequence[Node]) -> bool:
+    """Nothing on the way is of another type: a conversion there and back rounds."""
+    values = [node.meta.get("val") for node in nodes]
+    return len({value.dtype if isinstance(value, Tensor) else None for value in values}) == 1
+
+
+def _all_planes(index: Tensor, shape: Sequence[int], before: Sequence[int], dim: int) -> bool:
+    """Whether a map to ``shape`` has as many planes as there were in ``before``."""
+    return math.prod(shape[:-dim]) == math.prod(before[:-dim]) and index.numel() == math.prod(shape)
+
+
+def _reads_padding_alone(axis: Axis, length: int) -> bool:
+    """Whether no output of an axis has a tap on the input."""
+    return -axis.shift >= length * axis.up or axis.last(length) < 0
+
+
+def _reads_what_is_cropped(axis: Axis, moved: Moved, length: int) -> bool:
+    """Whether ``axis`` has zeros of its own where ``moved`` cut samples off, which it would then read."""
+    low = moved.first < 0 and axis.shift > 0
+    cut = moved.first + (length - 1) * moved.up >= moved.length
+    return low or (cut and axis.last(moved.length) > moved.length - 1)

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils import _pytree as pytree
 
 from fx_passes import rewrite
@@ -65,6 +67,10 @@ def lower(
     captured = capture(model, example_inputs).graph_module
     if captured is model:
         captured = clone_module(captured)
+        known = all("val" in node.meta for node in captured.graph.nodes if node.op == "placeholder")
+        if example_inputs is not None and not known:
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
+            FakeTensorProp(captured, mode).propagate(*example_inputs)
     inline_modes(captured)
     sites, _ = lowerable_sites(captured)
     chosen = static_plan(sites, exactness) if plan == "static" else plan
@@ -131,7 +137,7 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
         lowered += 1
         name = modules.get((site.key, proposal.name))
         if name is None:
-            name = modules[site.key, proposal.name] = f"lowered_{len(modules)}"
+            name = modules[site.key, proposal.name] = _free_name(graph_module)
             module = build(proposal, site.resample, site.kernel, site.bias)
             module.key = site.key
             graph_module.add_submodule(name, module)
@@ -150,6 +156,13 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
         graph_module.graph.lint()
         graph_module.recompile()
     return lowered
+
+
+def _free_name(graph_module: GraphModule) -> str:
+    number = 0
+    while hasattr(graph_module, f"lowered_{number}"):
+        number += 1
+    return f"lowered_{number}"
 
 
 def _merge(name: str, group: Sequence[Site], calls: dict[Node, Node]) -> None:

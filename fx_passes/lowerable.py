@@ -12,13 +12,13 @@ from torch.fx import GraphModule, Node
 
 from fx_passes.absorb import Surroundings, absorb
 from fx_passes.find import judge
+from fx_passes.lowered import Lowered
 from fx_passes.records import Finding
 from fx_passes.resample import Resample, resample_of
 from fx_passes.siblings import independent_groups
 from fx_passes.verdict import Verdict
 from fx_passes.weights.fold import NotConstant, fold
-from fx_passes.weights.operators import SHAPE_ONLY, base_name, written_nodes
-from fx_passes.weights.origin import tensor_of
+from fx_passes.weights.operators import SHAPE_ONLY, base_name, may_alias, written_nodes
 from fx_passes.weights.state import State
 
 
@@ -71,8 +71,8 @@ def lowerable_sites(
 
 def _with_siblings(sites: list[Site]) -> list[Site]:
     """The sites, those that can be computed together knowing how many they are."""
-    known = [(site.key, site.around.source, site.around.end) for site in sites if site.resample.static]
-    static = [index for index, site in enumerate(sites) if site.resample.static]
+    static = [index for index, site in enumerate(sites) if _has_batch(site.resample)]
+    known = [(sites[i].key, sites[i].around.source, sites[i].around.end) for i in static]
     for group in independent_groups(known):
         for index in (static[i] for i in group):
             site = sites[index]
@@ -82,16 +82,36 @@ def _with_siblings(sites: list[Site]) -> list[Site]:
     return sites
 
 
+def _has_batch(resample: Resample) -> bool:
+    """Whether the first size of input and output is the batch, so that inputs can be put one after the
+    other."""
+    lengths = {len(resample.in_shape), len(resample.out_shape)}
+    same = resample.in_shape[0] == resample.out_shape[0]
+    return resample.static and lengths == {resample.dim + 2} and same
+
+
 def _writes_at_run_time(graph_module: GraphModule) -> bool:
-    """Whether anything is written into what depends on an input: reading it elsewhere might be too late."""
+    """Whether anything is written into what depends on an input, or into a tensor of the model.
+
+    Reading it elsewhere in the graph might then be too early or too late.
+    """
     changing: set[Node] = set()
     for node in graph_module.graph.nodes:
-        depends = any(before in changing for before in node.all_input_nodes)
-        if node.op == "placeholder" or (depends and base_name(node) not in SHAPE_ONLY):
+        before = [n for n in node.all_input_nodes if n in changing]
+        stored = {n for n in before if n.op == "get_attr"}
+        computed = before and base_name(node) not in SHAPE_ONLY and (len(stored) < len(before))
+        if node.op in ("placeholder", "get_attr") or computed or any(may_alias(node, n) for n in stored):
             changing.add(node)
-            if node.op != "call_module" and written_nodes(node):
-                return True
+        if not _is_pure_module(node, graph_module) and not changing.isdisjoint(written_nodes(node)):
+            return True
     return False
+
+
+def _is_pure_module(node: Node, graph_module: GraphModule) -> bool:
+    """Whether ``node`` calls a convolution or a lowered site, which write nothing."""
+    if node.op != "call_module":
+        return False
+    return isinstance(graph_module.get_submodule(str(node.target)), nn.modules.conv._ConvNd | Lowered)
 
 
 def _site(verdict: Verdict, state: State, graph_module: GraphModule, taken: set[Node] | None) -> Site | str:
@@ -105,6 +125,8 @@ def _site(verdict: Verdict, state: State, graph_module: GraphModule, taken: set[
     after = call.node.meta.get("val")
     if not isinstance(source, Node) or not isinstance(before, Tensor) or not isinstance(after, Tensor):
         return "the shape of its input is not known; give example inputs"
+    if not after.is_contiguous():
+        return "its output is not laid out in the order of its dimensions, which what follows may rely on"
     kernel = _values(verdict, state)
     if isinstance(kernel, str):
         return kernel
@@ -132,34 +154,37 @@ def sizes_of(value: Tensor) -> tuple[int | None, ...]:
 
 def _values(verdict: Verdict, state: State) -> Tensor | str:
     """The kernel of one group, laid out as in the model, or why its values are not known."""
-    shared, weight = verdict.finding.kernel, verdict.call.weight
+    shared = verdict.finding.kernel
     assert shared is not None
-    value = verdict.kernel if verdict.kernel is not None else tensor_of(weight, state)
-    if value is None:
-        assert isinstance(weight, Node)
-        try:
-            value = fold(weight, verdict.call.node, state, frozen=True)
-        except NotConstant as unknown:
-            return f"the values of its kernel are only known at run time: {unknown.reason}"
-        except Exception as error:  # the model's own operators, run here on constants
-            return f"its kernel could not be computed: {error}"
-    if value.is_meta:
-        return "its kernel is on the meta device and has no values"
-    return value.detach()[tuple(slice(size) for size in shared.shape)].clone()
+    value = _constant(verdict.call.weight, verdict, state)
+    if isinstance(value, str):
+        return f"the values of its kernel are not known: {value}"
+    return value[tuple(slice(size) for size in shared.shape)].clone()
 
 
 def _bias(verdict: Verdict, state: State) -> Tensor | str | None:
-    bias = verdict.call.bias
-    if bias is None or verdict.bias_kernel is not None:
-        return verdict.bias_kernel
-    value = tensor_of(bias, state)
-    if value is None:
-        assert isinstance(bias, Node)
-        try:
-            value = fold(bias, verdict.call.node, state, frozen=True)
-        except Exception as error:  # whatever it is, it is not a constant
-            return f"its bias is no constant: {error}"
-    return value.detach().clone()
+    if verdict.call.bias is None:
+        return None
+    value = _constant(verdict.call.bias, verdict, state)
+    if isinstance(value, str):
+        return f"its bias is no constant: {value}"
+    rows = verdict.finding.site.geometry.out_channels // verdict.finding.groups
+    repeats = verdict.finding.groups > 1 and torch.equal(value, value[:rows].repeat(len(value) // rows))
+    return value[:rows].clone() if repeats else value.clone()
+
+
+def _constant(value: Node | str, verdict: Verdict, state: State) -> Tensor | str:
+    """What the convolution is given as ``value``, conversions and all, or why it is no constant."""
+    try:
+        if isinstance(value, Node):
+            constant = fold(value, verdict.call.node, state, frozen=True)
+        else:
+            constant = state.tensors[value]
+    except NotConstant as unknown:
+        return unknown.reason
+    except Exception as error:  # the model's own operators, run here on constants
+        return f"computing it failed: {error}"
+    return "it is on the meta device" if constant.is_meta else constant.detach()
 
 
 def _key(resample: Resample, kernel: Tensor, bias: Tensor | None) -> str:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fx_passes.resample import Axis, Resample
+from fx_passes.weights.factor import factorise
 
 
 class Lowered(nn.Module):
@@ -38,7 +39,9 @@ class Lowered(nn.Module):
         self.bias_shared = bias is not None and bias.numel() == resample.rows
         scaled = None if bias is None else (bias.detach().double() * resample.scale).to(kernel.dtype)
         self.register_buffer("bias", scaled, persistent=False)
-        self.prepare(self.two_dimensional(kernel.detach()))
+        self.unscaled = kernel.detach()
+        self.prepare(self.two_dimensional(self.unscaled))
+        del self.unscaled
 
     def prepare(self, kernel: Tensor) -> None:
         """Derive the buffers from ``kernel``, (rows, columns, kh, kw)."""
@@ -51,12 +54,15 @@ class Lowered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The input of the site -> its output."""
+        resample = self.resample
+        if resample.static and tuple(x.shape) != resample.in_shape:
+            raise ValueError(f"lowered for inputs of shape {resample.in_shape}, got {tuple(x.shape)}")
         y = self.compute(x)
         if self.bias is not None and not self.bias_shared:
             height, width = self.sizes(x)
-            groups, rows = self.resample.groups, self.resample.rows
+            groups, rows = resample.groups, resample.rows
             y = y.reshape(-1, groups * rows, height, width) + self.bias.reshape(-1, 1, 1)
-        return y.reshape(self.out_shape(x))
+        return y.reshape(self.out_shape(x)).contiguous()
 
     # What the ways to compute build on.
 
@@ -70,6 +76,14 @@ class Lowered(nn.Module):
         """The kernel with its scale, in float64; a 1-D one with a height of 1."""
         kernel = kernel.double() * self.resample.scale
         return kernel.unsqueeze(2) if self.resample.dim == 1 else kernel
+
+    def factors(self, rank: int) -> list[tuple[Tensor, Tensor]]:
+        """The products (column, row) that the kernel is a sum of, as ``propose`` found them, with the
+        scale."""
+        kernel = self.unscaled[0, 0]
+        pairs = factorise(kernel, rank)
+        assert pairs is not None
+        return [(column, row * self.resample.scale) for column, row in pairs]
 
     def planes(self, x: Tensor) -> Tensor:
         """(N * groups, columns, H, W)."""
@@ -125,7 +139,7 @@ class Lowered(nn.Module):
         difference, all of it, so that there is one Pad."""
         if self.resample.mode == "zeros" or axis.pad == (0, 0) or not isinstance(size, int):
             return axis.pad
-        most = size - 1 if self.resample.mode == "reflect" else max(low, high, 0)
+        most = {"reflect": size - 1, "circular": size}.get(self.resample.mode, max(low, high, 0))
         # Samples beyond the padding that no output of the site uses may have any finite value.
         last = (axis.size(size) - 1) * axis.down + axis.span - axis.shift
         unused = last // axis.up - (size - 1) <= axis.pad[1]

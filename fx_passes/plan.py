@@ -73,7 +73,7 @@ class Plan:
                 raise UsageError(f"the plan has schema {data['schema']!r}, expected {SCHEMA!r}")
             choices = {name: _choice(site) for name, site in data["sites"].items()}
             return Plan(choices, dict(data.get("made", {})))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"the file is no plan: {type(error).__name__}: {error}") from error
 
 
@@ -111,6 +111,17 @@ def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
             raise UsageError(f"the plan does not fit this model: {reason}")
         if choice.proposal is not None:
             _require_proposed(known[name], choice.proposal)
+    _require_whole_groups(plan)
+
+
+def _require_whole_groups(plan: Plan) -> None:
+    """Siblings are merged all of them, or none."""
+    merged = {
+        c.key: c for c in plan.choices.values() if c.proposal and c.proposal.lowering == "sibling_merge"
+    }
+    for name, choice in plan.choices.items():
+        if choice.key in merged and choice != merged[choice.key]:
+            raise UsageError(f"the plan merges siblings of `{name}`, but not `{name}` itself")
 
 
 def _require_proposed(site: Site, wanted: Proposal) -> None:
@@ -121,5 +132,6 @@ def _require_proposed(site: Site, wanted: Proposal) -> None:
     answer = MODULES[wanted.lowering].propose(site.resample, site.kernel)
     if isinstance(answer, str):
         raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer}")
-    if (wanted.params, wanted.exactness) not in [(p.params, p.exactness) for p in answer]:
+    # By their text: 16.0 is not 16 here.
+    if repr((wanted.params, wanted.exactness)) not in [repr((p.params, p.exactness)) for p in answer]:
         raise UsageError(f"the plan asks for {wanted.name} ({wanted.exactness}) at `{site.id}`, not proposed")

@@ -11,7 +11,6 @@ from torch import Tensor
 from fx_passes.lowered import Lowered
 from fx_passes.phases import Phases, phase_weight, phases_of
 from fx_passes.resample import Axis, Resample
-from fx_passes.weights.factor import factorise
 
 
 def polyphase_refusal(resample: Resample) -> str | None:
@@ -116,8 +115,7 @@ class SeparablePolyphaseConv(PolyphaseConv):
     columns: Tensor
 
     def prepare(self, kernel: Tensor) -> None:
-        pairs = factorise(kernel[0, 0].to(self.dtype), self.rank)
-        assert pairs is not None
+        pairs = self.factors(self.rank)
         rows = torch.cat([phase_weight(row, self.across, 0) for _, row in pairs])
         columns = torch.cat([column.expand(self.count, -1) for column, _ in pairs])
         self.products = len(pairs)

@@ -50,6 +50,10 @@ class Axis:
         """Samples from the first tap to the last."""
         return self.dilation * (self.taps - 1)
 
+    def last(self, length: int) -> int:
+        """The last input sample that the last output has a tap on or behind; ``length`` and more: padding."""
+        return ((self.size(length) - 1) * self.down + self.span - self.shift) // self.up
+
     def size(self, length: Any) -> Any:
         """Length of the output for an input of ``length`` (an int, or a symbolic size)."""
         return (length * self.up + self.extent) // self.down + 1

@@ -3,40 +3,43 @@ together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch.fx import Node
 
 
-def independent_groups(sites: Iterable[tuple[str, Node, Node]]) -> list[list[int]]:
+def independent_groups(sites: Sequence[tuple[str, Node, Node]]) -> list[list[int]]:
     """Which of the sites, given as (key, source, end), are the same and can be computed at once.
 
-    Of each key there is one group with all of its sites, or none.
+    Of each key there is one group with all of its sites, or none; and no group waits for a group that waits,
+    by however many others, for it.
     """
     groups: dict[str, list[int]] = {}
-    known = list(sites)
-    for index, (key, _, _) in enumerate(known):
+    for index, (key, _, _) in enumerate(sites):
         groups.setdefault(key, []).append(index)
-    return [
-        group
-        for group in groups.values()
-        if len(group) > 1
-        and _first_dimension_is_batch([known[i] for i in group])
-        and _independent([known[i] for i in group])
-    ]
+    chosen: list[list[int]] = []
+    for group in groups.values():
+        if len(group) > 1 and not _waits_for_itself(sites, [*chosen, group]):
+            chosen.append(group)
+    return chosen
 
 
-def _independent(sites: list[tuple[str, Node, Node]]) -> bool:
-    """No source depends on the end of another site."""
-    ends = {end for _, _, end in sites}
-    return not any(ends & ancestors([source]) for _, source, _ in sites)
-
-
-def _first_dimension_is_batch(sites: list[tuple[str, Node, Node]]) -> bool:
-    """Inputs and outputs have the same first size, so that putting inputs together puts outputs together."""
-    sizes = {node.meta["val"].shape[0] for _, source, end in sites for node in (source, end)}
-    dims = {node.meta["val"].ndim for _, source, end in sites for node in (source, end)}
-    return len(sizes) == 1 and len(dims) == 1
+def _waits_for_itself(sites: Sequence[tuple[str, Node, Node]], groups: Sequence[list[int]]) -> bool:
+    """Whether the last of ``groups`` needs an end of its own, if all sites of a group wait for all its
+    sources."""
+    needed = [ancestors(sites[i][1] for i in group) for group in groups]
+    ends = [{sites[i][2] for i in group} for group in groups]
+    reached, stack = set[int](), [len(groups) - 1]
+    while stack:
+        waiting = stack.pop()
+        for other, results in enumerate(ends):
+            if needed[waiting] & results:
+                if other == len(groups) - 1:
+                    return True
+                if other not in reached:
+                    reached.add(other)
+                    stack.append(other)
+    return False
 
 
 def ancestors(nodes: Iterable[Node]) -> set[Node]:

@@ -52,9 +52,7 @@ class Module(Lowered):
     column: Tensor
 
     def prepare(self, kernel: Tensor) -> None:
-        pairs = factorise(kernel[0, 0].to(self.dtype), 1)
-        assert pairs is not None
-        column, row = pairs[0]
+        column, row = self.factors(1)[0]
         self.register_buffer("row", row.to(self.dtype).reshape(1, 1, 1, -1), persistent=False)
         self.register_buffer("column", column.to(self.dtype).reshape(1, 1, -1, 1), persistent=False)
 

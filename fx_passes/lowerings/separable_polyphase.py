@@ -27,11 +27,12 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     width = resample.axes[-1]
     blocked = resample.groups % 16 == 0
     static = 0.0 if blocked or min(kernel.shape[2:]) < 4 else 5.0
-    return [
+    proposals = [
         Proposal("separable_polyphase", (("phases", n),), "finite", static if n == 16 else 0.0)
         for n in (8, 16, 32)
         if n * width.down % width.up == 0
     ]
+    return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
 
 
 class Module(SeparablePolyphaseConv):

@@ -23,7 +23,6 @@ from fx_passes.phases import phase_weight, phases_of
 from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
-from fx_passes.weights.factor import factorise
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -46,9 +45,8 @@ class Module(PolyphaseConv):
     column: Tensor
 
     def prepare(self, kernel: Tensor) -> None:
-        pairs = factorise(kernel[0, 0].to(self.dtype), 1)
-        assert pairs is not None and self.down is not None
-        column, row = pairs[0]
+        assert self.down is not None
+        column, row = self.factors(1)[0]
         self.keep("row", phase_weight(row, self.across, 0)[:, None, None].to(self.dtype), self.channels_last)
         self.keep("column", phase_weight(column, self.down, 0).to(self.dtype))
 

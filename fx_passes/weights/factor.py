@@ -34,7 +34,13 @@ def factorise(kernel: Tensor, most: int) -> list[tuple[Tensor, Tensor]] | None:
     if not bool(torch.isfinite(exact).all()) or not bool(exact.any()):
         return None
     allowed = _ULPS * torch.finfo(kernel.dtype).eps * float(exact.abs().max())
-    pair = _through_pivot(exact)
+    sizes = exact.abs()
+    # Through the smallest element binomial kernels and their like stay integers; the largest loses the least.
+    for place in (int(torch.where(sizes > 0, sizes, torch.inf).argmin()), int(sizes.argmax())):
+        pair = _through_pivot(exact, place)
+        rounded = [factor.to(kernel.dtype).double() for factor in pair]
+        if torch.equal(torch.outer(*rounded), exact):
+            return [pair]
     if float((torch.outer(*pair) - exact).abs().max()) <= allowed:
         return [pair]
     left, values, right = torch.linalg.svd(exact, full_matrices=False)
@@ -47,8 +53,7 @@ def factorise(kernel: Tensor, most: int) -> list[tuple[Tensor, Tensor]] | None:
     return None
 
 
-def _through_pivot(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """Column and row through the largest element, the column divided by it."""
-    place = int(kernel.abs().argmax())
+def _through_pivot(kernel: Tensor, place: int) -> tuple[Tensor, Tensor]:
+    """Column and row through the element at flat position ``place``, the column divided by it."""
     row, column = place // kernel.shape[1], place % kernel.shape[1]
     return kernel[:, column] / kernel[row, column], kernel[row].clone()
