@@ -108,10 +108,12 @@ def _writes_at_run_time(graph_module: GraphModule) -> bool:
 
 
 def _is_pure_module(node: Node, graph_module: GraphModule) -> bool:
-    """Whether ``node`` calls a convolution or a lowered site, which write nothing."""
+    """Whether ``node`` calls a convolution, a lowered site, or the guards of torch.export, which write
+    nothing."""
     if node.op != "call_module":
         return False
-    return isinstance(graph_module.get_submodule(str(node.target)), nn.modules.conv._ConvNd | Lowered)
+    module = graph_module.get_submodule(str(node.target))
+    return isinstance(module, nn.modules.conv._ConvNd | Lowered) or type(module).__name__ == "GuardsFn"
 
 
 def _site(verdict: Verdict, state: State, graph_module: GraphModule, taken: set[Node] | None) -> Site | str:
