@@ -78,7 +78,9 @@ class Report:
         timed = self.plan.made.get("timings_ms", {}).get(choice.key, {}) if choice else {}
         if timed:
             return [{"lowering": name, "ms": ms} for name, ms in timed.items()]
-        return [{"lowering": "expand"}] if finding.shared and finding.groups > 1 else []
+        chosen = self.lowering_of(finding)
+        names = ["expand"] if finding.shared and finding.groups > 1 else []
+        return [{"lowering": name} for name in dict.fromkeys([*names, *([chosen] if chosen else [])])]
 
     def to_json(self) -> dict[str, Any]:
         """The object of the JSON contract for ``optimize``."""

@@ -28,7 +28,7 @@ def factorise(kernel: Tensor, most: int) -> list[tuple[Tensor, Tensor]] | None:
     Example:
         >>> pairs = factorise(torch.tensor([[1.0, 2.0], [2.0, 4.0]]), 1)
         >>> [(c.tolist(), r.tolist()) for c, r in pairs]
-        [([0.5, 1.0], [2.0, 4.0])]
+        [([1.0, 2.0], [1.0, 2.0])]
     """
     exact = kernel.detach().double()
     if not bool(torch.isfinite(exact).all()) or not bool(exact.any()):

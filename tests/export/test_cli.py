@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 import fx_passes.rewrite
-from export import cli
+from export import cli, tune
+from export.candidates import Candidates
 from export.cli import main
+from fx_passes.lowerings import MODULES
 
 SOURCE = """
 import torch
@@ -36,6 +41,32 @@ class Looks(nn.Module):
 
 def untraceable():
     return Looks(), (X,)
+
+def blur(size):
+    conv = nn.Conv2d(3, 3, size, padding=size // 2, groups=3)
+    conv.weight.data = torch.rand(1, 1, size, size).repeat(3, 1, 1, 1)
+    return conv
+
+def blurs(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(blur(3), nn.ReLU(), blur(5)), (torch.rand(1, 3, 32, 48),)
+
+def other_blurs():
+    return blurs(1)
+
+class Random(nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, x):
+        return self.draw(x)
+
+def noise():
+    return Random(lambda x: x + torch.rand(4, 12, 12)), (X,)
+
+def dropout():
+    return Random(lambda x: nn.functional.dropout(x, training=True)), (X,)
 """
 
 
@@ -95,10 +126,10 @@ def test_find_without_inputs(source: Path) -> None:
 def test_optimize_writes_verifies_and_measures(source: Path, tmp_path: Path) -> None:
     """Exit 0, the table, the verdicts in words, and the file."""
     output = tmp_path / "out.onnx"
-    result = run("optimize", f"{source}:shared", "-o", output, "--seconds", 0.2)
+    result = run("optimize", f"{source}:shared", "-o", output, "--lowering", "expand", "--seconds", 0.2)
     assert result.exit_code == 0
-    assert "4x1x3x3 -> 1x1x3x3  expand" in result.stdout
-    assert "equivalence: passed, equal bits in 7 cases" in result.stdout
+    assert "4x1x3x3 -> 1x1x3x3  expand\n" in result.stdout
+    assert "equivalence: passed, equal bits in 8 cases" in result.stdout
     assert "speed: " in result.stdout
     assert "95 % interval" in result.stdout
     assert f"written: {output}" in result.stdout
@@ -227,3 +258,131 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
 def test_json_has_no_infinity() -> None:
     """Not a number in JSON: null."""
     assert cli._finite({"a": [float("inf"), (float("nan"), 1.5)]}) == {"a": [None, [None, 1.5]]}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuning of ``blurs`` on a clock of our own, by which ``polyphase(phases=8)`` is the fastest."""
+
+    folder: Path
+    source: Path
+    result: Result
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return json.loads((self.folder / "out.json").read_text())
+
+    def run(self, model: str, output: Path, *more: object) -> Result:
+        """Follow the plan."""
+        arguments = ("optimize", f"{self.source}:{model}", "-o", output, "--seconds", 0)
+        return run(*arguments, "--plan", self.folder / "plan.json", *more)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    def time_alone(candidates: Candidates, *_: Any) -> dict[str, float]:
+        times = {"expand": 9.0, "polyphase(phases=8)": 3.0}
+        return {name: times.get(name, 8.0) for name in candidates.names}
+
+    def take_turns(sessions: list[Any], *_: Any) -> list[list[float]]:
+        return [[9.0] * 10, [3.0] * 10, *[[6.0] * 10] * (len(sessions) - 2)]
+
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "models.py").write_text(SOURCE)
+    arguments = ("optimize", f"{folder}/models.py:blurs", "-o", folder / "out.onnx", "--seconds", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "_time_alone", time_alone)
+        patch.setattr(tune, "_take_turns", take_turns)
+        result = run(*arguments, "--save-plan", folder / "plan.json", "--json", folder / "out.json")
+    assert result.exit_code == 0, result.output
+    return Tuned(folder, folder / "models.py", result)
+
+
+def test_optimize_says_what_it_chose(tuned: Tuned) -> None:
+    """Each site with its lowering and how exact that is; the verdict; what was timed, on standard error."""
+    for site, shape in (("0/conv2d", "3x1x3x3 -> 1x1x3x3"), ("2/conv2d_1", "3x1x5x5 -> 1x1x5x5")):
+        (line,) = [line for line in tuned.result.stdout.splitlines() if line.startswith(f"{site} ")]
+        assert line.endswith(f"{shape}  polyphase(phases=8) (rounds differently, for finite inputs)")
+        assert f"timing {site} (" in tuned.result.stderr
+    assert "equivalence: passed, within bounds in 7 cases (float64)" in tuned.result.stdout
+
+
+def test_json_of_optimize(tuned: Tuned) -> None:
+    """For each site: lowering, exactness, and every candidate with its time."""
+    assert tuned.data["schema"] == "fx-passes/optimize/1"
+    assert [site["id"] for site in tuned.data["sites"]] == ["0/conv2d", "2/conv2d_1"]
+    for site in tuned.data["sites"]:
+        assert site["lowering"] == "polyphase(phases=8)"
+        assert site["exactness"] == "finite"
+        assert {"lowering": "expand", "ms": 9.0} in site["candidates"]
+        assert {"lowering": "polyphase(phases=8)", "ms": 3.0} in site["candidates"]
+        assert {"lowering": "polyphase(phases=32)", "ms": 8.0} in site["candidates"]
+    assert tuned.data["equivalence"]["cases"] == 7
+    assert tuned.data["equivalence"]["bitwise"] is False
+
+
+def test_a_plan_reproduces_the_tuned_file(
+    tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte, and nothing is timed to decide; the JSON still has what was timed then."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("something was timed")
+
+    for name in ("_timed", "_time_alone", "_take_turns", "make_candidates"):
+        monkeypatch.setattr(tune, name, refuse)
+    output = tmp_path / "again.onnx"
+    result = tuned.run("blurs", output, "--json", "-")
+    assert result.exit_code == 0, result.output
+    assert output.read_bytes() == (tuned.folder / "out.onnx").read_bytes()
+    assert json.loads(result.stdout)["sites"] == tuned.data["sites"]
+
+
+def test_a_plan_that_does_not_fit(tuned: Tuned, tmp_path: Path) -> None:
+    """Made for another model, or less exact than is allowed: exit 2, one line, an existing file untouched."""
+    output = tmp_path / "out.onnx"
+    output.write_text("before")
+    cases = {
+        ("shared", "finite"): "the plan does not fit this model: 1 site.* differ.*`2/conv2d_1`",
+        ("other_blurs", "finite"): "the plan does not fit this model: kernel or shapes of `0/conv2d` are not",
+        ("blurs", "reordered"): "the plan is finite, and only reordered is allowed",
+    }
+    for (model, exactness), said in cases.items():
+        result = tuned.run(model, output, "--exactness", exactness)
+        assert result.exit_code == 2, result.output
+        (error,) = [line for line in result.stderr.splitlines() if not line.endswith(" ...")]
+        assert re.match(f"fx-passes: {said}", error)
+        assert result.stdout == ""
+    assert output.read_text() == "before"
+    assert os.listdir(tmp_path) == ["out.onnx"]
+
+
+def test_a_faulty_lowering_is_exit_1(tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the output and the site, and the existing file is untouched."""
+    polyphase = MODULES["polyphase"].Module
+    prepare = polyphase.prepare
+
+    def faulty(self: Any, kernel: Any) -> None:
+        prepare(self, kernel * 1.001 if kernel.shape[-1] == 5 else kernel)
+
+    monkeypatch.setattr(polyphase, "prepare", faulty)
+    output = tmp_path / "out.onnx"
+    output.write_text("before")
+    result = tuned.run("blurs", output)
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("fx-passes: not equivalent: output `conv2d_1` at [0, ")
+    assert last.endswith("; caused by site 2/conv2d_1")
+    assert output.read_text() == "before"
+    assert os.listdir(tmp_path) == ["out.onnx"]
+
+
+@pytest.mark.parametrize("model", ["noise", "dropout"])
+def test_random_numbers_are_exit_3(model: str, source: Path, tmp_path: Path) -> None:
+    """A model that is another each time is not taken for one that is not equivalent."""
+    result = run("optimize", f"{source}:{model}", "-o", tmp_path / "out.onnx", "--seconds", 0)
+    assert result.exit_code == 3
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("fx-passes: the original gives another output `")
+    assert last.endswith("; does it draw random numbers?")
+    assert not (tmp_path / "out.onnx").exists()

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto
 
 from export.cases import make_cases
-from export.compare import ATOL, FACTOR, RTOL, ULPS
+from export.compare import ATOL, CEILING, FACTOR, RTOL, ULPS
 from export.equivalence import check_equivalence
 from export.session import open_session
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
@@ -134,7 +134,7 @@ def test_the_bound_is_what_the_docstring_says(tmp_path: Path) -> None:
     (plain,) = check_equivalence(a, b).outputs
     assert plain.max_abs_error == 0.0
     assert plain.bound >= ATOL
-    assert plain.bound < RTOL * 1e6
+    assert plain.bound < RTOL["float32"] * 1e6
 
 
 def identity(path: Path, kind: int, shape: list, op: str = "Identity", **stored: np.ndarray) -> Path:
@@ -245,7 +245,7 @@ def test_reference_that_cannot_run_is_noted_and_replaced(tmp_path: Path) -> None
 
     result = check_equivalence(conv(tmp_path / "a.onnx"), tmp_path / "a.onnx", reference=refuses)
     assert result.passed
-    assert result.reference == f"original file, rtol {RTOL:g}, atol {ATOL:g}"
+    assert result.reference == f"original file, rtol {RTOL['float32']:g} in float32"
     assert "cannot be run in float64 (TypeError: no float64 here)" in result.notes[0]
 
 
@@ -272,3 +272,64 @@ def test_json_has_the_contract(tmp_path: Path) -> None:
     data = check_equivalence(conv(tmp_path / "a.onnx"), tmp_path / "a.onnx").to_json()
     assert {"passed", "cases", "outputs"} <= data.keys()
     assert data["outputs"][0].keys() == {"name", "max_abs_error", "baseline_error", "bound"}
+
+
+def test_numbers_that_are_none_are_a_case_of_their_own(tmp_path: Path) -> None:
+    """Inf, -Inf and NaN are among the inputs where that is asked for, in all else the cases are the same."""
+    session = open_session(conv(tmp_path / "a.onnx"))
+    cases = {name: arrays[0] for name, arrays in make_cases(session, None, special=True)}
+    assert set(cases) - {name for name, _ in make_cases(session, None)} == {"non-finite"}
+    strange = cases["non-finite"][~np.isfinite(cases["non-finite"])]
+    assert sorted(map(str, strange)) == ["-inf", "inf", "nan"]
+
+
+def shifted(path: Path, taps: int) -> Path:
+    """y = conv(x) along the width, its one tap followed by zeros: the same for finite inputs."""
+    weight = np.zeros((3, 1, 1, taps), np.float32)
+    weight[..., 0] = 2.0
+    node = oh.make_node("Conv", ["x", "w"], ["y"], group=3, pads=[0, 0, 0, taps - 1])
+    slots = {"x": (TensorProto.FLOAT, [1, 3, 8, 8])}, {"y": (TensorProto.FLOAT, [1, 3, 8, 8])}
+    return write(path, [node], *slots, w=weight)
+
+
+@pytest.mark.parametrize("bitwise", [True, False])
+def test_zeros_that_an_infinity_meets_are_found(bitwise: bool, tmp_path: Path) -> None:
+    """Equal bits in all finite cases; 0 * Inf is NaN, which only the case with Inf in its inputs shows."""
+    a, b = shifted(tmp_path / "a.onnx", 1), shifted(tmp_path / "b.onnx", 2)
+    finite = check_equivalence(a, b, require_bitwise=bitwise)
+    assert (finite.passed, finite.bitwise, finite.cases) == (True, True, 7)
+    result = check_equivalence(a, b, require_bitwise=bitwise, non_finite=True)
+    assert not result.passed
+    assert result.cases == 8
+    assert result.mismatch is not None
+    assert result.mismatch.case == "non-finite"
+    assert np.isnan(result.mismatch.found)
+
+
+def test_an_original_far_from_the_truth_allows_little(tmp_path: Path) -> None:
+    """Its own error counts up to CEILING of the largest element: a tenth off is found all the same."""
+    baseline = conv(tmp_path / "a.onnx", scale=2.0)
+    for scale, passes in ((1.0, True), (1.0 + FACTOR * CEILING, True), (1.1, False), (1.5, False)):
+        optimised = conv(tmp_path / "b.onnx", scale=scale)
+        result = check_equivalence(baseline, optimised, reference=convolved)
+        assert result.passed == passes
+        (output,) = result.outputs
+        assert output.bound < 1.01 * FACTOR * CEILING * 2 * output.baseline_error
+
+
+def test_where_the_reference_has_no_number_the_original_counts(tmp_path: Path) -> None:
+    """One channel of the reference is NaN: a fault there is found, and one unit in the last place is none."""
+
+    def without_a_channel(arrays) -> list[np.ndarray]:
+        (y,) = convolved(arrays)
+        y[:, 1] = np.nan
+        return [y]
+
+    baseline = conv(tmp_path / "a.onnx")
+    for by, passes in ((0.0, True), (1e-7, True), (1e-3, False)):
+        result = check_equivalence(
+            baseline, conv(tmp_path / "b.onnx", one_tap(by)), reference=without_a_channel
+        )
+        assert result.passed == passes
+    assert result.mismatch is not None
+    assert result.mismatch.place[:2] == (0, 1)

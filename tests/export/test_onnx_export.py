@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export import onnx_export, to_onnx
+from export import onnx_file, to_onnx
 from export.onnx_export import stock_export
 from export.session import open_session, run
 from fx_passes import share_kernels
@@ -137,7 +137,7 @@ def test_dynamic_batch(tmp_path: Path) -> None:
 
 def test_large_models_have_their_data_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the size of a protobuf message, initializers go to a second file, also moved into place."""
-    monkeypatch.setattr(onnx_export, "LARGE_BYTES", 10)
+    monkeypatch.setattr(onnx_file, "LARGE_BYTES", 10)
     x = torch.randn(1, 8, 12, 12)
     path = to_onnx(share_kernels(module_model()).eval(), (x,), tmp_path / "big.onnx")
     assert sorted(os.listdir(tmp_path)) == ["big.onnx", "big.onnx.data"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from torch import Tensor, nn
 
 import fx_passes.rewrite
-from export import onnx_export, optimize, pipeline
+from export import job, onnx_file, optimize
 from export.reference import float64_reference, tensor_arrays, with_arrays
+from export.report import site_table, summary_lines
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
+from fx_passes.lowerings import MODULES
+from fx_passes.records import EXACTNESS, Exactness
 from fx_passes.shared_conv import expand_kernel
 
 
@@ -37,7 +42,8 @@ X = torch.rand(1, 4, 12, 12)
 
 
 def run(model: nn.Module, path: Path, inputs: tuple[Any, ...] = (X,), **more: Any) -> Any:
-    return optimize(model.eval(), inputs, path, seconds=more.pop("seconds", 0), **more)
+    more = {"seconds": 0, "lowering": "expand"} | more
+    return optimize(model.eval(), inputs, path, **more)
 
 
 def test_report_and_file(tmp_path: Path) -> None:
@@ -114,7 +120,7 @@ def test_a_fault_that_pytorch_does_not_see_blames_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that differs where the graphs do not: the export is to blame, no site is."""
-    to_onnx = pipeline.to_onnx
+    to_onnx = job.to_onnx
 
     def faulty(model: nn.Module, *arguments: Any, **keywords: Any) -> Path:
         path = to_onnx(model, *arguments, **keywords)
@@ -124,7 +130,7 @@ def test_a_fault_that_pytorch_does_not_see_blames_the_export(
         onnx.save(stored, path)
         return path
 
-    monkeypatch.setattr(pipeline, "to_onnx", faulty)
+    monkeypatch.setattr(job, "to_onnx", faulty)
     with pytest.raises(NotEquivalentError, match="no site differs in PyTorch: the export causes it"):
         run(Blurs(), tmp_path / "out.onnx")
 
@@ -153,7 +159,7 @@ def test_dynamic_batch(tmp_path: Path) -> None:
     """The check runs other batch sizes where the batch is open."""
     dynamic = ({0: torch.export.Dim("batch")},)
     report = run(Blurs(), tmp_path / "out.onnx", (X.repeat(2, 1, 1, 1),), dynamic_shapes=dynamic)
-    assert report.equivalence.cases == 9
+    assert report.equivalence.cases == 10
     assert report.equivalence.bitwise
 
 
@@ -195,7 +201,7 @@ def test_float64_reference_is_the_model_in_float64() -> None:
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     """Each is refused before any work is done."""
-    with pytest.raises(UsageError, match="lowering must be one of expand, got 'fast'"):
+    with pytest.raises(UsageError, match="lowering must be one of tuned, static, expand, got 'fast'"):
         optimize(Blurs(), (X,), tmp_path / "out.onnx", lowering="fast")
     with pytest.raises(UsageError, match="example inputs are needed"):
         optimize(Blurs(), None, tmp_path / "out.onnx")
@@ -205,7 +211,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 
 def test_external_data_moves_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large model has its data under the output's name, shared or not, and loads from where it lies."""
-    monkeypatch.setattr(onnx_export, "LARGE_BYTES", 10)
+    monkeypatch.setattr(onnx_file, "LARGE_BYTES", 10)
     for name, model in (("a.onnx", Blurs()), ("b.onnx", nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))):
         run(model, tmp_path / name)
         assert (tmp_path / f"{name}.data").exists()
@@ -260,6 +266,174 @@ def test_open_sizes_of_an_exported_program_stay_open(tmp_path: Path) -> None:
     """What was dynamic when it was exported is dynamic in the file, and checked at other sizes."""
     dynamic = ({0: torch.export.Dim("batch"), 3: torch.export.Dim("width")},)
     program = torch.export.export(Blurs().eval(), (X.repeat(2, 1, 1, 1),), dynamic_shapes=dynamic)
-    report = optimize(program, None, tmp_path / "out.onnx", seconds=0)
+    report = optimize(program, None, tmp_path / "out.onnx", seconds=0, lowering="expand")
     assert report.equivalence.bitwise
-    assert report.equivalence.cases == 10
+    assert report.equivalence.cases == 11
+
+
+class Filters(nn.Module):
+    """A blur in two dimensions, then one in one: large enough for the static rules to lower them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Buffer(torch.rand(1, 1, 3, 3).repeat(16, 1, 1, 1) / 3)
+        self.line = nn.Buffer(torch.rand(1, 1, 5).repeat(16, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.image, padding=1, groups=16).sin()
+        return F.conv1d(x.flatten(2), self.line, padding=2, groups=16)
+
+
+# For each, the lowerings of both sites, and how many cases are checked.
+CHOSEN: dict[Exactness, tuple[list[str], int]] = {
+    "bitwise": (["expand", "expand"], 8),
+    "reordered": (["expand", "lift"], 8),
+    "finite": (["expand", "polyphase(phases=16)"], 7),
+}
+
+
+@dataclass(frozen=True)
+class Static:
+    """A run of the static rules: the report, the stages it went through, and the file."""
+
+    report: Any
+    stages: list[str]
+    file: bytes
+
+
+def static(exactness: Exactness, folder: Path) -> Static:
+    torch.manual_seed(0)
+    stages: list[str] = []
+    more = {"lowering": "static", "exactness": exactness, "progress": stages.append}
+    report = run(Filters(), folder / "out.onnx", (torch.rand(1, 16, 8, 32),), **more)
+    return Static(report, stages, (folder / "out.onnx").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def statics(tmp_path_factory: pytest.TempPathFactory) -> dict[Exactness, Static]:
+    return {exactness: static(exactness, tmp_path_factory.mktemp(exactness)) for exactness in EXACTNESS}
+
+
+@pytest.mark.parametrize("exactness", EXACTNESS)
+def test_static_with_each_exactness(exactness: Exactness, statics: dict[Exactness, Static]) -> None:
+    """Nothing less exact is chosen; bits are asked for, and Inf and NaN tried, where that is promised."""
+    report, data = statics[exactness].report, statics[exactness].report.to_json()
+    wanted, cases = CHOSEN[exactness]
+    assert [site["lowering"] for site in data["sites"]] == wanted
+    assert [site["exactness"] for site in data["sites"]] == ["bitwise", exactness]
+    assert data["equivalence"]["cases"] == cases
+    stages = statics[exactness].stages
+    assert ("checking equivalence: non-finite" in stages) == (exactness != "finite")
+    assert report.equivalence.bitwise or exactness != "bitwise"
+    assert report.equivalence.reference.startswith("equal bits") == (exactness == "bitwise")
+
+
+@pytest.mark.parametrize("exactness", EXACTNESS)
+def test_the_report_says_how_exact_it_is(exactness: Exactness, statics: dict[Exactness, Static]) -> None:
+    """For each site that was lowered, and for the outputs as they came out."""
+    report = statics[exactness].report
+    console = Console(width=300)
+    with console.capture() as text:
+        console.print(site_table(report.findings, report))
+    said = {"bitwise": "", "reordered": " (rounds differently)"}.get(
+        exactness, " (rounds differently, for finite inputs)"
+    )
+    wanted, cases = CHOSEN[exactness]
+    lines = [line.strip() for line in text.get().splitlines() if line.startswith("conv1d")]
+    assert [line.endswith(f"  {wanted[1]}{said}") for line in lines] == [True]
+    bits = "equal bits" if report.equivalence.bitwise else "within bounds"
+    assert f"equivalence: passed, {bits} in {cases} cases" in "\n".join(summary_lines(report))
+
+
+def test_static_writes_the_same_file_each_time(statics: dict[Exactness, Static], tmp_path: Path) -> None:
+    """Byte for byte, from a model built anew, whatever the time and the folder."""
+    assert statics["finite"].report.plan.exactness == "finite"
+    assert static("finite", tmp_path).file == statics["finite"].file
+
+
+def test_what_is_chosen_is_among_the_candidates(statics: dict[Exactness, Static]) -> None:
+    """Of a static choice, too."""
+    for site in statics["finite"].report.to_json()["sites"]:
+        assert site["lowering"] in [candidate["lowering"] for candidate in site["candidates"]]
+
+
+def plant_in_lowering(monkeypatch: pytest.MonkeyPatch, name: str, taps: int, by: float) -> None:
+    """Make one lowering wrong, for kernels of as many taps along the width."""
+    module = MODULES[name].Module
+    prepare = module.prepare
+
+    def faulty(self: Any, kernel: Tensor) -> None:
+        prepare(self, kernel * (1 + by) if kernel.shape[-1] == taps else kernel)
+
+    monkeypatch.setattr(module, "prepare", faulty)
+
+
+class Lowered(nn.Module):
+    """Two blurs that the static rules lower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Buffer(torch.rand(1, 1, 3, 3).repeat(3, 1, 1, 1) / 5)
+        self.second = nn.Buffer(torch.rand(1, 1, 5, 5).repeat(3, 1, 1, 1) / 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.first, padding=1, groups=3).sin()
+        return F.conv2d(x, self.second, padding=2, groups=3)
+
+
+IMAGE = torch.rand(1, 3, 32, 48)
+
+
+class InARow(nn.Module):
+    """A blur right behind another, and one with a Slice in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for size in (3, 5, 7):
+            setattr(self, f"taps_{size}", nn.Buffer(torch.rand(1, 1, size, size).repeat(3, 1, 1, 1) / size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.taps_3, padding=1, groups=3)
+        x = F.conv2d(x, self.taps_5, padding=2, groups=3)
+        return F.conv2d(x[..., 1:], self.taps_7, padding=3, groups=3)
+
+
+def test_sites_in_a_row(tmp_path: Path) -> None:
+    """The output of one lowered site is the input of the next; what is between belongs to one of them."""
+    report = run(InARow(), tmp_path / "out.onnx", (torch.rand(1, 3, 32, 64),), lowering="static")
+    assert [site["lowering"] for site in report.to_json()["sites"]] == ["polyphase(phases=16)"] * 3
+
+
+def test_a_model_that_draws_random_numbers(tmp_path: Path) -> None:
+    """Dropout in training mode: nothing can be compared with it, and the message says why."""
+    model = nn.Sequential(Blurs(), nn.Dropout()).train()
+    message = r"the original gives another output `.*` each time .*; does it draw random numbers\?$"
+    with pytest.raises(ExportError, match=message):
+        optimize(model, (X,), tmp_path / "out.onnx", seconds=0, lowering="expand")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_faulty_lowering_is_caught_and_its_site_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Off by a thousandth at the first site: not equivalent, and no file is left."""
+    plant_in_lowering(monkeypatch, "polyphase", 3, 1e-3)
+    with pytest.raises(NotEquivalentError) as caught:
+        run(Lowered(), tmp_path / "out.onnx", (IMAGE,), lowering="static")
+    assert str(caught.value).startswith("not equivalent: output `conv2d_1` at [0, ")
+    assert str(caught.value).endswith("; caused by site conv2d")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lowering_that_is_less_exact_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `finite` one that claims to be `reordered` is found out by the Inf and NaN among the inputs."""
+    polyphase = MODULES["polyphase"]
+    propose = polyphase.propose
+
+    def boasts(*arguments: Any) -> Any:
+        return [replace(proposal, exactness="reordered") for proposal in propose(*arguments)]
+
+    monkeypatch.setattr(polyphase, "propose", boasts)
+    more = {"lowering": "static", "exactness": "reordered"}
+    with pytest.raises(NotEquivalentError, match=r"\(non-finite, default .*; caused by site conv2d"):
+        run(Lowered(), tmp_path / "out.onnx", (IMAGE,), **more)

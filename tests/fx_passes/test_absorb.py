@@ -295,6 +295,7 @@ def write_into_result(m: Model, x: Tensor) -> Tensor:
 KEPT: dict[str, tuple[Function, list[str] | None]] = {
     "a pad with another user": (lambda m, x: (m.conv(y := F.pad(x, (1, 1))), y), ["pad"]),
     "a pad of ones": (lambda m, x: m.conv(F.pad(x, (1, 1), value=1.0)), ["pad"]),
+    "a pad of halves": (lambda m, x: m.conv(F.pad(x, (1, 1), value=0.5)), ["pad"]),
     "a pad of ones behind zeros": (lambda m, x: m.conv(F.pad(F.pad(x, (1, 1), value=1.0), (1, 1))), ["pad"]),
     "a pad around": (lambda m, x: m.conv(F.pad(x, (1, 1, 1, 1), mode="circular")), ["pad"]),
     "a pad of channels": (lambda m, x: m.conv(F.pad(x[:, 1:], (0, 0, 0, 0, 0, 1))), ["slice", "pad"]),
@@ -368,6 +369,14 @@ def test_kept(name: str) -> None:
     require_equal(model, graph_module, x)
 
 
+def test_what_is_needed_elsewhere_is_not_computed_again() -> None:
+    """A pad with another user stays, and so does the convolution of what was padded."""
+    model, x = Model(KEPT["a pad with another user"][0]), image()
+    (site,) = lower_all(capture(model, (x,)).graph_module)
+    assert site.around.source.name == "pad"
+    assert site.resample.axes == axes(PLAIN, PLAIN)
+
+
 @pytest.mark.parametrize("open_size", [0, 2, 3])
 def test_nothing_is_absorbed_where_a_size_is_open(open_size: int) -> None:
     """Maps of elements need sizes; the convolution itself is lowered, and right at any other size."""
@@ -423,6 +432,7 @@ FAULTS: dict[str, tuple[Function, Tensor]] = {
     ),
     "half and back in front": (lambda m, x: m.conv((x / 3).half().float()), image()),
     "integers and back in front": (lambda m, x: m.conv((x / 3).int().float()), image()),
+    "half and back behind": (lambda m, x: (m.conv(x) * 1001).half().float(), image()),
     "the odd columns in front": (lambda m, x: m.conv(x[..., 1::2]), image()),
     "a crop followed by a pad": (lambda m, x: m.conv(F.pad(x[..., 2:-2], (2, 2))), image()),
     "reflected and cropped by more": (
@@ -463,6 +473,31 @@ def test_faults(name: str) -> None:
         return
     lower_all(graph_module)
     assert torch.equal(graph_module(x), expected)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="each number alone is looked at, not the kernel"
+)
+@pytest.mark.parametrize("way", ["half", "several", "large"])
+def test_numbers_that_the_kernel_cannot_take_together(way: str) -> None:
+    """A product beyond float16, or of several numbers, or with large taps: the output itself is finite."""
+    dtype = torch.float16 if way == "half" else torch.float32
+    large, number = {"half": (100.0, 1000.0), "several": (1.0, 2.0**39), "large": (1e30, 1e11)}[way]
+
+    def function(m: Model, x: Tensor) -> Tensor:
+        y = m.conv(x) * number
+        return y if way != "several" else y * number * number * number * (1 / number) * (1 / number)
+
+    model, x = (
+        Model(function, INTEGERS * large).to(dtype),
+        (image() * {"half": 1e-3, "large": 1e-10}.get(way, 1)),
+    )
+    x = x.to(dtype) if way != "several" else x * 1e-15
+    expected = model(x)
+    assert expected.isfinite().all()
+    graph_module = capture(model, (x,)).graph_module
+    lower_all(graph_module)
+    torch.testing.assert_close(graph_module(x), expected, rtol=1e-2, atol=float(expected.abs().max()) * 1e-2)
 
 
 @pytest.mark.parametrize("number", [1e-42, torch.inf])

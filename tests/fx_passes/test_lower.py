@@ -211,6 +211,44 @@ def test_what_cannot_be_captured() -> None:
         lower(Model(branches), "static", (image(),))
 
 
+class Arguments(nn.Module):
+    """Inputs in a dictionary, one with a default, and one that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Buffer(KERNEL.repeat(4, 1, 1, 1))
+
+    def forward(self, images: dict[str, Tensor], shift: Tensor, scale: int = 1) -> Tensor:
+        return F.conv2d(images["a"], self.weight, groups=4) * scale + images["b"] + shift
+
+
+def test_inputs_of_all_kinds() -> None:
+    """What is not a tensor, or stands in a dictionary, gets through."""
+    model = Arguments()
+    inputs = {"b": image(4, 1, 1), "a": image()}, image(4, 1, 1)
+    lowered = lower(model, "static", inputs)
+    assert lowerings(lowered) == ["polyphase"]
+    assert torch.equal(lowered(*inputs), model(*inputs))
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="shapes are compared in the order of the call")
+def test_inputs_by_name() -> None:
+    """Keywords in another order than the arguments, as torch's own exported modules take them."""
+    model, images, shift = Arguments(), {"b": image(4, 1, 1), "a": image()}, image(4, 1, 1)
+    lowered = lower(model, "static", (images, shift))
+    assert torch.equal(lowered(shift=shift, images=images), model(images, shift))
+
+
+def test_open_sizes_of_a_graph_module() -> None:
+    """Example inputs of a graph module that knows its sizes do not close them."""
+    model, x = Model(both), image()
+    program = torch.export.export(model, (x,), dynamic_shapes={"x": {0: Dim("batch", max=64)}})
+    lowered = lower(program.module(), "static", (x,))
+    assert lowerings(lowered) == ["polyphase"] * 2
+    x = image(3, 4, 26, 40)
+    assert torch.equal(lowered(x), model(x))
+
+
 @pytest.mark.parametrize("sizes", [{0}, {2}, {3}, {0, 2, 3}], ids=str)
 @pytest.mark.parametrize(
     "function", [both, lambda m, x: m.two(F.pad(x, (1, 1, 2, 0), mode="reflect"), stride=2)]
@@ -336,8 +374,7 @@ def test_kernel_or_bias_at_run_time() -> None:
     x = image()
     kernel = capture(Given(bias=False), (x, KERNEL)).graph_module
     assert reason(kernel) == (
-        "the values of its kernel are not known: "
-        "it depends on the input `other`, not only on its shape"
+        "the values of its kernel are not known: it depends on the input `other`, not only on its shape"
     )
     bias = capture(Given(bias=True), (x, torch.ones(4))).graph_module
     assert reason(bias) == "its bias is no constant: it depends on the input `other`, not only on its shape"

@@ -1,0 +1,437 @@
+"""What tuning decides, given how long everything takes: a table and a clock of our own, no real speed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.fx import GraphModule
+
+from export import optimize, tune
+from export.candidates import Candidates, make_candidates
+from export.tune import CLOSE, GAIN, Timings
+from fx_passes.capture import capture
+from fx_passes.choose import static_choice
+from fx_passes.lowerable import Site, lowerable_sites
+from fx_passes.plan import Plan
+from fx_passes.records import EXACTNESS, Exactness
+
+X = torch.rand(1, 3, 32, 48)
+
+
+class Blurs(nn.Module):
+    """One blur twice, and one of rank 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice = nn.Buffer(torch.rand(1, 1, 5, 5).repeat(3, 1, 1, 1) / 5)
+        self.once = nn.Buffer((torch.rand(1, 1, 7, 1) * torch.rand(1, 1, 1, 7)).repeat(3, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = F.conv2d(x, self.twice, padding=2, groups=3).sin()
+        return F.conv2d(x, self.once, padding=3, groups=3)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A graph with its sites, and the library of their candidates."""
+
+    graph_module: GraphModule
+    sites: list[Site]
+    candidates: list[Candidates]
+    library: Any
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the sites, each once, in order."""
+        return list(dict.fromkeys(site.key for site in self.sites))
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        return {c.site.key: c.proposals[0] for c in self.candidates}
+
+
+def found_in(dtype: torch.dtype = torch.float32) -> Found:
+    torch.manual_seed(0)
+    graph_module = capture(Blurs().to(dtype).eval(), (X.to(dtype),)).graph_module
+    sites, _ = lowerable_sites(graph_module)
+    return Found(graph_module, sites, *make_candidates(graph_module, sites, "finite"))
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+    return found_in()
+
+
+@dataclass
+class Desk:
+    """Stands for onnxruntime: says how long everything takes, and keeps what it was asked.
+
+    Args:
+        alone: milliseconds of a candidate, by key of the site and name.
+        graph: milliseconds of the original file (None), and of the graph without the given keys.
+        variable: whether the sites of the graph can be put back.
+    """
+
+    alone: Callable[[str, str], float]
+    graph: Callable[[frozenset[str] | None], float] = lambda without: 5.0 if without is not None else 10.0
+    variable: bool = True
+    timed: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    tried: list[Plan] = field(default_factory=list)
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def time_alone(
+            candidates: Candidates, library: Any, threads: int, seconds: float
+        ) -> dict[str, float]:
+            self.timed.append(candidates.site.key)
+            self.seconds.append(seconds)
+            return {name: self.alone(candidates.site.key, name) for name in candidates.names}
+
+        def take_turns(sessions: Sequence[Any], inputs: Any, seconds: float) -> list[list[float]]:
+            self.seconds.append(seconds)
+            return [[self.graph(session)] * 10 for session in sessions]
+
+        monkeypatch.setattr(tune, "_time_alone", time_alone)
+        monkeypatch.setattr(tune, "_take_turns", take_turns)
+        monkeypatch.setattr(tune, "open_session", lambda model, threads: model)
+
+    def trial_of(self, plan: Plan) -> Any:
+        self.tried.append(plan)
+        keys = {c.key for c in plan.choices.values() if c.proposal} if self.variable else ()
+        return SimpleNamespace(originals=dict.fromkeys(keys, 0), model=lambda without: without)
+
+
+def decide(
+    desk: Desk,
+    found: Found,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    sites: Sequence[Site] | None = None,
+    exactness: Exactness = "finite",
+    timings: Timings | None = None,
+    budget: float = 20.0,
+) -> Plan:
+    """What is decided for the sites of ``found`` if everything takes as long as ``desk`` says."""
+    desk.install(monkeypatch)
+    if sites is None and exactness == "finite":
+        monkeypatch.setattr(tune, "make_candidates", lambda *_: (found.candidates, found.library))
+    return tune.tune(
+        found.graph_module,
+        found.sites if sites is None else sites,
+        None,  # type: ignore[arg-type]
+        desk.trial_of,
+        (),
+        exactness=exactness,
+        threads=1,
+        budget=budget,
+        timings=timings or Timings(),
+        progress=lambda stage: None,
+    )
+
+
+def names(plan: Plan) -> list[str]:
+    """What is done at each site."""
+    return [choice.proposal.name if choice.proposal else "expand" for choice in plan.choices.values()]
+
+
+def table(times: Mapping[str, float], other: float = 9.0) -> Callable[[str, str], float]:
+    """The same for every site; 10 ms for the original."""
+    return lambda key, name: {"expand": 10.0, **times}.get(name, other)
+
+
+def test_the_fastest_wins(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the static rules think of it."""
+    plan = decide(Desk(table({"polyphase(phases=8)": 5.0})), found, monkeypatch)
+    assert names(plan) == ["polyphase(phases=8)"] * 3
+
+
+def test_among_those_as_fast_the_rules_choose(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within CLOSE of the fastest, what the static rules prefer, so that noise does not change the file."""
+    preferred = 5.0 * CLOSE - 0.01
+    plan = decide(
+        Desk(table({"polyphase(phases=8)": 5.0, "polyphase(phases=16)": preferred})), found, monkeypatch
+    )
+    assert names(plan) == ["polyphase(phases=16)"] * 3
+    beyond = 5.0 * CLOSE + 0.01
+    plan = decide(
+        Desk(table({"polyphase(phases=8)": 5.0, "polyphase(phases=16)": beyond})), found, monkeypatch
+    )
+    assert names(plan) == ["polyphase(phases=8)"] * 3
+
+
+def test_a_gain_too_small_keeps_the_original(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GAIN over the original, or nothing is lowered, and the graph is not even timed."""
+    desk = Desk(table({"polyphase(phases=8)": 10.0 / GAIN + 0.01}, other=11.0))
+    assert names(decide(desk, found, monkeypatch)) == ["expand"] * 3
+    assert desk.tried == []
+    desk = Desk(table({"polyphase(phases=8)": 10.0 / GAIN - 0.01}, other=11.0))
+    assert names(decide(desk, found, monkeypatch)) == ["polyphase(phases=8)"] * 3
+
+
+def test_what_wins_alone_and_slows_the_graph_is_dropped(
+    found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph without it is faster: it goes, the other stays, and the report has the ratios."""
+    often, once = found.keys
+
+    def graph(without: frozenset[str] | None) -> float:
+        if without is None:
+            return 20.0
+        return 10.0 - (2.0 if often in without else 0.0) + (3.0 if once in without else 0.0)
+
+    plan = decide(Desk(table({"polyphase(phases=8)": 5.0}), graph), found, monkeypatch)
+    assert names(plan) == ["expand", "expand", "polyphase(phases=8)"]
+    assert plan.made["graph"]["without_ms_ratio"] == pytest.approx({often: 0.8, once: 1.3})
+    assert plan.made["graph"]["speedup"] == pytest.approx(20.0 / 8.0)
+
+
+def test_a_graph_that_is_not_faster_keeps_nothing(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither with all winners, nor with those that are left."""
+    often, _ = found.keys
+    alone = table({"polyphase(phases=8)": 5.0})
+    same = Desk(alone, lambda without: 10.0)
+    assert names(decide(same, found, monkeypatch)) == ["expand"] * 3
+    assert len(same.tried) == 1
+    left = Desk(alone, lambda without: 10.0 if without is None else 12.0 - (often in without))
+    assert names(decide(left, found, monkeypatch)) == ["expand"] * 3
+    every = Desk(alone, lambda without: 10.0 if without is None else 9.0 - len(without))
+    assert names(decide(every, found, monkeypatch)) == ["expand"] * 3
+
+
+def test_what_noise_hides_is_kept(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lowering is dropped where the interval lies below 1, not where the middle does."""
+    often, _ = found.keys
+    desk = Desk(table({"polyphase(phases=8)": 5.0}))
+    desk.install(monkeypatch)
+
+    def take_turns(sessions: Sequence[Any], inputs: Any, seconds: float) -> list[list[float]]:
+        noisy = {frozenset([often]): [4.0, 4.0, 4.0, 4.0, 6.0, 6.0] * 2}
+        return [noisy.get(s, [10.0 if s is None else 5.0] * 12) for s in sessions]
+
+    monkeypatch.setattr(desk, "install", lambda _: monkeypatch.setattr(tune, "_take_turns", take_turns))
+    plan = decide(desk, found, monkeypatch)
+    assert plan.made["graph"]["without_ms_ratio"][often] == pytest.approx(0.8)
+    assert names(plan) == ["polyphase(phases=8)"] * 3
+
+
+def test_sites_that_are_the_same_are_timed_once(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sites of one geometry, kernel and shape: one timing, one choice."""
+    desk = Desk(table({"polyphase(phases=8)": 5.0}))
+    saved: list[list[str]] = []
+    timings = Timings(save=lambda timings: saved.append(list(timings.known)))
+    plan = decide(desk, found, monkeypatch, timings=timings)
+    assert len(found.sites) == 3
+    assert [candidates.count for candidates in found.candidates] == [2, 1]
+    assert desk.timed == found.keys
+    assert saved == [found.keys[:1], found.keys]
+    assert plan.made["timings_ms"] == timings.known
+    assert set(timings.known[found.keys[0]]) == set(found.candidates[0].names)
+
+
+def test_what_is_known_is_not_timed_again(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It decides as if it had been timed now."""
+    first, second = found.keys
+    desk = Desk(table({"polyphase(phases=8)": 5.0}))
+    known = {first: dict.fromkeys(found.candidates[0].names, 10.0) | {"polyphase(phases=32)": 1.0}}
+    plan = decide(desk, found, monkeypatch, timings=Timings(known=known))
+    assert desk.timed == [second]
+    assert names(plan) == ["polyphase(phases=32)", "polyphase(phases=32)", "polyphase(phases=8)"]
+
+
+def test_known_timings_that_lack_a_candidate(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was timed when only other rounding was allowed is timed again when more is."""
+    first, second = found.keys
+    known = {key: {"expand": 10.0} for key in (first, second)}
+    known[second]["separable"] = 9.0
+    desk = Desk(table({"polyphase(phases=8)": 5.0}))
+    plan = decide(desk, found, monkeypatch, timings=Timings(known=known))
+    assert names(plan) == ["polyphase(phases=8)"] * 3
+
+
+def test_open_sizes_take_the_static_choice(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fastest depends on the sizes: nothing is timed alone, but the graph has to be faster."""
+    shapes = ({2: Dim("height"), 3: Dim("width")},)
+    graph_module = capture(Blurs().eval(), (X,), dynamic_shapes=shapes).graph_module
+    sites, _ = lowerable_sites(graph_module)
+    wanted = [proposal.name if (proposal := static_choice(s, "finite")) else "expand" for s in sites]
+    assert "expand" not in wanted
+    desk = Desk(table({}), variable=False)
+    assert names(decide(desk, found, monkeypatch, sites=sites)) == wanted
+    assert desk.timed == []
+    slower = Desk(table({}), lambda without: 10.0 if without is None else 11.0, variable=False)
+    assert names(decide(slower, found, monkeypatch, sites=sites)) == ["expand"] * 3
+
+
+@pytest.mark.parametrize("exactness", EXACTNESS)
+def test_exactness_limits_the_candidates(
+    exactness: Exactness, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing less exact is exported or timed; where nothing is left, nothing is."""
+    asked: list[str] = []
+
+    def alone(key: str, name: str) -> float:
+        asked.append(name)
+        return 10.0 if name == "expand" else 5.0
+
+    desk = Desk(alone)
+    plan = decide(desk, found, monkeypatch, exactness=exactness)
+    proposals = {p.name: p.exactness for c in found.candidates for p in c.proposals}
+    allowed = {n for n, e in proposals.items() if EXACTNESS.index(e) <= EXACTNESS.index(exactness)}
+    assert set(asked) - {"expand"} == allowed
+    assert EXACTNESS.index(plan.exactness) <= EXACTNESS.index(exactness)
+    assert bool(desk.tried) == bool(allowed)
+    assert {"bitwise": 0, "reordered": 1}.get(exactness, len(proposals)) == len(allowed)
+
+
+def test_the_budget_is_shared(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it is for the sites, what one leaves is for the next; the other half is for the graph."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(tune, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def alone(key: str, name: str) -> float:
+        clock.now += 1.0 if name == "expand" else 0.0
+        return 10.0 if name == "expand" else 5.0
+
+    desk = Desk(alone)
+    decide(desk, found, monkeypatch, budget=20.0)
+    assert desk.seconds[:2] == [10.0 / 2, 10.0 - 1.0]
+    assert sum(desk.seconds[2:]) <= 10.0
+
+
+@dataclass
+class Bench:
+    """Stands for the sessions of one site's candidates and the clock: a run of each takes as long as told."""
+
+    times: dict[str, float]
+    rounds: Counter[str] = field(default_factory=Counter)
+    now: float = 0.0
+
+    def install(self, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        remaining = iter(names)
+
+        def open_session(model: bytes, threads: int) -> Any:
+            slots = [SimpleNamespace(type="tensor(float)")]
+            return SimpleNamespace(name=next(remaining), get_inputs=lambda: slots)
+
+        def timed(session: Any, inputs: Any, repeats: int) -> float:
+            self.rounds[session.name] += 1
+            self.now += self.times[session.name] * repeats / 1e3
+            return self.times[session.name]
+
+        monkeypatch.setattr(tune, "open_session", open_session)
+        monkeypatch.setattr(tune, "_timed", timed)
+        monkeypatch.setattr(tune, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+
+def alone(bench: Bench, found: Found, seconds: float, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Times of the first site's candidates; one call each is for warming up."""
+    candidates = found.candidates[0]
+    for name in candidates.names:
+        bench.times.setdefault(name, 2.0)
+    bench.install(candidates.names, monkeypatch)
+    times = tune._time_alone(candidates, found.library, 1, seconds)
+    bench.rounds.subtract(candidates.names)
+    return times
+
+
+def test_what_is_clearly_slower_drops_out(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 4 rounds what is far behind, after 12 what is behind; the original is timed to the end."""
+    far, behind, fast = "polyphase(phases=8)", "polyphase(phases=16)", "polyphase(phases=32)"
+    bench = Bench({"expand": 9.0, far: 1.7, behind: 1.5, fast: 1.0})
+    times = alone(bench, found, 1e9, monkeypatch)
+    assert bench.rounds == {"expand": 40, far: 4, behind: 12, fast: 40}
+    assert times == bench.times
+
+
+def test_the_budget_ends_timing(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it is spent, each has been timed a few times, and no more."""
+    bench = Bench({})
+    alone(bench, found, 0.0, monkeypatch)
+    assert set(bench.rounds.values()) == {4}
+    bench = Bench({})
+    alone(bench, found, 0.1, monkeypatch)
+    (rounds,) = set(bench.rounds.values())
+    assert rounds > 4
+    assert 0.1 < bench.now <= 0.1 + sum(bench.times.values()) / 1e3 + 1e-9
+
+
+def test_turns_are_taken_forwards_and_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least 10 samples of each however slow, at most 200 however fast, the order turned each time."""
+    clock, order = SimpleNamespace(now=0.0), []
+    monkeypatch.setattr(tune, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(tune, "run", lambda session, inputs: None)
+
+    def timed(session: str, inputs: Any, repeats: int) -> float:
+        order.append(session)
+        clock.now += 1.0
+        return float(len(order))
+
+    monkeypatch.setattr(tune, "_timed", timed)
+    slow = tune._take_turns(["a", "b"], (), 0.0)  # type: ignore[list-item]
+    assert [len(samples) for samples in slow] == [10, 10]
+    assert order[:8] == ["a", "b", "b", "a"] * 2
+    assert slow[0][:3] == [1.0, 4.0, 5.0]
+    assert len(tune._take_turns(["a"], (), 50.0)[0]) == 50  # type: ignore[list-item]
+    assert len(tune._take_turns(["a"], (), 1e9)[0]) == 200  # type: ignore[list-item]
+
+
+def test_groups_are_few(monkeypatch: pytest.MonkeyPatch, found: Found) -> None:
+    """Many distinct lowerings are varied one by one as far as there is room, and the rest as one group."""
+    chosen = {f"key {n}": found.candidates[0].proposals[0] for n in range(20)}
+    desk = Desk(table({}), lambda without: 10.0 if without is None else 5.0 - len(without) / 10)
+    desk.install(monkeypatch)
+    asked: list[frozenset[str]] = []
+
+    def model(without: frozenset[str]) -> frozenset[str]:
+        asked.append(without)
+        return without
+
+    trial = SimpleNamespace(originals=chosen, model=model)
+    kept, facts = tune._in_graph(
+        [],
+        chosen,
+        None,  # type: ignore[arg-type]
+        lambda plan: trial,  # type: ignore[arg-type,return-value]
+        (),
+        1,
+        1.0,
+        lambda stage: None,
+    )
+    assert [len(without) for without in asked] == [0, *[1] * 14, 6]
+    assert frozenset().union(*asked) == chosen.keys()
+    assert kept == {}
+    assert facts["without_ms_ratio"].keys() == chosen.keys()
+
+
+def test_half_precision() -> None:
+    """A model in float16, which onnxruntime runs, can be tuned."""
+    half = found_in(torch.float16)
+    times = tune._time_alone(half.candidates[0], half.library, 1, 0.0)
+    assert times.keys() == set(half.candidates[0].names)
+
+
+def test_a_real_tuning(tmp_path: Path) -> None:
+    """Nothing pretended: every candidate has a time, what is chosen is one of them, and the file is right."""
+    conv = nn.Conv2d(3, 3, 5, padding=2, groups=3)
+    conv.weight.data = conv.weight.data[:1].repeat(3, 1, 1, 1)
+    report = optimize(nn.Sequential(conv).eval(), (X,), tmp_path / "out.onnx", budget=1.0, seconds=0)
+    onnx.checker.check_model(str(tmp_path / "out.onnx"), full_check=True)
+    assert report.equivalence.passed
+    assert report.lowering == "tuned"
+    assert report.plan.made["environment"] == report.environment
+    (site,) = report.to_json()["sites"]
+    times = {candidate["lowering"]: candidate["ms"] for candidate in site["candidates"]}
+    assert {"expand", site["lowering"], "polyphase(phases=16)"} <= times.keys()
+    assert all(time > 0 for time in times.values())
