@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from export.dynamic import dynamic_shapes
 from export.equivalence import check_equivalence
@@ -22,14 +16,8 @@ from export.loading import load_model
 from export.pipeline import LOWERINGS
 from export.pipeline import optimize as run_optimize
 from export.plan_file import read_plan, resume, write_plan
-from export.report import (
-    CHECK_SCHEMA,
-    Report,
-    count_shared,
-    find_json,
-    site_table,
-    summary_lines,
-)
+from export.report import CHECK_SCHEMA, count_shared, find_json, summary_lines
+from export.terminal import print_route, print_sites, progress, write_json
 from fx_passes.capture import capture
 from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError
 from fx_passes.find import judge
@@ -90,7 +78,7 @@ def main(verbose: bool) -> None:
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
     """List every convolution that shares a kernel, or the reason why it does not."""
-    with _progress() as show:
+    with progress() as show:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
         show("capturing the graph")
@@ -98,10 +86,10 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
         show("finding kernels")
         findings = [verdict.finding for verdict in judge(captured.graph_module)]
     if json_file:
-        _write_json(find_json(model, captured.route, findings), json_file)
+        write_json(find_json(model, captured.route, findings), json_file)
     if json_file != "-":
-        _print_route(captured.route, captured.rejected)
-        _print_sites(findings)
+        print_route(captured.route, captured.rejected)
+        print_sites(findings)
         click.echo(f"{count_shared(findings)} of {len(findings)} candidate convolutions share a kernel")
 
 
@@ -174,7 +162,7 @@ def optimize(
         raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
     # Whatever is to be decided: a file that is no plan is not overwritten.
     timings = resume(Path(save_plan), threads) if save_plan else None
-    with _progress() as show:
+    with progress() as show:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
         report = run_optimize(
@@ -195,10 +183,10 @@ def optimize(
     if save_plan:
         write_plan(report.plan, Path(save_plan))
     if json_file:
-        _write_json(report.to_json(), json_file)
+        write_json(report.to_json(), json_file)
     if json_file != "-":
-        _print_route(report.route, None)
-        _print_sites(report.findings, report)
+        print_route(report.route, None)
+        print_sites(report.findings, report)
         for line in summary_lines(report):
             click.echo(line)
         click.echo(f"written: {report.output}")
@@ -214,12 +202,12 @@ def optimize(
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
     """Compare two ONNX files in onnxruntime on inputs made for the purpose."""
-    with _progress() as show:
+    with progress() as show:
         show("checking equivalence")
         result = check_equivalence(baseline, optimised, progress=lambda case: show(f"checking: {case}"))
     if json_file:
         files = {"baseline": str(baseline), "optimized": str(optimised)}
-        _write_json({"schema": CHECK_SCHEMA, **files, "equivalence": result.to_json()}, json_file)
+        write_json({"schema": CHECK_SCHEMA, **files, "equivalence": result.to_json()}, json_file)
     if json_file != "-":
         for output in result.outputs:
             click.echo(
@@ -237,55 +225,3 @@ def _require_apart(output: str, others: dict[str, str | None]) -> None:
     for option, file in others.items():
         if file and file != "-" and Path(file).absolute() == Path(output).absolute():
             raise click.BadParameter(f"{file} would overwrite the model", param_hint=option)
-
-
-def _print_route(route: str, rejected: str | None) -> None:
-    click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
-
-
-def _print_sites(findings: Any, report: Report | None = None) -> None:
-    if not findings:
-        click.echo("no convolution in groups")
-        return
-    console, table = Console(), site_table(findings, report)
-    if console.is_terminal:
-        console.print(table)
-        return
-    # A table cut to 80 columns loses the reasons: off a terminal, lines are as long as they need to be.
-    wide = Console(width=10_000)
-    with wide.capture() as text:
-        wide.print(table)
-    click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; null stands for both."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_json(data: dict[str, Any], file: str) -> None:
-    text = json.dumps(_finite(data), indent=2, allow_nan=False)
-    if file == "-":
-        click.echo(text)
-        return
-    try:
-        Path(file).write_text(text + "\n")
-    except OSError as error:
-        raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--json") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A spinner with the current stage on a terminal, else one line a stage, on standard error."""
-    console = Console(stderr=True)
-    # What the model prints while it is loaded or run is not our output.
-    with redirect_stdout(sys.stderr):
-        if not console.is_terminal:
-            yield lambda stage: click.echo(f"{stage} ...", err=True)
-            return
-        with console.status("starting") as status:
-            yield lambda stage: status.update(escape(f"{stage} ..."))

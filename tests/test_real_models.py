@@ -39,8 +39,8 @@ def test_optimize_keeps_every_bit_and_finds_every_site(name: str, tmp_path: Path
     _require_kernels_stored_once(onnx.load(output), sites)
 
 
-# How many sites of each model the rules lower; the others are too small, or fast as they are. Canny compares with
-# thresholds, and other rounding moves edges: its Gaussian is lowered, found out, and put back.
+# How many sites of each model the rules lower; the others are too small, or fast as they are. Canny compares
+# with thresholds, and other rounding moves edges: its Gaussian is lowered, found out, and put back.
 LOWERED = {
     "gaussian_blur": 1,
     "blur_pool": 0,
@@ -56,7 +56,7 @@ LOWERED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_static_lowering_is_equivalent(name: str, tmp_path: Path) -> None:
-    """``optimize --lowering static`` exits 0, within the bound of float64, and lowers what it should."""
+    """``optimize --lowering static`` exits 0, within the bound of float64."""
     output, report_file = tmp_path / "out.onnx", tmp_path / "report.json"
     arguments = ["optimize", f"{MODELS}:{name}", "-o", str(output), "--lowering", "static"]
     result = CliRunner().invoke(main, [*arguments, "--seconds", "0", "--json", str(report_file)])

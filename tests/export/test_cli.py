@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fx_passes.rewrite
-from export import cli, tune
+from export import cli, terminal, tune
 from export.candidates import Candidates
 from export.cli import main
 from fx_passes.lowerings import MODULES
@@ -257,7 +257,7 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
 
 def test_json_has_no_infinity() -> None:
     """Not a number in JSON: null."""
-    assert cli._finite({"a": [float("inf"), (float("nan"), 1.5)]}) == {"a": [None, [None, 1.5]]}
+    assert terminal._finite({"a": [float("inf"), (float("nan"), 1.5)]}) == {"a": [None, [None, 1.5]]}
 
 
 @dataclass(frozen=True)

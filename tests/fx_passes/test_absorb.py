@@ -475,24 +475,27 @@ def test_faults(name: str) -> None:
     assert torch.equal(graph_module(x), expected)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="each number alone is looked at, not the kernel"
-)
-@pytest.mark.parametrize("way", ["half", "several", "large"])
+# Type, size of the taps, of the input, the number, and how often the output is multiplied with it.
+TOO_LARGE = {
+    "half": (torch.float16, 100.0, 1e-3, 1000.0, 1),
+    "large taps": (torch.float32, 1e30, 1e-10, 1e11, 1),
+    "several numbers": (torch.float32, 1.0, 1e-15, 2.0**39, 4),
+}
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="each number is looked at, not the kernel")
+@pytest.mark.parametrize("way", TOO_LARGE)
 def test_numbers_that_the_kernel_cannot_take_together(way: str) -> None:
-    """A product beyond float16, or of several numbers, or with large taps: the output itself is finite."""
-    dtype = torch.float16 if way == "half" else torch.float32
-    large, number = {"half": (100.0, 1000.0), "several": (1.0, 2.0**39), "large": (1e30, 1e11)}[way]
+    """The kernel times the number is no finite number of its type, and the output is."""
+    dtype, taps, size, number, times = TOO_LARGE[way]
 
     def function(m: Model, x: Tensor) -> Tensor:
-        y = m.conv(x) * number
-        return y if way != "several" else y * number * number * number * (1 / number) * (1 / number)
+        y = m.conv(x)
+        for _ in range(times):
+            y = y * number
+        return y
 
-    model, x = (
-        Model(function, INTEGERS * large).to(dtype),
-        (image() * {"half": 1e-3, "large": 1e-10}.get(way, 1)),
-    )
-    x = x.to(dtype) if way != "several" else x * 1e-15
+    model, x = Model(function, INTEGERS * taps).to(dtype), (image() * size).to(dtype)
     expected = model(x)
     assert expected.isfinite().all()
     graph_module = capture(model, (x,)).graph_module
