@@ -123,6 +123,27 @@ def test_modules_with_their_own_padding() -> None:
             assert torch.equal(lowered(x), model(x))
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_a_pad_in_front_of_a_padding_mode(mode: str) -> None:
+    """What a convolution reflects is what was padded before, whichever way."""
+    conv = nn.Conv2d(4, 4, 3, padding=2, padding_mode=mode, groups=4)
+    conv.weight.data, conv.bias.data = KERNEL.repeat(4, 1, 1, 1), torch.arange(4.0)
+
+    class Padded(nn.Module):
+        def __init__(self, how: str) -> None:
+            super().__init__()
+            self.conv, self.how = conv, how
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(F.pad(x, [1, 2, 0, 1], mode=self.how))
+
+    for how in ("constant", "reflect", "replicate"):
+        model, x = Padded(how), image()
+        lowered = lower(with_sizes(model, x))
+        assert lowerings(lowered) == ["polyphase"]
+        assert torch.equal(lowered(x), model(x))
+
+
 def test_equal_sites_are_one_module() -> None:
     """The same kernel, bias and sizes: one module, called twice; a bias of its own makes another."""
     model = Model(lambda m, x: (m.one(x), m.one(2 * x), m.one(x, bias=m.bias), m.one(x[:, :, 1:])))
