@@ -146,7 +146,18 @@ def _site(verdict: Verdict, state: State, graph_module: GraphModule, taken: set[
         around = Surroundings(source, call.node, resample)
     else:
         around = absorb(call.node, source, resample, taken)
+        if not _takes(kernel, around.resample.scale) or (
+            bias is not None and not _takes(bias, around.resample.scale)
+        ):
+            around = Surroundings(source, call.node, resample)
     return Site(finding, call.node, around, kernel, bias, _key(around.resample, kernel, bias))
+
+
+def _takes(values: Tensor, scale: float) -> bool:
+    """Whether ``values`` times ``scale`` neither overflow nor lose bits to underflow in their own type."""
+    scaled = (values.double() * scale).abs()
+    limits = torch.finfo(values.dtype)
+    return bool(((scaled == 0) | ((scaled >= limits.tiny) & (scaled <= limits.max))).all()) or scale == 1.0
 
 
 def sizes_of(value: Tensor) -> tuple[int | None, ...]:
