@@ -15,7 +15,7 @@ from export.trial import Trial, make_trial
 from export.tune import Timings, tune
 from fx_passes.capture import clone_module
 from fx_passes.choose import static_plan
-from fx_passes.errors import UsageError
+from fx_passes.errors import ExportError, UsageError
 from fx_passes.lower import lower_in_place, sites_on_copy
 from fx_passes.lowerable import Site
 from fx_passes.plan import Choice, Plan, require_fitting
@@ -65,7 +65,23 @@ class Decide:
             share_in_place(lowered, fold_constants=False)
             return make_trial(lowered, graph_module, sites, inputs, dynamic_shapes)
 
-        plan = tune(
+        try:
+            plan = self._tuned(graph_module, sites, baseline, trial_of, inputs)
+        except ExportError as error:
+            # What cannot be exported or run cannot be timed; the convolutions as they are can be.
+            kept = {site.id: Choice(site.key, None) for site in sites}
+            plan = Plan(kept, {"by": "tuning", "failed": str(error)})
+        return replace(plan, made={**plan.made, "environment": environment(self.threads)})
+
+    def _tuned(
+        self,
+        graph_module: GraphModule,
+        sites: Sequence[Site],
+        baseline: Path,
+        trial_of: Callable[[Plan], Trial],
+        inputs: tuple[Any, ...],
+    ) -> Plan:
+        return tune(
             graph_module,
             sites,
             baseline,
@@ -77,4 +93,3 @@ class Decide:
             timings=self.timings,
             progress=self.progress,
         )
-        return replace(plan, made={**plan.made, "environment": environment(self.threads)})

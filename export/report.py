@@ -188,6 +188,8 @@ def summary_lines(report: Report) -> list[str]:
     check, lines = report.equivalence, []
     if report.shared_count == 0:
         lines.append("nothing was shared: the output is the plain export")
+    if failed := report.plan.made.get("failed"):
+        lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
     bits = "equal bits" if check.bitwise else "within bounds"
     lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
     lines += [f"  {note}" for note in check.notes]

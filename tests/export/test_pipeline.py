@@ -437,3 +437,18 @@ def test_a_lowering_that_is_less_exact_than_it_says(tmp_path: Path, monkeypatch:
     more = {"lowering": "static", "exactness": "reordered"}
     with pytest.raises(NotEquivalentError, match=r"\(non-finite, default .*; caused by site conv2d"):
         run(Lowered(), tmp_path / "out.onnx", (IMAGE,), **more)
+
+
+def test_candidates_that_cannot_be_timed_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The convolutions are kept, the file is written, and the report says why nothing was lowered."""
+
+    def refuses(*arguments: Any) -> Any:
+        raise ExportError("planted")
+
+    monkeypatch.setattr("export.tune.make_candidates", refuses)
+    report = run(Blurs(), tmp_path / "out.onnx", lowering="tuned")
+    assert report.equivalence.bitwise
+    assert [site["lowering"] for site in report.to_json()["sites"]] == ["expand", "expand"]
+    assert "nothing was lowered, as the candidates could not be timed: planted" in summary_lines(report)
