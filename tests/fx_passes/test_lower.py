@@ -426,6 +426,7 @@ def test_before_a_batch_norm() -> None:
     lowered = lower(model, "static", (x,))
     assert torch.equal(lowered(x), model(x))
     assert len(lowerable_sites(capture(model.train(), (x,)).graph_module)[0]) == 1
+    assert len(lowerable_sites(with_sizes(model.train(), x))[0]) == 1
     apart = Model(lambda m, x: (m.norm(y := m.two(x)), y)).eval()
     assert len(lowerable_sites(capture(apart, (x,)).graph_module)[0]) == 1
     through = torch.export.export(model.eval(), (x,)).run_decompositions()
@@ -457,6 +458,16 @@ def test_two_dtypes() -> None:
     lowered = lower(model, "static", (x,))
     assert lowerings(lowered) == ["polyphase"]
     assert torch.equal(lowered(x), model(x))
+
+
+def test_complex_numbers() -> None:
+    """The lowerings are written for real numbers."""
+    model, x = Model(lambda m, x: m.two(x)), image().to(torch.complex64)
+    model.second = model.second.to(torch.complex64)
+    assert reason(capture(model, (x,)).graph_module) == (
+        "input and kernel do not both have the type torch.complex64"
+    )
+    assert torch.equal(lower(model, "static", (x,))(x), model(x))
 
 
 def test_a_kernel_that_cannot_be_computed() -> None:
