@@ -62,7 +62,9 @@ class Lowered(nn.Module):
             height, width = self.sizes(x)
             groups, rows = resample.groups, resample.rows
             y = y.reshape(-1, groups * rows, height, width) + self.bias.reshape(-1, 1, 1)
-        return y.reshape(self.out_shape(x)).contiguous()
+        if not (resample.static and tuple(y.shape) == resample.out_shape):
+            y = y.reshape(self.out_shape(x))
+        return y.contiguous()
 
     # What the ways to compute build on.
 
@@ -112,6 +114,17 @@ class Lowered(nn.Module):
             return tuple(size for size in resample.out_shape if size is not None)
         leading = x.shape[: -resample.dim - 1]
         return (*leading, resample.groups * resample.rows, *self.sizes(x)[-resample.dim :])
+
+    def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
+        """(planes, H, W) without what whole blocks computed in excess.
+
+        The cut comes last, in the shape of the output: a runtime that has to copy has copied already.
+        """
+        y = y.reshape(-1, self.resample.groups, *y.shape[-self.resample.dim :])
+        for dim, size in ((-2, height), (-1, width))[-self.resample.dim :]:
+            if not (isinstance(size, int) and y.shape[dim] == size):
+                y = y.narrow(dim, 0, size)
+        return y
 
     def window(self, x: Tensor, height: tuple[Any, Any], width: tuple[Any, Any]) -> Tensor:
         """``x`` (..., H, W) from ``first`` on for ``count`` samples of each axis, padded where there is no

@@ -96,13 +96,6 @@ class PolyphaseConv(Lowered):
         """The bias of every phase, where one value serves all channels."""
         return self.bias.expand(channels) if self.bias is not None and self.bias_shared else None
 
-    def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
-        """(planes, H, W) without what whole blocks computed in excess."""
-        for dim, size in ((1, height), (2, width)):
-            if not (isinstance(size, int) and y.shape[dim] == size):
-                y = y.narrow(dim, 0, size)
-        return y
-
 
 class SeparablePolyphaseConv(PolyphaseConv):
     """Row in phases, then column on each phase; summed over ``rank`` products.

@@ -120,6 +120,9 @@ EXAMPLES = {
     "separable_polyphase": Example(
         repeated(product(5, 5)), same, (2, 3, 12, 32), {"Conv": 2, "Transpose": 1}, 16 * (20 + 5)
     ),
+    "column_polyphase": Example(
+        repeated(product(5, 5)), same, (2, 3, 32, 12), {"Conv": 2, "Transpose": 1}, 16 * (20 + 5)
+    ),
     "transposed_polyphase": Example(
         repeated(KERNEL[..., :4, :4]),
         doubled,

@@ -30,7 +30,7 @@ from fx_passes.weights.factor import factorise
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 # These compute with factors of the kernel: exact where the factors are.
-FACTORED = ("separable", "separable_polyphase", "transposed_separable", "low_rank")
+FACTORED = ("separable", "separable_polyphase", "column_polyphase", "transposed_separable", "low_rank")
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,14 @@ STEER: dict[str, dict[str, list[Any]]] = {
         "transposed": [False],
         "stuff": [1, 1, 2],
     },
+    "column_polyphase": {
+        "dim": [2],
+        "block": [(1, 1)],
+        "rank": [1],
+        "taps": [2, 3, 5],
+        "transposed": [False],
+        "stuffed": [False],
+    },
     "transposed_separable": {
         "dim": [2],
         "block": [(1, 1)],
@@ -362,6 +370,18 @@ EXAMPLES: dict[str, list[Case]] = {
         make((5, 5), (12, 40), padding=2, bias="shared"),
         make((3, 5), (9, 20), stride=(2, 3), front=((1, 2), (3, 0)), front_mode="replicate", bias="channel"),
         make((4, 4), (9, 20), transposed=True, stride=(1, 2), padding=1),
+    ],
+    "column_polyphase": [
+        make((5, 5), (40, 12), padding=2, bias="shared"),
+        make((3, 5), (20, 9), stride=(2, 3), front=((1, 2), (3, 0)), front_mode="replicate", bias="channel"),
+        make(
+            (4, 3),
+            (33, 20),
+            dilation=(2, 1),
+            padding=(3, 1),
+            padding_mode="reflect",
+            keep=((3, 2, 1), (1, 1, 0)),
+        ),
     ],
     "transposed_polyphase": [
         make((4, 4), (5, 20), transposed=True, stride=2, padding=1, bias="shared"),
@@ -900,6 +920,14 @@ REFUSALS: dict[str, list[tuple[Case, str]]] = {
             "it is transposed along the height, where `transposed_polyphase` has few taps left",
         ),
     ],
+    "column_polyphase": [
+        VOLUME,
+        LARGE_BLOCK,
+        (make((3,), (8,)), "a 1-D kernel is not separated"),
+        (make((3, 1), (8, 8)), "the kernel is a row or a column already"),
+        (make((3, 3), (8, 8), rank=2), "the rank of the kernel is above 1"),
+        (make((3, 3), (8, 8), transposed=True, stride=(2, 1), rank=1), "it is transposed"),
+    ],
     "transposed_separable": [
         VOLUME,
         LARGE_BLOCK,
@@ -987,7 +1015,9 @@ def test_refusal_by_exactness() -> None:
 # What did not hold once.
 
 
-@pytest.mark.parametrize(("name", "rank"), [("polyphase", 0), ("separable_polyphase", 1), ("low_rank", 2)])
+@pytest.mark.parametrize(
+    ("name", "rank"), [("polyphase", 0), ("separable_polyphase", 1), ("column_polyphase", 1), ("low_rank", 2)]
+)
 def test_circular_padding_of_a_narrow_input(name: str, rank: int) -> None:
     """Blocks of outputs reach further than once around."""
     size = 11 if name == "low_rank" else 5
@@ -1005,6 +1035,7 @@ BEYOND = {
     "separable": make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
     "polyphase": make((3,), (4,), padding=7, keep=((12, 1, 0),)),
     "separable_polyphase": make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
+    "column_polyphase": make((3, 3), (4, 4), padding=7, keep=((12, 1, 0), (0, 1, 0)), rank=1),
     "transposed_polyphase": make((3,), (4,), transposed=True, stride=2, front=((0, 9),), keep=((16, 1, 0),)),
 }
 
@@ -1019,7 +1050,7 @@ def test_outputs_of_padding_alone(name: str) -> None:
     assert close(case, lowered(x), x)
 
 
-@pytest.mark.parametrize("name", ["separable", "separable_polyphase"])
+@pytest.mark.parametrize("name", ["separable", "separable_polyphase", "column_polyphase"])
 def test_a_scale_that_rounds_the_kernel(name: str) -> None:
     """A kernel that is rank 1 within the tolerance stays what was proposed when a factor rounds its taps."""
     case = make((5, 5), (8, 8), scale=0.1)

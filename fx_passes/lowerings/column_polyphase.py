@@ -1,0 +1,67 @@
+"""A kernel of rank 1, T neighbouring outputs along the height as channels, then the row on each channel.
+
+Before:  conv(x (N, C, H, W), expand(column * row), groups=C)
+After:   conv(x (N * C, 1, H, W), weight (T, 1, window, 1), stride (T * sh, 1)), conv(..., row, groups=T),
+         then the T rows of each block put in order
+
+What ``separable_polyphase`` does with the axes exchanged. That one ends with the width in order for nothing,
+and here the rows have to be put in order; but its second pass reads a column of T channels, lines of the
+image apart, and this one a row, neighbours in memory: it wins where those lines do not fit the first cache.
+(``phases.py``, ``weights/factor.py``)
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fx_passes.lowered import Lowered
+from fx_passes.lowerings.separable import separable_refusal
+from fx_passes.phases import phase_weight, phases_of
+from fx_passes.polyphase_conv import polyphase_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Resample
+
+# Bytes of a first-level cache, of which the rules assume as much everywhere.
+_CACHE = 32 << 10
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """16 phases."""
+    if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
+        return refusal
+    if resample.up > 1:
+        return "it is transposed"
+    lines = kernel.shape[2] * (resample.out_shape[-1] or 0) * kernel.element_size()
+    static = 6.0 if lines > _CACHE and resample.groups % 16 else 0.0
+    return [Proposal("column_polyphase", (("phases", 16),), "finite", static)]
+
+
+class Module(Lowered):
+    """``phases`` outputs of the height at a time."""
+
+    column: Tensor
+    row: Tensor
+
+    def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, *, phases: int) -> None:
+        down = phases_of(resample.height_width()[0], phases)
+        assert down is not None  # as nothing is stuffed in between
+        self.phases = down
+        super().__init__(resample, kernel, bias, phases=phases)
+
+    def prepare(self, kernel: Tensor) -> None:
+        column, row = self.factors(1)[0]
+        column = phase_weight(column, self.phases, 0)[:, None, :, None].to(self.dtype)
+        self.keep("column", column.contiguous(), channels_last=True)
+        row = row.to(self.dtype).expand(self.phases.count, 1, 1, -1)
+        self.keep("row", row.contiguous(), channels_last=True)
+
+    def compute(self, x: Tensor) -> Tensor:
+        (height, width), across, count = self.sizes(x), self.width, self.phases.count
+        blocks = (height + count - 1) // count
+        rows = (self.phases.first, (blocks - 1) * self.phases.step + self.phases.window)
+        x = self.window(self.planes(x), rows, (-across.shift, (width - 1) * across.down + across.span + 1))
+        y = F.conv2d(x, self.column, None, (self.phases.step, 1))
+        bias = self.bias.expand(count) if self.bias is not None and self.bias_shared else None
+        y = F.conv2d(y, self.row, bias, (1, across.down), 0, (1, across.dilation), count)
+        return self.cut(y.transpose(1, 2).reshape(y.shape[0], -1, width), height, width)
