@@ -109,6 +109,7 @@ torch.manual_seed(0)
 KERNEL, OTHER, THIRD = (torch.randn(1, 1, 5, 5) for _ in range(3))
 # The widths are multiples of the 16 phases, so that nothing is computed in excess and cut off.
 EXAMPLES = {
+    "banded": Example(repeated(product(5, 5)), same, (2, 3, 12, 32), {"MatMul": 2}, 12 * 12 + 32 * 32),
     "lift": Example(repeated(torch.randn(1, 1, 5)), same, (2, 3, 32), {"Conv": 1, "Expand": 1}, 5),
     "grouped": Example(
         expand_block_diagonal(torch.randn(1, 1, 3, 3), 3), dense, (2, 3, 9, 9), {"Conv": 1, "Expand": 1}, 9
@@ -156,8 +157,8 @@ EXAMPLES = {
     ),
 }
 RESHAPES = {"Reshape", "Squeeze", "Unsqueeze"}
-# The others need to know the batch size.
-OPEN = [name for name in EXAMPLES if name not in ("fold_batch", "sibling_merge")]
+# The others need to know the sizes.
+OPEN = [name for name in EXAMPLES if name not in ("banded", "fold_batch", "sibling_merge")]
 
 
 @dataclass(frozen=True)

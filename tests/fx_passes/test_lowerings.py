@@ -30,7 +30,14 @@ from fx_passes.weights.factor import factorise
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 # These compute with factors of the kernel: exact where the factors are.
-FACTORED = ("separable", "separable_polyphase", "column_polyphase", "transposed_separable", "low_rank")
+FACTORED = (
+    "banded",
+    "separable",
+    "separable_polyphase",
+    "column_polyphase",
+    "transposed_separable",
+    "low_rank",
+)
 
 
 @dataclass(frozen=True)
@@ -213,6 +220,7 @@ STEER: dict[str, dict[str, list[Any]]] = {
         "transposed": [False],
         "stuff": [1, 1, 2],
     },
+    "banded": {"dim": [1, 2, 2], "block": [(1, 1)], "rank": [1], "taps": [2, 3, 5]},
     "column_polyphase": {
         "dim": [2],
         "block": [(1, 1)],
@@ -331,6 +339,29 @@ def _conv_sizes(case: Case) -> list[int]:
 # At least three for each lowering, on which it has to be proposed; the first is the one that models are made
 # of.
 EXAMPLES: dict[str, list[Case]] = {
+    "banded": [
+        make((5,), (20,), stride=2, padding=2, padding_mode="reflect", bias="shared"),
+        make(
+            (12,),
+            (40,),
+            transposed=True,
+            stride=2,
+            front=((5, 5),),
+            front_mode="replicate",
+            keep=((9, 1, 9),),
+        ),
+        make(
+            (5, 3),
+            (12, 9),
+            stride=(2, 1),
+            dilation=(1, 2),
+            padding=2,
+            padding_mode="circular",
+            rank=1,
+            bias="channel",
+        ),
+        make((4, 4), (6, 9), stuff=(2, 3), stride=(1, 2), front=((2, 1), (2, 1)), scale=0.5, rank=1),
+    ],
     "lift": [
         make((5,), (20,), stride=2, padding=2),
         make((4,), (9,), transposed=True, stride=2, padding=1, output_padding=1, bias="channel"),
@@ -494,7 +525,7 @@ def _allowed(by_factors: bool, case: Case, x: Tensor, kernel: Tensor, bias: Tens
     taps, positive = case.geometry.kernel, replace(case, scale=abs(case.scale))
     bias = None if bias is None else bias.abs()
     weight, apart = kernel.double().abs(), torch.zeros(())
-    if by_factors:
+    if by_factors and len(taps) == 2:
         pairs = factorise(kernel[0, 0], 3)
         assert pairs is not None
         weight = torch.stack([torch.outer(c.abs(), r.abs()) for c, r in pairs]).sum(0)[None, None]
@@ -853,6 +884,13 @@ HEIGHT = (
     "it changes the rate of the height by a fraction",
 )
 REFUSALS: dict[str, list[tuple[Case, str]]] = {
+    "banded": [
+        VOLUME,
+        LARGE_BLOCK,
+        (make((3, 1), (8, 8)), "the kernel is a row or a column already"),
+        (make((3, 3), (8, 8), rank=2), "the rank of the kernel is above 1"),
+        (make((3,), (97,)), "lines of 97 samples, more than 96, are mostly zeros in its matrix"),
+    ],
     "fold_batch": [
         (make((3, 3), (8, 8), batch=1), "the batch has one item"),
         *GROUPED_REFUSALS,
@@ -1028,6 +1066,7 @@ def test_circular_padding_of_a_narrow_input(name: str, rank: int) -> None:
 
 
 BEYOND = {
+    "banded": make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
     "lift": make((3,), (4,), padding=7, keep=((12, 1, 0),)),
     "grouped": make((3, 3), (4, 4), padding=7, keep=((12, 1, 0), (12, 1, 0)), block_diagonal=True),
     "fold_batch": make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0))),

@@ -1,0 +1,91 @@
+"""Each axis of a small input as the product with a matrix: the filter, its padding and both rates in one.
+
+Before:  Pad, conv(x (N, C, L), expand(kernel), groups=C)      after:  x @ band (L, L')
+         Pad, conv(x (N, C, H, W), expand(column * row))       after:  band (H', H) @ (x @ band (W, W'))
+
+What the padding continues a line with are samples of that line, so it only adds to entries of the band; a
+transposed convolution, zero stuffing and a Slice choose its rows and columns. With one kernel for all
+channels, the lines of all of them are one matrix. Most of what is multiplied are zeros: it pays for lines so
+short that what a convolution does around its sums costs more.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fx_passes.lowered import Lowered
+from fx_passes.lowerings.separable import separable_refusal
+from fx_passes.records import Proposal
+from fx_passes.resample import Axis, Resample
+
+# Samples of a line: up to where it is worth timing, and where the rules choose it.
+_LONGEST, _SHORT = 96, 40
+
+
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+    """One way, where all sizes are known and small."""
+    if resample.dim > 2:
+        return f"{resample.dim}-D convolutions are computed as they are"
+    if resample.rows * resample.columns > 1:
+        return f"a group has {resample.columns} input and {resample.rows} output channels, not one"
+    if resample.dim == 2 and (refusal := separable_refusal(resample, kernel)):
+        return refusal
+    if not resample.static:
+        return "a size is open"
+    longest = max(size or 0 for size in resample.in_shape[-resample.dim :])
+    if longest > _LONGEST:
+        return f"lines of {longest} samples, more than {_LONGEST}, are mostly zeros in its matrix"
+    pads = resample.up > 1 or any(axis.pad != (0, 0) for axis in resample.axes)
+    return [Proposal("banded", (), "finite", static=5.5 if pads and longest <= _SHORT else 0.0)]
+
+
+def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
+    """The matrix (outputs, length) of what an axis does, float64.
+
+    Args:
+        kernel: (taps,), float64.
+        length: samples of the input.
+        mode: how ``axis.pad`` continues it.
+
+    Example:
+        >>> band(Axis(2, shift=1, extent=-1, pad=(1, 0)), torch.tensor([1.0, 2.0]).double(), 3, "replicate")
+        tensor([[3., 0., 0.],
+                [1., 2., 0.],
+                [0., 1., 2.]], dtype=torch.float64)
+    """
+    sample = torch.arange(length, dtype=torch.float64)[None]
+    if axis.pad != (0, 0):
+        sample = F.pad(sample, axis.pad, mode=mode)
+    outputs = torch.arange(axis.size(length))[:, None]
+    place = outputs * axis.down + torch.arange(axis.taps) * axis.dilation - axis.shift
+    padded = place.div(axis.up, rounding_mode="floor") + axis.pad[0]
+    read = (place % axis.up == 0) & (padded >= 0) & (padded < sample.shape[1])
+    column = sample[0].long()[padded.clamp(0, sample.shape[1] - 1)]
+    matrix = torch.zeros(len(outputs), length, dtype=torch.float64)
+    return matrix.scatter_add(1, column, torch.where(read, kernel, 0.0))
+
+
+class Module(Lowered):
+    """A matrix for each axis."""
+
+    row: Tensor
+    column: Tensor
+
+    def prepare(self, kernel: Tensor) -> None:
+        sizes, mode = self.resample.in_shape, self.resample.mode
+        assert sizes[-1] is not None
+        if self.resample.dim == 1:
+            row = kernel[0, 0, 0]
+        else:
+            assert sizes[-2] is not None
+            column, row = self.factors(1)[0]
+            self.keep("column", band(self.height, column, sizes[-2], mode).to(self.dtype))
+        self.keep("row", band(self.width, row, sizes[-1], mode).t().to(self.dtype).contiguous())
+
+    def compute(self, x: Tensor) -> Tensor:
+        y = x @ self.row
+        if self.resample.dim == 2:
+            y = self.column @ y
+        return y + self.bias if self.bias is not None and self.bias_shared else y
