@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import onnx_ir as ir
 import torch
@@ -62,7 +63,8 @@ def make_candidates(
         computed: list[nn.Module] = [original_of(graph_module, site)]
         computed += [build(proposal, site.resample, site.kernel, site.bias) for proposal in proposals]
         names = ["expand", *(proposal.lowering for proposal in proposals)]
-        modules += [in_frame(site, name, module) for name, module in zip(names, computed, strict=True)]
+        framed = [in_frame(site, name, module) for name, module in zip(names, computed, strict=True)]
+        modules += [_as_read(site, module) for module in framed]
         # A tensor for each, as the exporter takes one that is given twice for one input.
         inputs += [torch.zeros(in_shape(site), dtype=site.kernel.dtype) for _ in computed]
     if not found:
@@ -83,6 +85,24 @@ def in_frame(site: Site, lowering: str, module: nn.Module) -> nn.Module:
     if site.resample.siblings == 1:
         return module
     return _Frame(module, site.resample.siblings, lowering == "sibling_merge")
+
+
+def _as_read(site: Site, module: nn.Module) -> nn.Module:
+    """``module`` with a reader behind it, if the site has one in its graph.
+
+    onnxruntime copies what a Reshape gives out of a graph, and nothing where another node reads it.
+    """
+    given_out = any(user.op == "output" for user in site.around.end.users)
+    return module if given_out or site.resample.siblings > 1 else _Read(module)
+
+
+class _Read(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.module(x)).neg()
 
 
 class _Frame(nn.Module):
