@@ -1,7 +1,10 @@
 """Convolutions whose groups all repeat one kernel: find them, and keep that kernel once."""
 
+from fx_passes.checkpoint import shared_state_dict
+from fx_passes.errors import CheckpointError, UsageError
 from fx_passes.find import find_shared_kernels
 from fx_passes.lower import lower
+from fx_passes.optimizer import share_optimizer
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Proposal, Refusal, SharedKernel, WeightOrigin
 from fx_passes.share import ShareKernels, share_kernels
@@ -16,6 +19,7 @@ from fx_passes.shared_conv import (
 from fx_passes.unshare import unshare_kernels
 
 __all__ = [
+    "CheckpointError",
     "Choice",
     "ConvGeometry",
     "ConvSite",
@@ -31,9 +35,12 @@ __all__ = [
     "SharedKernelConvTranspose1d",
     "SharedKernelConvTranspose2d",
     "SharedKernelConvTranspose3d",
+    "UsageError",
     "WeightOrigin",
     "find_shared_kernels",
     "lower",
     "share_kernels",
+    "share_optimizer",
+    "shared_state_dict",
     "unshare_kernels",
 ]

@@ -2,6 +2,7 @@
 
     FxPassesError
     ├── UsageError            an argument is wrong                      exit code 2
+    ├── CheckpointError       a checkpoint does not repeat one kernel   exit code 3
     ├── LoadError             the model could not be loaded             exit code 3
     ├── CaptureError          no route gave a graph of the model        exit code 3
     ├── ExportError           the graph could not be written as ONNX    exit code 3
@@ -24,6 +25,12 @@ class UsageError(FxPassesError):
     """An argument has the wrong form or value."""
 
     exit_code = 2
+
+
+class CheckpointError(FxPassesError, RuntimeError):
+    """A state_dict does not repeat one kernel; a RuntimeError, as what ``load_state_dict`` raises."""
+
+    exit_code = 3
 
 
 class LoadError(FxPassesError):

@@ -8,7 +8,7 @@ convolution is not a candidate and is not listed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -16,10 +16,12 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from fx_passes.capture import capture
+from fx_passes.errors import UsageError
 from fx_passes.judge import judge_call, refuse_unseen
 from fx_passes.records import Finding
 from fx_passes.sites import ConvCall, find_calls
 from fx_passes.verdict import Verdict
+from fx_passes.weights.repeats import EXACT, Allowed, Force
 from fx_passes.weights.state import State, attribute
 from fx_passes.weights.ties import settle_ties
 
@@ -29,6 +31,8 @@ def find_shared_kernels(
     example_inputs: Sequence[Any] | None = None,
     *,
     tolerance: float = 0.0,
+    force: Force | None = None,
+    sites: Collection[str] | None = None,
 ) -> list[Finding]:
     """Every candidate convolution of ``model``, in program order, shared or refused with the reason.
 
@@ -36,10 +40,11 @@ def find_shared_kernels(
         model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``.
         example_inputs: positional arguments of ``model``; needed where it cannot be traced symbolically,
             or where a weight depends on the shape of an input.
-        tolerance: largest absolute distance of a repeat from the mean of the repeats; 0.0: equal bits.
+        tolerance, force, sites: as in :class:`~fx_passes.ShareKernels`.
 
     Raises:
         CaptureError: no route gave a graph of the model.
+        UsageError: the model has no site of a name in ``sites``.
 
     Example:
         >>> import torch
@@ -49,20 +54,32 @@ def find_shared_kernels(
         [('conv2d', True, (1, 1, 3, 3))]
     """
     graph_module = capture(model, example_inputs).graph_module
-    return [verdict.finding for verdict in judge(graph_module, tolerance)]
+    verdicts = judge(graph_module, Allowed(tolerance, force), sites)
+    return [verdict.finding for verdict in verdicts]
 
 
-def judge(graph_module: GraphModule, tolerance: float = 0.0) -> list[Verdict]:
+def judge(
+    graph_module: GraphModule, allowed: Allowed = EXACT, sites: Collection[str] | None = None
+) -> list[Verdict]:
     """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights.
 
+    Args:
+        allowed: how far repeats may be apart.
+        sites: ids of the sites that this holds for; None: of all. Elsewhere they have to be the same.
+
     Raises:
-        ValueError: ``tolerance`` is negative.
+        UsageError: the graph has no site of such an id.
     """
-    if not tolerance >= 0.0:
-        raise ValueError(f"tolerance must be 0 or more, got {tolerance}")
     state = State(graph_module)
     ids = _SiteIds()
-    verdicts = [judge_call(call, ids.of(call.node), state, tolerance) for call in find_calls(graph_module)]
+    calls = [(call, ids.of(call.node)) for call in find_calls(graph_module)]
+    verdicts = [
+        judge_call(call, name, state, allowed if sites is None or name in sites else EXACT)
+        for call, name in calls
+    ]
+    if sites is not None and (unknown := sorted(set(sites) - {name for _, name in calls})):
+        listed = ", ".join(v.finding.id for v in verdicts if v is not None) or "none"
+        raise UsageError(f"the model has no convolution `{unknown[0]}`; its candidates are: {listed}")
     settled = settle_ties([v for v in verdicts if v is not None], state)
     return [*settled, *_out_of_reach(graph_module, ids)]
 

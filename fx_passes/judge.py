@@ -12,7 +12,7 @@ from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKe
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel
 from fx_passes.sites.call import ConvCall
 from fx_passes.verdict import Verdict
-from fx_passes.weights.block_diagonal import find_diagonal_blocks
+from fx_passes.weights.block_diagonal import diagonal_blocks, find_diagonal_blocks
 from fx_passes.weights.construction import Construction, find_construction
 from fx_passes.weights.fold import NotConstant, fold, literal, static_value
 from fx_passes.weights.origin import (
@@ -23,14 +23,14 @@ from fx_passes.weights.origin import (
     weight_origin,
     weight_shape,
 )
-from fx_passes.weights.repeats import Mismatch, Repeats, find_repeats, first_nan
+from fx_passes.weights.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan, output_change
 from fx_passes.weights.state import State, storage_key
 
 SHARED_ALREADY = "already one kernel, expanded"
 SINGLE_CHANNEL = "one input and one output channel: already one kernel"
 
 
-def judge_call(call: ConvCall, site_id: str, state: State, tolerance: float) -> Verdict | None:
+def judge_call(call: ConvCall, site_id: str, state: State, allowed: Allowed) -> Verdict | None:
     """Shared, refused, or None for an ordinary dense convolution, which is no candidate."""
     try:
         groups = static_value(call.groups)
@@ -45,7 +45,7 @@ def judge_call(call: ConvCall, site_id: str, state: State, tolerance: float) -> 
         )
     except NotConstant as unknown:
         return refuse_unseen(call, site_id, unknown.code, unknown.reason)
-    verdict = _judge_site(call, site, state, tolerance)
+    verdict = _judge_site(call, site, state, allowed)
     if verdict.finding.refusal and groups == 1 and verdict.finding.refusal.stage != "repeats":
         return None
     return verdict
@@ -63,7 +63,7 @@ def refuse_unseen(
     return _refuse(call, site, code, reason, "site")
 
 
-def _judge_site(call: ConvCall, site: ConvSite, state: State, tolerance: float) -> Verdict:
+def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed) -> Verdict:
     if call.form == "module":
         module = state.graph_module.get_submodule(str(call.node.target))
         if isinstance(module, _SharedKernel):
@@ -75,13 +75,13 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, tolerance: float) 
         return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), done=True)
     tensor = tensor_of(call.weight, state)
     if tensor is None:
-        verdict = _judge_expression(call, site, state, tolerance)
+        verdict = _judge_expression(call, site, state, allowed)
     else:
-        verdict = _judge_tensor(call, site, tensor, state, tolerance)
-    return _judge_bias(verdict, state, tolerance)
+        verdict = _judge_tensor(call, site, tensor, state, allowed)
+    return _judge_bias(verdict, state)
 
 
-def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, tolerance: float) -> Verdict:
+def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, allowed: Allowed) -> Verdict:
     """The weight is a parameter or a buffer itself: its numbers decide."""
     names = tuple(state.names[storage_key(tensor)])
     if tensor.is_meta:
@@ -94,7 +94,7 @@ def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, 
     if _is_channels_last(tensor):
         reason = f"`{names[0]}` is stored channels_last, an order that the output takes over from it"
         return _refuse(call, site, "layout", f"{reason}; share first, then change the memory format")
-    return _judge_values(Verdict(call, Finding(site), names), tensor.detach(), tolerance)
+    return _judge_values(Verdict(call, Finding(site), names), tensor.detach(), allowed)
 
 
 def _is_channels_last(weight: Tensor) -> bool:
@@ -102,7 +102,7 @@ def _is_channels_last(weight: Tensor) -> bool:
     return weight.ndim in (4, 5) and weight.stride(1) == 1 and weight[0, 0].numel() > 1
 
 
-def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: float) -> Verdict:
+def _judge_expression(call: ConvCall, site: ConvSite, state: State, allowed: Allowed) -> Verdict:
     """The weight is computed: its construction decides, or else its constant value."""
     weight = call.weight
     assert isinstance(weight, Node)
@@ -117,7 +117,7 @@ def _judge_expression(call: ConvCall, site: ConvSite, state: State, tolerance: f
     except Exception as error:  # the model's own operators, run here on constants
         return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
     verdict = Verdict(call, Finding(site), literal=literal(weight, call.node, state))
-    return _judge_values(verdict, value, tolerance)
+    return _judge_values(verdict, value, allowed)
 
 
 def _judge_construction(call: ConvCall, site: ConvSite, construction: Construction, state: State) -> Verdict:
@@ -143,13 +143,13 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     return Verdict(call, finding, construction=c, kernel=values, literal=known, done=c.expanded)
 
 
-def _judge_values(verdict: Verdict, weight: Tensor, tolerance: float) -> Verdict:
+def _judge_values(verdict: Verdict, weight: Tensor, allowed: Allowed) -> Verdict:
     call, site = verdict.call, verdict.finding.site
     groups, found = site.geometry.groups, None
     block_diagonal = groups == 1
     if not block_diagonal:
-        found = find_repeats(weight, groups, tolerance)
-    elif (diagonal := find_diagonal_blocks(weight, tolerance)) is not None:
+        found = find_repeats(weight, groups, allowed)
+    elif (diagonal := find_diagonal_blocks(weight, allowed)) is not None:
         groups, found = diagonal
     if found is None:
         return _refuse(call, site, "dense", "the weight is dense")
@@ -157,7 +157,11 @@ def _judge_values(verdict: Verdict, weight: Tensor, tolerance: float) -> Verdict
         where = f"dense, zero off {groups} diagonal blocks, but " if block_diagonal else ""
         return _refuse(call, site, found.code, where + found.reason, "repeats")
     shape = tuple(found.kernel.shape)
-    kernel = SharedKernel(groups, shape, block_diagonal, "values", found.max_difference)
+    change = 0.0
+    if found.max_difference > 0:
+        blocks = diagonal_blocks(weight, groups) if block_diagonal else weight
+        change = output_change(blocks, found.kernel, groups, "transpose" in call.op)
+    kernel = SharedKernel(groups, shape, block_diagonal, "values", found.max_difference, output_change=change)
     values = found.kernel if verdict.names else found.kernel.clone()
     return replace(verdict, finding=Finding(site, kernel), kernel=values)
 
@@ -167,8 +171,8 @@ def _block(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
     return weight[tuple(slice(size) for size in shape)].clone()
 
 
-def _judge_bias(verdict: Verdict, state: State, tolerance: float) -> Verdict:
-    """The bias on its own: one per group if it repeats, else it stays as it is and stops nothing."""
+def _judge_bias(verdict: Verdict, state: State) -> Verdict:
+    """The bias on its own: one per group if its bits repeat, else it stays as it is and stops nothing."""
     kernel, bias = verdict.finding.kernel, verdict.call.bias
     tensor = tensor_of(bias, state)
     if kernel is None or tensor is None or tensor.is_meta or tensor.ndim != 1:
@@ -177,7 +181,7 @@ def _judge_bias(verdict: Verdict, state: State, tolerance: float) -> Verdict:
         return verdict
     if _has_hooks(tensor) or (isinstance(bias, Node) and state.writers(direct_node(bias))):
         return verdict
-    found = find_repeats(tensor.detach(), kernel.groups, tolerance)
+    found = find_repeats(tensor.detach(), kernel.groups)
     if not isinstance(found, Repeats):
         return verdict
     names = tuple(state.names[storage_key(tensor)])

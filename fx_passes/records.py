@@ -75,6 +75,7 @@ class SharedKernel:
             one kernel (``expand``, ``repeat``, ...), whatever its values.
         max_difference: largest distance of any repeat from the kernel kept, 0.0 when bitwise equal.
         bias_shared: the bias, too, repeats over the groups.
+        output_change: how far the output may move for that, times the largest magnitude of the input.
     """
 
     groups: int
@@ -83,6 +84,7 @@ class SharedKernel:
     proof: Literal["values", "construction"] = "values"
     max_difference: float = 0.0
     bias_shared: bool = False
+    output_change: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Finding:
             "block_diagonal": bool(self.kernel and self.kernel.block_diagonal),
             "bias_shared": bool(self.kernel and self.kernel.bias_shared),
             "max_difference": self.kernel.max_difference if self.kernel else None,
+            "output_change": self.kernel.output_change if self.kernel else None,
             "shared": self.shared,
             "code": self.refusal.code if self.refusal else None,
             "reason": self.reason,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from fx_passes.formulations import Formulation, formulation_refusal
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal
 from fx_passes.siblings import ancestors
 from fx_passes.weights.operators import base_name, written_nodes
@@ -45,10 +46,18 @@ def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) 
         slots[leaf] = cut
 
 
-def share_module(graph_module: GraphModule, target: str, groups: int, block_diagonal: bool) -> None:
-    """Put a shared convolution in the place of ``target``, whose weight has been cut down already."""
+def share_module(
+    graph_module: GraphModule, target: str, groups: int, block_diagonal: bool, formulation: Formulation
+) -> None:
+    """Put a shared convolution in the place of ``target``, whose weight has been cut down already.
+
+    Args:
+        formulation: how it is to be computed, ``"grouped"`` where it cannot be so.
+    """
     plain = graph_module.get_submodule(target)
-    _replace_module(graph_module, plain, SHARED_CLASSES[type(plain)], groups, block_diagonal)
+    shared: Any = _replaced(graph_module, plain, SHARED_CLASSES[type(plain)], groups)
+    shared.block_diagonal = block_diagonal
+    shared.formulation = "grouped" if formulation_refusal(formulation, shared) else formulation
 
 
 def unshare_module(graph_module: GraphModule, target: str) -> None:
@@ -56,28 +65,24 @@ def unshare_module(graph_module: GraphModule, target: str) -> None:
     shared = graph_module.get_submodule(target)
     assert isinstance(shared, _SharedKernel)
     plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
-    _replace_module(graph_module, shared, plain_class, shared.run_groups)
+    plain = _replaced(graph_module, shared, plain_class, shared.run_groups)
+    for name in ("block_diagonal", "formulation"):
+        plain.__dict__.pop(name, None)
 
 
-def _replace_module(
-    graph_module: GraphModule,
-    old: nn.Module,
-    new_class: type[nn.Module],
-    groups: int,
-    block_diagonal: bool | None = None,
-) -> None:
+def _replaced(
+    graph_module: GraphModule, old: nn.Module, new_class: type[nn.Module], groups: int
+) -> nn.Module:
     """A convolution of another class with all the attributes of ``old``, under every name it has."""
     new: Any = new_class.__new__(new_class)
     new.__dict__.update(vars(old))
     for key in ("_parameters", "_buffers", "_modules"):
         new.__dict__[key] = dict(vars(old)[key])
     new.groups = groups
-    new.__dict__.pop("block_diagonal", None)
-    if block_diagonal is not None:
-        new.block_diagonal = block_diagonal
     for name, module in list(graph_module.named_modules(remove_duplicate=False)):
         if module is old:
             graph_module.set_submodule(name, new)
+    return new  # type: ignore[no-any-return]
 
 
 def add_buffer(graph_module: GraphModule, name: str, tensor: Tensor, before: Node) -> Node:

@@ -10,21 +10,21 @@ sum over the groups of the gradients of the repeats, by the chain rule of ``expa
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from fx_passes import rewrite
 from fx_passes.capture import capture, clone_module
 from fx_passes.find import judge
-from fx_passes.records import Finding, SharedKernel
-from fx_passes.shared_conv import _SharedKernel
-from fx_passes.verdict import Verdict, on_copy
-from fx_passes.weights.origin import way_to_source
+from fx_passes.formulations import Formulation
+from fx_passes.records import Finding
+from fx_passes.share_sites import is_pending, rewrite_sites
+from fx_passes.verdict import on_copy
+from fx_passes.weights.repeats import EXACT, Allowed, Force
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,13 @@ class ShareKernels(PassBase):
     Args:
         tolerance: largest absolute distance of a repeat from the mean of the repeats that is kept; 0.0
             shares only what is bitwise equal, and then the output is bitwise equal too.
+        force: keep the ``"mean"`` of the repeats, or the ``"first"``, however far apart they are. What
+            changes is logged for each site, at level WARNING, and is in its finding: the largest change of
+            a weight, and how far the output may move for inputs of magnitude 1.
+        sites: ids of the only sites where tolerance and force hold, as :func:`find_shared_kernels` gives
+            them; without, they hold for every grouped convolution, those included that are meant to differ.
+        formulation: how shared modules compute (``formulations.py`` lists the ways): ``"grouped"`` has the
+            bits of the original, ``"auto"`` is fast in training and rounds differently.
         fold_constants: put the value of a kernel that is computed from constants in a buffer. Off, the
             computation stays in the graph, so that an exporter folds it with its own arithmetic.
 
@@ -50,18 +57,30 @@ class ShareKernels(PassBase):
         (True, torch.Size([1, 1, 3, 3]))
     """
 
-    def __init__(self, tolerance: float = 0.0, *, fold_constants: bool = True) -> None:
-        self.tolerance = tolerance
+    def __init__(
+        self,
+        tolerance: float = 0.0,
+        *,
+        force: Force | None = None,
+        sites: Collection[str] | None = None,
+        formulation: Formulation = "grouped",
+        fold_constants: bool = True,
+    ) -> None:
+        self.allowed = Allowed(tolerance, force)
+        self.sites = sites
+        self.formulation = formulation
         self.fold_constants = fold_constants
 
     def call(self, graph_module: GraphModule) -> PassResult:
-        verdicts = judge(graph_module, self.tolerance)
-        pending = [verdict for verdict in verdicts if _pending(verdict, self.fold_constants)]
+        verdicts = judge(graph_module, self.allowed, self.sites)
+        pending = [verdict for verdict in verdicts if is_pending(verdict, self.fold_constants)]
         if not pending:
             return PassResult(graph_module, False)
         shared = clone_module(graph_module, compiled=False)
         nodes = {node.name: node for node in shared.graph.nodes}
-        _rewrite(shared, [on_copy(verdict, nodes) for verdict in pending], self.fold_constants)
+        rewrite_sites(
+            shared, [on_copy(verdict, nodes) for verdict in pending], self.fold_constants, self.formulation
+        )
         return PassResult(shared, True)
 
 
@@ -70,13 +89,16 @@ def share_kernels(
     example_inputs: Sequence[Any] | None = None,
     *,
     tolerance: float = 0.0,
+    force: Force | None = None,
+    sites: Collection[str] | None = None,
+    formulation: Formulation = "grouped",
 ) -> GraphModule:
     """``model`` as a graph module in which each shared convolution holds one kernel; trainable.
 
     Args:
         model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``; not changed.
         example_inputs: positional arguments of ``model``, for models that cannot be traced symbolically.
-        tolerance: as in :class:`ShareKernels`.
+        tolerance, force, sites, formulation: as in :class:`ShareKernels`.
 
     Returns:
         A graph module with the names and state_dict keys of ``model``; only shared weights (and biases that
@@ -86,6 +108,8 @@ def share_kernels(
 
     Raises:
         CaptureError: no route gave a graph of the model.
+        UsageError: the model has no site of a name in ``sites``.
+        ValueError: ``tolerance`` is negative, or ``force`` neither ``"mean"`` nor ``"first"``.
 
     Example:
         >>> import torch
@@ -99,121 +123,22 @@ def share_kernels(
     captured = capture(model, example_inputs).graph_module
     if captured is model:
         captured = clone_module(captured)
-    share_in_place(captured, tolerance)
+    share_in_place(captured, Allowed(tolerance, force), sites, formulation)
     return captured
 
 
 def share_in_place(
-    graph_module: GraphModule, tolerance: float = 0.0, fold_constants: bool = True
+    graph_module: GraphModule,
+    allowed: Allowed = EXACT,
+    sites: Collection[str] | None = None,
+    formulation: Formulation = "grouped",
+    fold_constants: bool = True,
 ) -> tuple[bool, list[Finding]]:
     """Share what can be shared in a graph module that nobody else holds; modified, and the findings."""
-    verdicts = judge(graph_module, tolerance)
+    verdicts = judge(graph_module, allowed, sites)
     for finding in (verdict.finding for verdict in verdicts if verdict.finding.refusal):
         log.info("%s is not shared: %s", finding.id, finding.reason)
-    pending = [verdict for verdict in verdicts if _pending(verdict, fold_constants)]
+    pending = [verdict for verdict in verdicts if is_pending(verdict, fold_constants)]
     if pending:
-        _rewrite(graph_module, pending, fold_constants)
+        rewrite_sites(graph_module, pending, fold_constants, formulation)
     return bool(pending), [verdict.finding for verdict in verdicts]
-
-
-def _rewrite(graph_module: GraphModule, pending: list[Verdict], fold_constants: bool) -> None:
-    sharing = _Sharing(graph_module, fold_constants)
-    for verdict in pending:
-        sharing.share(verdict)
-    graph_module.graph.lint()
-    graph_module.recompile()
-
-
-def _pending(verdict: Verdict, fold_constants: bool) -> bool:
-    """Whether there is anything to rewrite at a site."""
-    if not verdict.finding.shared:
-        return False
-    return not verdict.done or bool(verdict.bias_names) or (fold_constants and _foldable(verdict))
-
-
-def _foldable(verdict: Verdict) -> bool:
-    """Whether the kernel is computed from constants, each time the model runs."""
-    computed = verdict.finding.site.origin.kind == "computed" and verdict.call.form != "module"
-    return computed and verdict.literal and verdict.kernel is not None
-
-
-class _Sharing:
-    """Rewrites the sites of one graph module; a tensor that several of them use is cut once."""
-
-    def __init__(self, graph_module: GraphModule, fold_constants: bool) -> None:
-        self.graph_module = graph_module
-        self.fold_constants = fold_constants
-        self.cut: set[str] = set()
-        self.full_meta: dict[Node, dict[str, Any]] = {}
-
-    def share(self, verdict: Verdict) -> None:
-        kernel, call = verdict.finding.kernel, verdict.call
-        assert kernel is not None
-        if verdict.names:
-            self._cut_tensor(verdict.names, verdict.kernel)
-        if verdict.bias_names:
-            self._cut_tensor(verdict.bias_names, verdict.bias_kernel)
-        if call.form == "module":
-            self._share_module(str(call.node.target), kernel)
-            return
-        if verdict.names:
-            self._expand_cut(verdict, "weight", call.weight, verdict.kernel)
-        elif not verdict.done or (self.fold_constants and _foldable(verdict)):
-            self._expand_computed(verdict, kernel)
-        if verdict.bias_names:
-            self._expand_cut(verdict, "bias", call.bias, verdict.bias_kernel)
-
-    def _cut_tensor(self, names: tuple[str, ...], values: Tensor | None) -> None:
-        assert values is not None
-        if names[0] not in self.cut:
-            rewrite.cut_tensor(self.graph_module, names, values)
-            self.cut.update(names)
-
-    def _share_module(self, target: str, kernel: SharedKernel) -> None:
-        # A module that is called twice is one module.
-        if not isinstance(self.graph_module.get_submodule(target), _SharedKernel):
-            rewrite.share_module(self.graph_module, target, kernel.groups, kernel.block_diagonal)
-
-    def _expand_cut(self, verdict: Verdict, role: rewrite.Role, passed: Any, values: Any) -> None:
-        """Expand, right before the convolution, a tensor that has been cut down at its source."""
-        kernel, call = verdict.finding.kernel, verdict.call
-        assert kernel is not None
-        for node in way_to_source(passed):
-            if node not in self.full_meta:
-                self.full_meta[node] = dict(node.meta)
-                rewrite.cut_value(node, tuple(values.shape))
-        expanded = rewrite.expand_argument(
-            call.node,
-            role,
-            passed,
-            tuple(values.shape),
-            kernel.groups if kernel.block_diagonal else call.groups,
-            block_diagonal=kernel.block_diagonal and role == "weight",
-            meta=self.full_meta[passed],
-        )
-        expanded.meta[rewrite.CUT] = passed.name
-
-    def _expand_computed(self, verdict: Verdict, kernel: SharedKernel) -> None:
-        """Expand the kernel from the node that holds it, from its value, or from the weight's first block."""
-        call, weight = verdict.call, verdict.call.weight
-        assert isinstance(weight, Node)
-        source = verdict.construction.source if verdict.construction else None
-        if (self.fold_constants and _foldable(verdict)) or kernel.max_difference > 0:
-            assert verdict.kernel is not None
-            value = verdict.kernel.detach().clone()
-            name = f"{verdict.finding.id}_kernel"
-            source = rewrite.add_buffer(self.graph_module, name, value, call.node)
-        elif source is None:
-            source = rewrite.first_block(call.node, weight, kernel.shape)
-        elif verdict.construction and verdict.construction.source_shape != kernel.shape:
-            source = rewrite.reshaped(call.node, source, kernel.shape)
-        rewrite.expand_argument(
-            call.node,
-            "weight",
-            source,
-            kernel.shape,
-            kernel.groups if kernel.block_diagonal else call.groups,
-            block_diagonal=kernel.block_diagonal,
-            meta=weight.meta,
-        )
-        rewrite.erase_unused(weight)

@@ -21,6 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from fx_passes import formulations
+from fx_passes.checkpoint import Cut, cut_down
+from fx_passes.formulations import Formulation, formulation_refusal, static_formulation
+
 
 def expand_kernel(kernel: Tensor, groups: int, shape: Sequence[int] | None = None) -> Tensor:
     """The weight (groups * rows, *rest) whose every group is ``kernel`` (rows, *rest).
@@ -62,14 +66,26 @@ def expand_block_diagonal(kernel: Tensor, groups: int, shape: Sequence[int] | No
 class _SharedKernel(_ConvNd):
     """What the six classes share: one kernel parameter, expanded at run time.
 
-    ``block_diagonal=True`` computes the dense convolution (groups = 1) whose weight has the kernel on
-    its ``groups`` diagonal blocks and zero elsewhere, with the bits of the dense convolution: zeros
-    are multiplied too, so that an Inf or NaN reaches the channels it reached before.
+    Args:
+        formulation: how it is computed, see ``formulations.py``; ``"auto"`` is what is fast for training.
+        block_diagonal: compute the dense convolution (groups = 1) whose weight has the kernel on its
+            ``groups`` diagonal blocks and zero elsewhere, with the bits of the dense convolution: zeros are
+            multiplied too, so that an Inf or NaN reaches the channels it reached before.
+
+    Raises:
+        ValueError: the formulation does not compute such a convolution.
     """
 
-    def __init__(self, *args: Any, block_diagonal: bool = False, **kwargs: Any) -> None:
+    formulation: Formulation = "grouped"  # of modules that were saved before there was a choice
+
+    def __init__(
+        self, *args: Any, formulation: Formulation = "auto", block_diagonal: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.block_diagonal = block_diagonal
+        if refusal := formulation_refusal(formulation, self):
+            raise ValueError(f"formulation={formulation!r}: {refusal}")
+        self.formulation = formulation
         repeated = self.weight
         self.weight = nn.Parameter(repeated.detach()[: repeated.shape[0] // self.groups].clone())
         if self.bias is not None:
@@ -93,7 +109,38 @@ class _SharedKernel(_ConvNd):
 
     def extra_repr(self) -> str:
         flag = ", block_diagonal=True" if self.block_diagonal else ""
-        return f"{super().extra_repr()}, kernel={tuple(self.weight.shape)}{flag}"
+        return f"{super().extra_repr()}, kernel={tuple(self.weight.shape)}{flag}, {self.formulation}"
+
+    def grouped(self, input: Tensor, *args: Any) -> Tensor:
+        """The expanded convolution itself."""
+        raise NotImplementedError
+
+    def _compute(self, input: Tensor, *args: Any) -> Tensor:
+        """By the formulation; ``args`` are passed to ``grouped``."""
+        name = static_formulation(self) if self.formulation == "auto" else self.formulation
+        if name == "grouped" or isinstance(input, torch.fx.Proxy) or torch.compiler.is_exporting():
+            return self.grouped(input, *args)
+        dim = len(self.kernel_size)
+        if input.ndim not in (dim + 1, dim + 2) or input.shape[-dim - 1] != self.in_channels:
+            return self.grouped(input, *args)  # which says what is wrong
+        alone = input.ndim == dim + 1
+        output: Tensor = getattr(formulations, name)(self, input.unsqueeze(0) if alone else input, *args)
+        return output.squeeze(0) if alone else output
+
+    @property
+    def shared_tensors(self) -> dict[str, Cut]:
+        """What of the parameters is held once for all groups."""
+        held = {}
+        if (weight := self._parameters.get("weight")) is not None:
+            held["weight"] = Cut(tuple(weight.shape), self.groups, self.block_diagonal)
+        bias = self._parameters.get("bias")
+        if bias is not None and bias.shape != (self.out_channels,):
+            held["bias"] = Cut(tuple(bias.shape), self.groups)
+        return held
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        cut_down(state_dict, self.shared_tensors, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def run_groups(self) -> int:
@@ -104,6 +151,10 @@ class _SharedKernel(_ConvNd):
 class _SharedConvNd(_SharedKernel):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
+        return self._compute(input)
+
+    def grouped(self, input: Tensor, *args: Any) -> Tensor:
+        """The expanded convolution itself."""
         conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
         padding = self.padding
         if self.padding_mode != "zeros":
@@ -124,6 +175,11 @@ class _SharedConvNd(_SharedKernel):
 class _SharedConvTransposeNd(_SharedKernel, _ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
+        return self._compute(input, output_size)
+
+    def grouped(self, input: Tensor, *args: Any) -> Tensor:
+        """The expanded convolution itself; ``args``: the ``output_size``."""
+        output_size = args[0] if args else None
         dim = len(self.kernel_size)
         output_padding = self._output_padding(
             input,

@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 
 from fx_passes import rewrite
 from fx_passes.capture import capture, clone_module
+from fx_passes.checkpoint import CUTS, load_repeated
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
 from fx_passes.weights.fold import static_value
 from fx_passes.weights.origin import direct_node
@@ -64,6 +65,8 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     for node, passed in cut.items():
         node.replace_all_uses_with(passed)
         rewrite.erase_unused(node)
+    graph_module.meta.pop(CUTS, None)
+    load_repeated(graph_module)
     graph_module.recompile()
     return graph_module
 

@@ -13,10 +13,10 @@ import math
 import torch
 from torch import Tensor
 
-from fx_passes.weights.repeats import Mismatch, Repeats, bits, find_repeats
+from fx_passes.weights.repeats import EXACT, Allowed, Mismatch, Repeats, bits, find_repeats
 
 
-def find_diagonal_blocks(weight: Tensor, tolerance: float = 0.0) -> tuple[int, Repeats | Mismatch] | None:
+def find_diagonal_blocks(weight: Tensor, allowed: Allowed = EXACT) -> tuple[int, Repeats | Mismatch] | None:
     """The most blocks that ``weight`` (rows, columns, *kernel) splits into, with their common kernel.
 
     Returns:
@@ -43,7 +43,7 @@ def find_diagonal_blocks(weight: Tensor, tolerance: float = 0.0) -> tuple[int, R
     for blocks in (n for n in range(most, 1, -1) if rows % n == 0 and columns % n == 0):
         if not _zero_off_diagonal(occupied, blocks):
             continue
-        found = find_repeats(diagonal_blocks(weight, blocks), blocks, tolerance)
+        found = find_repeats(diagonal_blocks(weight, blocks), blocks, allowed)
         if isinstance(found, Repeats):
             return blocks, found
         candidate = candidate or (blocks, found)
@@ -56,6 +56,12 @@ def diagonal_blocks(weight: Tensor, blocks: int) -> Tensor:
     return torch.cat(
         [weight[g * rows : (g + 1) * rows, g * columns : (g + 1) * columns] for g in range(blocks)]
     )
+
+
+def is_block_diagonal(weight: Tensor, blocks: int) -> bool:
+    """Whether a dense weight (rows, columns, *kernel) is +0.0 off so many equal diagonal blocks."""
+    occupied = (bits(weight) != 0).reshape(*weight.shape[:2], -1).any(-1)
+    return _zero_off_diagonal(occupied, blocks)
 
 
 def _zero_off_diagonal(occupied: Tensor, blocks: int) -> bool:

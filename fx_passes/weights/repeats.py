@@ -2,18 +2,47 @@
 
 A grouped weight has shape (groups * rows, *rest); it is shared when the ``groups`` slices of
 ``rows`` along dimension 0 are the same. Bitwise by default, because then the rewritten model computes
-bit for bit what the original does; with ``tolerance`` > 0 every slice must lie within it, in
-absolute value, of their mean.
+bit for bit what the original does; :class:`Allowed` says how much else may become one kernel.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+Force = Literal["mean", "first"]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How far repeats may be apart to become one kernel: by default, not by a bit.
+
+    Args:
+        tolerance: largest allowed ``|slice - mean|``; the mean is kept.
+        force: what to keep however far they are apart, the mean of the repeats or the first.
+
+    Raises:
+        ValueError: the tolerance is negative, or ``force`` is neither.
+    """
+
+    tolerance: float = 0.0
+    force: Force | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0.0:
+            raise ValueError(f"tolerance must be 0 or more, got {self.tolerance}")
+        if self.force not in (None, "mean", "first"):
+            raise ValueError(f"force must be 'mean' or 'first', got {self.force!r}")
+
+
+EXACT = Allowed()
 
 
 @dataclass(frozen=True)
@@ -39,17 +68,18 @@ def bits(tensor: Tensor) -> Tensor:
     return tensor.view(_BITS[tensor.element_size()])
 
 
-def find_repeats(weight: Tensor, groups: int, tolerance: float = 0.0) -> Repeats | Mismatch:
+def find_repeats(weight: Tensor, groups: int, allowed: Allowed = EXACT) -> Repeats | Mismatch:
     """The kernel that ``weight`` repeats ``groups`` times along dimension 0, or why it does not.
 
     Args:
         weight: (groups * rows, *rest), any dtype and layout; it is read, never copied whole.
         groups: how many slices there should be.
-        tolerance: largest allowed ``|slice - mean|``; 0.0 asks for equal bits.
+        allowed: how far they may be apart.
 
     Returns:
         :class:`Repeats` with ``kernel`` of shape (rows, *rest): a view of the first slice when the
-        bits are equal, else the mean of the slices, accumulated in float64; or :class:`Mismatch`.
+        bits are equal or it is forced, else the mean of the slices, accumulated in float64; or
+        :class:`Mismatch`.
 
     Example:
         >>> find_repeats(torch.ones(6, 1, 3), groups=3).kernel.shape
@@ -65,17 +95,40 @@ def find_repeats(weight: Tensor, groups: int, tolerance: float = 0.0) -> Repeats
     first = stacked[0]
     if bool((bits(stacked) == bits(first)).all()):
         return Repeats(first, 0.0)
-    if tolerance == 0.0:
+    if allowed == EXACT:
         return _first_difference(stacked)
-    mean = stacked.mean(0, dtype=torch.promote_types(weight.dtype, torch.float64)).to(weight.dtype)
-    distance, group, place = _largest_distance(stacked, mean)
-    if not distance <= tolerance:
-        return Mismatch(
-            "differs",
-            f"group {group} is {distance:.3g} away from the mean of the groups at {place}, "
-            f"more than the tolerance {tolerance:g}",
-        )
-    return Repeats(mean, distance)
+    kernel, name = first, "group 0"
+    if allowed.force != "first":
+        wide = torch.promote_types(weight.dtype, torch.float64)
+        kernel, name = stacked.mean(0, dtype=wide).to(weight.dtype), "the mean of the groups"
+    distance, group, place = _largest_distance(stacked, kernel)
+    if distance <= allowed.tolerance or (allowed.force and math.isfinite(distance)):
+        return Repeats(kernel, distance)
+    limit = (
+        "and nothing finite is between" if allowed.force else f"more than the tolerance {allowed.tolerance:g}"
+    )
+    reason = f"group {group} is {distance:.3g} away from {name} at {place}, {limit}"
+    return Mismatch("differs", reason)
+
+
+def output_change(weight: Tensor, kernel: Tensor, groups: int, transposed: bool) -> float:
+    """How far the output may move, for inputs of magnitude 1, when ``kernel`` replaces every slice.
+
+    The largest sum over an output channel of the magnitudes of what changes: |sum dw x| <= sum|dw| max|x|.
+
+    Args:
+        weight: (groups * rows, *rest), as in :func:`find_repeats`.
+        transposed: the output channels are dimension 1 of a slice, not dimension 0.
+
+    Example:
+        >>> output_change(torch.tensor([1.0, 3.0]).reshape(2, 1, 1), torch.tensor([[[2.0]]]), 2, False)
+        1.0
+    """
+    worst = 0.0
+    for part in weight.reshape(groups, -1, *weight.shape[1:]):
+        change = torch.where(part == kernel, 0, part - kernel).abs().double().flatten(2).sum(2)
+        worst = max(worst, float(change.sum(0 if transposed else 1).max()))
+    return worst
 
 
 def first_nan(weight: Tensor) -> Mismatch | None:

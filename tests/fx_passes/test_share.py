@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx.passes.infra.pass_manager import PassManager
 
 import fx_passes
-from fx_passes import ShareKernels, find_shared_kernels, share_kernels, unshare_kernels
+from fx_passes import ShareKernels, UsageError, find_shared_kernels, share_kernels, unshare_kernels
 from fx_passes.shared_conv import SHARED_CLASSES, SharedKernelConv2d
 from fx_passes.weights.state import attribute
 
@@ -322,6 +322,91 @@ def test_tolerance_takes_the_mean() -> None:
     assert shared.get_parameter("0.weight").item() == 1.25
 
 
+def drifted() -> nn.Module:
+    """Two convolutions whose repeats have been trained apart, one of them with blocks of (2, 1)."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ConvTranspose2d(6, 6, 3, groups=6))
+    with torch.no_grad():
+        for conv, rows in zip(model, (2, 1), strict=True):
+            repeated = conv.weight[:rows].repeat(3 * 2 // rows, 1, 1, 1)[: len(conv.weight)]
+            conv.weight.copy_(repeated + 0.01 * torch.randn(conv.weight.shape))
+    return model
+
+
+@pytest.mark.parametrize("force", ["mean", "first"])
+def test_force_says_what_it_changes(force: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The kernel that was asked for; the largest change of a weight, and a bound that the output keeps."""
+    model = drifted()
+    findings = find_shared_kernels(model, force=force)
+    with caplog.at_level("WARNING", logger="fx_passes"):
+        shared = share_kernels(model, force=force)
+    assert len(caplog.messages) == 2
+    for index, finding in enumerate(findings):
+        full, kernel = model[index].weight.detach(), shared.get_parameter(f"{index}.weight").detach()
+        slices = full.reshape(-1, *kernel.shape)
+        wanted = slices[0] if force == "first" else slices.double().mean(0).float()
+        torch.testing.assert_close(kernel, wanted, rtol=0, atol=0)
+        assert finding.kernel.max_difference == float((slices - kernel).abs().max())
+        assert finding.to_json()["output_change"] == finding.kernel.output_change
+        assert f"up to {finding.kernel.max_difference:.3g}, its output by" in caplog.messages[index]
+        change = (slices - kernel).double()
+        bound = finding.kernel.output_change
+        assert bound == pytest.approx(float(change.abs().sum((2, 3, 4)).max()), rel=1e-6)
+    # An input of magnitude 1 with the signs of the largest change reaches the bound; none goes beyond it.
+    change = model[0].weight.detach() - shared.get_submodule("0").expanded_weight().detach()
+    worst = int(change.abs().sum((1, 2, 3)).argmax())
+    x = change[worst].sign().expand(3, -1, -1).unsqueeze(0)
+    moved = (shared.get_submodule("0")(x) - model[0](x)).abs().max().item()
+    assert moved == pytest.approx(findings[0].kernel.output_change, rel=1e-4)
+    for _ in range(20):
+        x = torch.empty(1, 3, 8, 8).uniform_(-1, 1)
+        moved = (shared.get_submodule("0")(x) - model[0](x)).abs().max()
+        assert moved <= findings[0].kernel.output_change * (1 + 1e-5)
+
+
+def test_force_is_for_the_sites_that_are_named() -> None:
+    """Others have to repeat to the bit, as always; a name that no site has is an error."""
+    model = drifted()
+    shared = share_kernels(model, force="mean", sites=["1"])
+    assert shared.get_parameter("0.weight").shape == (6, 1, 3, 3)
+    assert shared.get_parameter("1.weight").shape == (1, 1, 3, 3)
+    result = ShareKernels(force="first", sites=["0"])(torch.fx.symbolic_trace(model))
+    assert result.graph_module.get_parameter("0.weight").shape == (2, 1, 3, 3)
+    with pytest.raises(UsageError, match="no convolution `2`; its candidates are: 0, 1"):
+        share_kernels(model, force="mean", sites=["0", "2"])
+
+
+def test_what_force_cannot_share() -> None:
+    """A NaN, and infinities that nothing finite lies between; an unknown way to choose."""
+    model = drifted()
+    model[0].weight.data[3, 0, 0, 0] = torch.inf
+    model[1].weight.data[0, 0, 0, 0] = torch.nan
+    first, second = find_shared_kernels(model, force="mean")
+    assert first.reason == (
+        "group 0 is inf away from the mean of the groups at [1, 0, 0, 0], and nothing finite is between"
+    )
+    assert second.reason.startswith("the weight is NaN at [0, 0, 0, 0]")
+    with pytest.raises(ValueError, match="force must be 'mean' or 'first', got 'median'"):
+        share_kernels(model, force="median")
+
+
+def test_formulation_of_what_is_shared() -> None:
+    """By default the bits of the original; otherwise what was asked for, where the site allows it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 6, 3, groups=3))
+    with torch.no_grad():
+        model[0].weight.copy_(model[0].weight[:1].repeat(3, 1, 1, 1))
+        model[1].weight.copy_(model[1].weight[:2].repeat(3, 1, 1, 1))
+    x = torch.randn(2, 3, 9, 9)
+    assert {share_kernels(model).get_submodule(name).formulation for name in "01"} == {"grouped"}
+    shared = share_kernels(model, formulation="polyphase")
+    assert [shared.get_submodule(name).formulation for name in "01"] == ["polyphase", "grouped"]
+    torch.testing.assert_close(shared(x), model(x))
+    plain = unshare_kernels(shared)
+    assert type(plain.get_submodule("0")) is nn.Conv2d
+    assert not hasattr(plain.get_submodule("0"), "formulation")
+
+
 @pytest.mark.parametrize(
     "fault",
     ["stride", "padding", "tap"],
@@ -332,8 +417,8 @@ def test_bitwise_law_fails_on_a_planted_fault(fault: str, monkeypatch: pytest.Mo
     x = torch.rand(1, 3, 9, 9)
     share_module = fx_passes.rewrite.share_module
 
-    def faulty(graph_module, target, groups, block_diagonal):
-        share_module(graph_module, target, groups, block_diagonal)
+    def faulty(graph_module, target, *arguments):
+        share_module(graph_module, target, *arguments)
         module = graph_module.get_submodule(target)
         if fault == "stride":
             module.stride = (2, 2)

@@ -38,7 +38,7 @@ def require_same(cls: type[nn.Module], arguments: dict, blocks: tuple[int, int],
     groups = 3
     channels = blocks[0] * groups, blocks[1] * groups
     arguments = {"kernel_size": 3, "groups": groups, "dtype": torch.float64, **arguments}
-    shared = SHARED_CLASSES[cls](*channels, **arguments)
+    shared = SHARED_CLASSES[cls](*channels, formulation="grouped", **arguments)
     plain = repeated(cls(*channels, **arguments), shared)
     x = image(shared.weight.ndim - 2, channels[0], batch)
     expected, found = plain(x), shared(x)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fx_passes.weights.repeats import Mismatch, Repeats, find_repeats, first_nan
+from fx_passes.weights.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.int8]
 
@@ -60,11 +60,11 @@ def test_empty_weight_is_refused() -> None:
 def test_tolerance_takes_the_mean_and_says_how_far_it_is() -> None:
     """Within the tolerance the kernel is the mean; the largest distance from it is reported."""
     weight = torch.tensor([1.0, 1.2, 1.1]).reshape(3, 1, 1)
-    found = find_repeats(weight, 3, tolerance=0.11)
+    found = find_repeats(weight, 3, Allowed(0.11))
     assert isinstance(found, Repeats)
     assert found.kernel.item() == pytest.approx(1.1)
     assert found.max_difference == pytest.approx(0.1, rel=1e-5)
-    refused = find_repeats(weight, 3, tolerance=0.05)
+    refused = find_repeats(weight, 3, Allowed(0.05))
     assert isinstance(refused, Mismatch)
     assert "0.1 away from the mean of the groups at [0, 0, 0], more than the tolerance 0.05" in refused.reason
 
@@ -72,7 +72,7 @@ def test_tolerance_takes_the_mean_and_says_how_far_it_is() -> None:
 def test_infinite_difference_is_not_within_any_tolerance() -> None:
     """inf - inf is NaN, which compares with nothing: it must not slip through."""
     weight = torch.tensor([torch.inf, 1.0]).reshape(2, 1, 1)
-    assert isinstance(find_repeats(weight, 2, tolerance=1e9), Mismatch)
+    assert isinstance(find_repeats(weight, 2, Allowed(1e9)), Mismatch)
 
 
 @given(

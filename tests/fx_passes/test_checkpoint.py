@@ -1,0 +1,174 @@
+"""Checkpoints of repeated, shared and plain models, each loaded into the others."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fx_passes import (
+    CheckpointError,
+    SharedKernelConv2d,
+    SharedKernelConvTranspose2d,
+    share_kernels,
+    shared_state_dict,
+    unshare_kernels,
+)
+from fx_passes.shared_conv import expand_block_diagonal
+
+
+class Net(nn.Module):
+    """A module, a dense block-diagonal module, a functional call, and something in front of them all."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.first = nn.Conv2d(3, 4, 1)
+        self.module = nn.Conv2d(4, 8, 3, groups=4)
+        self.dense = nn.Conv2d(8, 8, 3, bias=False)
+        self.weight = nn.Parameter(torch.randn(1, 1, 3, 3, generator=g).repeat(8, 1, 1, 1))
+        with torch.no_grad():
+            for parameter in self.first.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=g))
+            self.module.weight.copy_(torch.randn(2, 1, 3, 3, generator=g).repeat(4, 1, 1, 1))
+            self.module.bias.copy_(torch.randn(2, generator=g).repeat(4))
+            self.dense.weight.copy_(expand_block_diagonal(torch.randn(2, 2, 3, 3, generator=g), 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(self.dense(self.module(self.first(x))), self.weight, groups=8)
+
+
+@pytest.fixture(params=["symbolic_trace", "torch.export"])
+def shared(request: pytest.FixtureRequest) -> nn.Module:
+    model = share_kernels(Net(0), None if request.param == "symbolic_trace" else (image(),))
+    assert sum(p.numel() for p in model.parameters()) == 16 + 18 + 2 + 36 + 9
+    return model
+
+
+def image() -> Tensor:
+    return torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(5))
+
+
+def test_a_repeated_checkpoint_loads(shared: nn.Module) -> None:
+    """Each kernel is cut out of its repeats; the checkpoint is as it was."""
+    other = Net(1)
+    checkpoint = other.state_dict()
+    shapes = {name: tensor.shape for name, tensor in checkpoint.items()}
+    shared.load_state_dict(checkpoint)
+    assert torch.equal(shared(image()), other(image()))
+    assert {name: tensor.shape for name, tensor in checkpoint.items()} == shapes
+
+
+def test_a_shared_checkpoint_loads_into_itself(shared: nn.Module) -> None:
+    """Between two shared models, and after a deepcopy."""
+    other = share_kernels(Net(1))
+    shared.load_state_dict(other.state_dict())
+    assert torch.equal(shared(image()), other(image()))
+    twin = copy.deepcopy(shared)
+    twin.load_state_dict(Net(2).state_dict())
+    assert torch.equal(twin(image()), Net(2)(image()))
+
+
+def test_the_plain_model_comes_back(shared: nn.Module) -> None:
+    """``unshare_kernels`` gives a state_dict that the original class loads, and that loads its own."""
+    plain = unshare_kernels(shared)
+    again = Net(1)
+    again.load_state_dict(plain.state_dict())
+    assert torch.equal(again(image()), Net(0)(image()))
+    different = Net(1).state_dict()
+    different["weight"][3] += 1
+    plain.load_state_dict(different)
+    assert torch.equal(plain.state_dict()["weight"], different["weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "message"),
+    [
+        (
+            "module.weight",
+            (4, 0, 1, 2),
+            "`module.weight`: group 2 differs from group 0 by 0.5 at [0, 0, 1, 2]",
+        ),
+        ("module.bias", (7,), "`module.bias`: group 3 differs from group 0 by 0.5 at [1]"),
+        ("weight", (1, 0, 0, 0), "`weight`: group 1 differs from group 0 by 0.5 at [0, 0, 0, 0]"),
+        ("dense.weight", (2, 2, 0, 0), "`dense.weight`: group 1 differs from group 0 by 0.5 at [0, 0, 0, 0]"),
+        ("dense.weight", (0, 2, 0, 0), "`dense.weight`: it is not zero off its 4 diagonal blocks"),
+    ],
+)
+def test_repeats_that_differ_are_refused(
+    shared: nn.Module, name: str, place: tuple[int, ...], message: str
+) -> None:
+    """Parameter, group and difference are named, and nothing at all is loaded."""
+    checkpoint = Net(1).state_dict()
+    with torch.no_grad():
+        checkpoint[name][place] = checkpoint[name][place].round() + 0.5
+        for copies in range(1, 4):
+            if name != "dense.weight" and "group 0" in message:
+                first = list(place)
+                first[0] %= {"module.weight": 2, "module.bias": 2, "weight": 1}[name]
+                step = {"module.weight": 2, "module.bias": 2, "weight": 1}[name]
+                other = (first[0] + (copies - 1) * step, *first[1:])
+                if other != place:
+                    checkpoint[name][other] = checkpoint[name][place] - 0.5
+    if name == "weight":
+        checkpoint[name][4:, 0, 0, 0] = checkpoint[name][0, 0, 0, 0]
+    if name == "dense.weight" and place[1] == place[0]:
+        checkpoint[name][0, 0, 0, 0] = checkpoint[name][place] - 0.5
+    before = {key: tensor.clone() for key, tensor in shared.state_dict().items()}
+    with pytest.raises(CheckpointError, match=re.escape(message)):
+        shared.load_state_dict(checkpoint)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in shared.state_dict().items())
+
+
+def test_shared_modules_load_by_themselves() -> None:
+    """In a model that somebody wrote with them, under any prefix; ``shared_state_dict`` checks all first."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 1),
+        SharedKernelConv2d(3, 3, 3, groups=3),
+        SharedKernelConvTranspose2d(3, 3, 2, groups=3),
+    )
+    plain = nn.Sequential(
+        nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, groups=3), nn.ConvTranspose2d(3, 3, 2, groups=3)
+    )
+    with torch.no_grad():
+        for conv in plain[1:]:
+            conv.weight.copy_(conv.weight[:1].clone().expand_as(conv.weight))
+            conv.bias.fill_(0.5)
+    nn.ModuleDict({"net": model}).load_state_dict(nn.ModuleDict({"net": plain}).state_dict())
+    x = torch.randn(1, 3, 6, 6)
+    torch.testing.assert_close(model(x), plain(x))
+    plain[2].weight.data[1] += 1
+    plain[0].weight.data += 1
+    before = model[0].weight.clone()
+    with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs from group 0 by 1 at"):
+        model.load_state_dict(shared_state_dict(model, plain.state_dict()))
+    assert torch.equal(model[0].weight, before)
+    with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs"):
+        model.load_state_dict(plain.state_dict())
+
+
+def test_other_shapes_are_left_to_torch(shared: nn.Module) -> None:
+    """A checkpoint of another model fails as torch says it does."""
+    checkpoint = {**Net(1).state_dict(), "weight": torch.zeros(5, 1, 3, 3)}
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        shared.load_state_dict(checkpoint)
+
+
+def test_safetensors(shared: nn.Module, tmp_path: Path) -> None:
+    """What is saved has one kernel, in its own memory, and loads into both models."""
+    safetensors.torch.save_file(shared.state_dict(), tmp_path / "shared.safetensors")
+    loaded = safetensors.torch.load_file(tmp_path / "shared.safetensors")
+    assert loaded["weight"].shape == (1, 1, 3, 3)
+    assert all(0 not in tensor.stride() for tensor in shared.state_dict().values())
+    other = share_kernels(Net(1))
+    other.load_state_dict(loaded)
+    assert torch.equal(other(image()), shared(image()))
+    safetensors.torch.save_file(Net(2).state_dict(), tmp_path / "repeated.safetensors")
+    shared.load_state_dict(safetensors.torch.load_file(tmp_path / "repeated.safetensors"))
+    assert torch.equal(shared(image()), Net(2)(image()))
