@@ -239,7 +239,15 @@ def test_copies(cls: type[nn.Module]) -> None:
         assert torch.equal(empty(x), shared(x))
 
 
-@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+NORMS = [
+    parametrizations.weight_norm,
+    parametrizations.spectral_norm,
+    nn.utils.weight_norm,  # by hooks, as older code has it
+    nn.utils.spectral_norm,
+]
+
+
+@pytest.mark.parametrize("norm", NORMS, ids=lambda norm: f"{norm.__module__}.{norm.__name__}")
 @pytest.mark.parametrize("cls", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d])
 def test_parametrisations(cls: type[nn.Module], norm: Any) -> None:
     """weight_norm and spectral_norm are of the one kernel; both train."""

@@ -1,0 +1,255 @@
+"""How fast does a shared kernel train, and does the torch.compile backend pay?
+
+    python benchmarks/train.py --json FILE              both tables, one thread and then two
+    python benchmarks/train.py --json FILE --quick      short
+    python benchmarks/train.py --only train --threads 2
+
+Training: forward, backward and step of ``formulation="auto"`` against the convolution of an expanded kernel
+that one would write by hand, ``F.conv2d(x, weight.expand(...), groups=C)``; beside it torch's own module, in
+which every channel has a kernel of its own, and both under torch.compile. The input needs its gradient, as
+inside a network. Every formulation is timed as well, so that a rule of ``auto`` that is wrong shows.
+
+Compile: ``torch.compile(backend="fx_passes")`` against plain torch.compile, for inference.
+
+All in this process and in turn, A B B A; a cell holds the median time, the median ratio to the hand-written
+version (above 1: faster) and its 95 % interval. What does not compute the same is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# OpenMP threads that spin after their work steal time from what is measured next to it.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from graphs import GRAPHS
+from torch import Tensor, nn
+
+from export.measure import Timing, time_pairs
+from export.report import environment
+from fx_passes.compile_backend import fx_passes
+from fx_passes.formulations import FORMULATIONS, formulation_refusal, static_formulation
+from fx_passes.shared_conv import SharedKernelConv1d, SharedKernelConv2d
+
+ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((8, 3, 128, 128), (3, 3)),
+    ((8, 64, 56, 56), (3, 3)),
+    ((2, 3, 256, 256), (11, 11)),
+    ((4, 64, 32, 32), (7, 7)),
+    ((8, 256, 14, 14), (3, 3)),
+    ((1, 3, 512, 512), (31, 31)),
+    ((8, 64, 16000), (12,)),
+]
+HAND = "by hand"
+GOAL_MEAN, GOAL_ROW, GOAL_COMPILE = 1.7, 0.95, 1.5
+
+
+class ByHand(nn.Module):
+    """What one writes: the expanded kernel, in a grouped convolution."""
+
+    def __init__(self, channels: int, kernel: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, 1, *kernel))
+        self.groups, self.padding = channels, tuple(size // 2 for size in kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *size) -> the same, padded by half a kernel."""
+        conv = F.conv1d if x.ndim == 3 else F.conv2d
+        weight = self.weight.expand(self.groups, *self.weight.shape[1:])
+        return conv(x, weight, padding=self.padding, groups=self.groups)
+
+
+def contestants(channels: int, kernel: tuple[int, ...]) -> dict[str, nn.Module]:
+    """The modules of a row, the one that all are compared with first."""
+    arguments: dict[str, Any] = {
+        "padding": tuple(size // 2 for size in kernel),
+        "groups": channels,
+        "bias": False,
+    }
+    shared: Any = SharedKernelConv1d if len(kernel) == 1 else SharedKernelConv2d
+    plain: Any = nn.Conv1d if len(kernel) == 1 else nn.Conv2d
+    found: dict[str, nn.Module] = {HAND: ByHand(channels, kernel)}
+    found["ours"] = shared(channels, channels, kernel, **arguments)
+    found["torch module"] = plain(channels, channels, kernel, **arguments)
+    found[f"{HAND}, compiled"] = ByHand(channels, kernel)
+    found["torch module, compiled"] = plain(channels, channels, kernel, **arguments)
+    for name in FORMULATIONS:
+        if name not in ("auto", "separable") and not formulation_refusal(name, found["ours"]):
+            found[name] = shared(channels, channels, kernel, formulation=name, **arguments)
+    values = torch.randn(1, 1, *kernel, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for module in found.values():
+            module.weight.copy_(values.expand_as(module.weight))  # type: ignore[operator, union-attr]
+    return found
+
+
+def step_of(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> Callable[[], Tensor]:
+    """Forward, backward and step; gives the gradient of the one kernel."""
+    forward: Any = torch.compile(module, dynamic=False) if "compiled" in name else module
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
+    weight: Any = module.weight
+    x = x.clone().requires_grad_()
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        x.grad = None
+        forward(x).backward(gradient)
+        optimizer.step()
+        return weight.grad.sum(0, keepdim=True)  # type: ignore[no-any-return]
+
+    return step
+
+
+def timed_pair(first: Callable[[], Any], second: Callable[[], Any], threads: int, seconds: float) -> Timing:
+    def timed(which: int) -> float:
+        start = time.perf_counter()
+        (first, second)[which]()
+        return (time.perf_counter() - start) * 1e3
+
+    # Of what takes seconds, few pairs: no ratio here is close where that is so.
+    fewest = 12 if timed(0) < 500 else 2
+    return time_pairs(timed, threads=threads, min_pairs=fewest, max_pairs=200, seconds=seconds)
+
+
+def as_json(timing: Timing) -> dict[str, Any]:
+    return {
+        "baseline_ms": float(np.median(timing.baseline_ms)),
+        "median_ms": float(np.median(timing.optimized_ms)),
+        "ratio": timing.speedup,
+        "ci95": list(timing.ci95),
+        "pairs": len(timing.baseline_ms),
+    }
+
+
+def train_row(
+    shape: tuple[int, ...], kernel: tuple[int, ...], threads: int, seconds: float
+) -> dict[str, Any]:
+    """Every contestant of a row against the first."""
+    torch.compiler.reset()
+    modules = contestants(shape[1], kernel)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    gradient = torch.randn(modules[HAND](x).shape, generator=torch.Generator().manual_seed(2))
+    steps = {name: step_of(name, module, x, gradient) for name, module in modules.items()}
+    expected = steps[HAND]()
+    columns = {}
+    for name, step in steps.items():
+        # The same sum of as many products as the output has elements, in another order.
+        difference = float((step() - expected).abs().max() / expected.abs().max())
+        if not difference <= 1e-3:
+            raise AssertionError(f"{name}: the gradient of the kernel is off by {difference:.2g}")
+        if name != HAND:
+            columns[name] = as_json(timed_pair(steps[HAND], step, threads, seconds))
+    auto = static_formulation(modules["ours"])  # type: ignore[arg-type]
+    return {"shape": shape, "kernel": kernel, "threads": threads, "auto": auto, "columns": columns}
+
+
+class Ssim(nn.Module):
+    """What the metric computes, without its running sums: they would be compiled anew at each call."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two batches of images (N, C, H, W) -> their mean structural similarity."""
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        return structural_similarity_index_measure(x, y, data_range=1.0)  # type: ignore[return-value]
+
+
+def compile_rows(threads: int, seconds: float) -> list[dict[str, Any]]:
+    """The backend against plain torch.compile."""
+    found = []
+    for name in ("blur11", "blur31", "ssim"):
+        model, inputs = GRAPHS[name].build()
+        model = Ssim() if name == "ssim" else model
+        title = GRAPHS[name].title
+        torch.compiler.reset()
+        plain, ours = torch.compile(model), torch.compile(model, backend=fx_passes)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(*inputs), plain(*inputs), rtol=1e-4, atol=1e-5)
+            timing = timed_pair(lambda: plain(*inputs), lambda: ours(*inputs), threads, seconds)  # noqa: B023
+        found.append({"title": title, "threads": threads, **as_json(timing)})
+    return found
+
+
+def train_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, with the geometric mean of ``ours`` below."""
+    names = [HAND, "ours", "torch module", f"{HAND}, compiled", "torch module, compiled"]
+    lines = [f"| input, kernel | auto is | {' | '.join(names)} | best of all |", "|---" * 8 + "|"]
+    for row in rows:
+        columns = row["columns"]
+        best = max(
+            (name for name in columns if name in FORMULATIONS), key=lambda name: columns[name]["ratio"]
+        )
+        cells = [f"{columns['ours']['baseline_ms']:.2f} ms", *(cell(columns[name]) for name in names[1:])]
+        title = f"{'x'.join(map(str, row['shape']))}, {'x'.join(map(str, row['kernel']))}"
+        lines.append(f"| {title} | {row['auto']} | {' | '.join(cells)} | {best} {cell(columns[best])} |")
+    return "\n".join(lines)
+
+
+def compile_table(rows: list[dict[str, Any]]) -> str:
+    lines = ['| graph | torch.compile | backend="fx_passes" |', "|---|---|---|"]
+    for row in rows:
+        lines.append(
+            f"| {row['title']} | {row['baseline_ms']:.2f} ms | {row['median_ms']:.2f} ms, {cell(row)} |"
+        )
+    return "\n".join(lines)
+
+
+def cell(measured: dict[str, Any]) -> str:
+    low, high = measured["ci95"]
+    loss = "▼ " if high < 1 else ""
+    return f"{loss}{measured['ratio']:.2f}x ({low:.2f} to {high:.2f})"
+
+
+def mean_of(rows: list[dict[str, Any]]) -> float:
+    """Geometric mean of the ratios of ``ours``."""
+    return math.exp(sum(math.log(row["columns"]["ours"]["ratio"]) for row in rows) / len(rows))
+
+
+def keep_memory() -> None:
+    """Let glibc keep what is freed: pages that come and go with each tensor would be most of some steps."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", choices=["train", "compile"])
+    parser.add_argument("--quick", action="store_true", help="a second for each pair, not ten")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    keep_memory()
+    seconds = 1.0 if arguments.quick else 10.0
+    result: dict[str, Any] = {"train": [], "compile": [], "environment": environment(arguments.threads[0])}
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        if arguments.only != "compile":
+            rows = [train_row(shape, kernel, threads, seconds) for shape, kernel in ROWS]
+            result["train"] += rows
+            worst = min(row["columns"]["ours"]["ratio"] for row in rows)
+            print(f"{threads} thread(s), forward + backward + step:\n\n{train_table(rows)}\n")
+            print(f"geometric mean {mean_of(rows):.2f}x (goal {GOAL_MEAN}x), ", end="")
+            print(f"worst {worst:.2f}x (goal {GOAL_ROW}x)\n")
+        if arguments.only != "train":
+            rows = compile_rows(threads, seconds)
+            result["compile"] += rows
+            print(f"{threads} thread(s), inference (goal {GOAL_COMPILE}x):\n\n{compile_table(rows)}\n")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

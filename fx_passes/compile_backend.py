@@ -1,0 +1,173 @@
+"""``torch.compile(model, backend="fx_passes")``: share, lower by the static rules, then inductor.
+
+The graph comes from torch.compile with parameters and buffers as inputs. For inference it is captured
+again around the tensors it is called with, its shared convolutions are lowered, and what comes out goes to
+inductor; once for each set of shapes. A lowered kernel is a constant: before every call, the tensors that
+kernels and biases are computed from are compared with what they were, and a change lowers anew.
+
+For training nothing is rewritten. Repeats that are parameters of their own would each have to get its own
+gradient, and a kernel that is one parameter already is expanded in the graph: its module chooses how
+(``formulations.py``). To train one kernel, ``share_kernels`` comes before ``torch.compile``.
+
+Where nothing is lowered the graph goes to inductor as it is, and a warning of this logger says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from fx_passes.lower import LOWERED, lower
+from fx_passes.sites import find_calls
+from fx_passes.weights.state import attribute
+
+log = logging.getLogger(__name__)
+
+# Graphs that are kept, one for each set of shapes: the least recently used goes first.
+_KEPT = 16
+
+Compiled = Callable[..., Any]
+
+
+def fx_passes(graph_module: GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+    """The backend; registered as ``fx_passes`` in the ``torch_dynamo_backends`` entry points.
+
+    Args:
+        graph_module: from torch.compile, every tensor and open size an input.
+        example_inputs: the inputs of the call that is being compiled.
+
+    Returns:
+        What computes the graph.
+    """
+    from torch._inductor.compile_fx import compile_fx
+
+    reason = None
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in example_inputs):
+        reason = "it is compiled for training; to train one kernel, share_kernels(model) before torch.compile"
+    elif not find_calls(graph_module):
+        reason = "it has no convolution"
+    if reason is not None:
+        log.warning("nothing is lowered in this graph: %s", reason)
+        return compile_fx(graph_module, list(example_inputs))  # type: ignore[return-value]
+    return _Inference(graph_module)
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A graph lowered for some shapes.
+
+    Args:
+        compiled: takes the inputs that are not the model's own tensors.
+        baked: copies of the tensors that its constants were computed from.
+    """
+
+    compiled: Compiled
+    baked: list[Tensor]
+
+    def holds(self, sources: Sequence[Tensor]) -> bool:
+        """Whether those tensors still have the same values."""
+        return all(torch.equal(*pair) for pair in zip(sources, self.baked, strict=False))
+
+
+class _Inference:
+    """Lowers the graph for the shapes that it is called with."""
+
+    def __init__(self, graph_module: GraphModule) -> None:
+        self.graph_module = graph_module
+        self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+        self.own = {index for index, node in enumerate(self.placeholders) if _is_own(node)}
+        self.positions, self.names = self._sources_of_constants()
+        self.kept: OrderedDict[Any, _Lowered] = OrderedDict()
+
+    def __call__(self, *inputs: Any) -> Any:
+        key = tuple(
+            (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x
+            for index, x in enumerate(inputs)
+            if index not in self.own
+        )
+        lowered = self.kept.get(key)
+        if lowered is None or not lowered.holds(self._sources(inputs)):
+            lowered = self.kept[key] = self._lower(inputs)
+        self.kept.move_to_end(key)
+        while len(self.kept) > _KEPT:
+            self.kept.popitem(last=False)
+        return lowered.compiled(*self._given(inputs))
+
+    def _given(self, inputs: Sequence[Any]) -> list[Tensor]:
+        return [x for i, x in enumerate(inputs) if i not in self.own and isinstance(x, Tensor)]
+
+    def _lower(self, inputs: Sequence[Any]) -> _Lowered:
+        bound, given = _Bound(self.graph_module, inputs, self.own).eval(), self._given(inputs)
+        try:
+            graph_module = lower(bound, "static", given)
+            sites = sum(LOWERED in node.meta for node in graph_module.graph.nodes)
+            reason = "no convolution in it is shared and faster in another form"
+        except Exception as error:  # whatever stops it: the model still has to run
+            sites, reason = 0, f"{type(error).__name__}: {error}"
+        if not sites:
+            log.warning("nothing is lowered in this graph: %s", reason)
+            return _Lowered(torch.compile(bound, backend="inductor"), [])
+        log.info("%d convolutions lowered", sites)
+        baked = [source.detach().clone() for source in self._sources(inputs)]
+        return _Lowered(torch.compile(graph_module, backend="inductor", dynamic=False), baked)
+
+    def _sources(self, inputs: Sequence[Any]) -> list[Tensor]:
+        """What kernels and biases are computed from, as it is now."""
+        held = [attribute(self.graph_module, name) for name in self.names]
+        return [*(inputs[index] for index in self.positions), *(x for x in held if isinstance(x, Tensor))]
+
+    def _sources_of_constants(self) -> tuple[list[int], list[str]]:
+        """Where the model's own tensors are that kernels and biases are computed from.
+
+        They are inputs; attributes where torch.compile was told not to inline modules.
+        """
+        stack: list[Any] = [x for call in find_calls(self.graph_module) for x in (call.weight, call.bias)]
+        seen: set[Any] = set()
+        while stack:
+            value = stack.pop()
+            if value not in seen:
+                seen.add(value)
+                stack.extend(value.all_input_nodes if isinstance(value, Node) else ())
+        names = {str(x.target) for x in seen if isinstance(x, Node) and x.op == "get_attr"}
+        names |= {x for x in seen if isinstance(x, str)}
+        return [i for i in sorted(self.own) if self.placeholders[i] in seen], sorted(names)
+
+
+def _is_own(node: Node) -> bool:
+    """Whether an input is a parameter, a buffer or a tensor attribute of the model.
+
+    torch.compile marks those as static: their addresses stay.
+    """
+    return "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
+
+
+class _Bound(nn.Module):
+    """The graph around the model's own tensors and open sizes, as a module of the other inputs."""
+
+    def __init__(self, graph_module: GraphModule, inputs: Sequence[Any], own: set[int]) -> None:
+        super().__init__()
+        self.graph = graph_module
+        self.fixed: dict[int, Any] = {}
+        for index, value in enumerate(inputs):
+            if index in own:
+                self.fixed[index] = f"own_{index}"
+                if isinstance(value, nn.Parameter):
+                    self.register_parameter(f"own_{index}", value)
+                else:
+                    self.register_buffer(f"own_{index}", value)
+            elif not isinstance(value, Tensor):
+                self.fixed[index] = value
+        self.count = len(inputs)
+
+    def forward(self, *given: Tensor) -> Any:
+        """The inputs that are tensors of the caller -> the outputs of the graph."""
+        rest = iter(given)
+        fixed = {i: getattr(self, v) if isinstance(v, str) else v for i, v in self.fixed.items()}
+        return self.graph(*(fixed[i] if i in fixed else next(rest) for i in range(self.count)))

@@ -1,0 +1,25 @@
+"""The examples run, in the time that README promises, and do what they say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_fine_tuning(tmp_path: Path) -> None:
+    """The loss goes down, the model has learned, and the file is written, in under two minutes."""
+    out = tmp_path / "textures.onnx"
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / "fine_tune.py", "--out", out], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.count("for all channels") == 2
+    first, last = re.search(r"loss ([\d.]+) -> ([\d.]+)", run.stdout).groups()
+    assert float(last) < 0.5 * float(first)
+    assert int(re.search(r"accuracy (\d+)%", run.stdout).group(1)) > 60
+    assert out.stat().st_size > 1000
+    assert "equivalent in onnxruntime" in run.stdout
