@@ -68,14 +68,21 @@ def test_fx_passes_imports_neither_onnx_nor_export() -> None:
         assert not re.search(r"^\s*(from|import) (onnx|export)", file.read_text(), re.M), file
 
 
-def test_python_in_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """README's Python runs as it stands, block after block."""
+def test_python_in_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README's Python runs as it stands, block after block, and prints what README says."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
     assert blocks
     scope: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), scope)
+    printed = capsys.readouterr().out
+    assert "SGD: +0.2414, averaged +0.0302\n" in printed
+    assert all(
+        line in README.splitlines() for line in printed.splitlines() if line.startswith(("SGD", "Adam"))
+    )
 
 
 def test_commands_in_readme_parse() -> None:

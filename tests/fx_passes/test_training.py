@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.gradcheck import GradcheckError
 from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrizations
 
@@ -114,21 +115,22 @@ def test_gradients_are_the_sums_over_the_groups(cls: type[nn.Module], geometry: 
 
 @pytest.mark.parametrize(("cls", "geometry"), CASES, ids=str)
 def test_gradcheck(cls: type[nn.Module], geometry: dict[str, Any]) -> None:
-    """First and second derivatives against finite differences."""
-    for name in formulations(cls, **geometry):
-        shared = make(
-            cls, groups=2, formulation=name, **{**geometry, "kernel_size": 2 if cls in TRANSPOSED else 3}
-        )
+    """First and second derivatives against finite differences; of large blocks, along random directions."""
+    geometry = {**geometry, "kernel_size": 2 if cls in TRANSPOSED else 3}
+    cases = [(name, (1, 1)) for name in formulations(cls, **geometry)]
+    for name, blocks in [*cases, ("grouped", (2, 3))]:
+        shared = make(cls, blocks, groups=2, formulation=name, **geometry)
         x = image(shared, 1, 4).requires_grad_()
 
         def call(x: Tensor, weight: Tensor, bias: Tensor, shared: nn.Module = shared) -> Tensor:
             return functional_call(shared, {"weight": weight, "bias": bias}, (x,))
 
-        assert gradcheck(call, (x, shared.weight, shared.bias))
-        assert gradgradcheck(call, (x, shared.weight, shared.bias))
+        inputs = x, shared.weight, shared.bias
+        assert gradcheck(call, inputs, fast_mode=blocks != (1, 1))
+        assert gradgradcheck(call, inputs, fast_mode=blocks != (1, 1))
 
 
-def test_gradcheck_fails_on_a_planted_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mean_in_place_of_the_sum_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel whose gradient is the mean over the groups, not the sum."""
 
     class Mean(torch.autograd.Function):
@@ -143,8 +145,11 @@ def test_gradcheck_fails_on_a_planted_fault(monkeypatch: pytest.MonkeyPatch) -> 
 
     shared = make(nn.Conv1d, formulation="grouped")
     monkeypatch.setattr(type(shared), "expanded_weight", lambda self: Mean.apply(self.weight, self.groups))
+    x = image(shared, 1)
     with pytest.raises(AssertionError):
-        require_gradients(shared, image(shared))
+        require_gradients(shared, x)
+    with pytest.raises(GradcheckError):
+        gradcheck(lambda weight: functional_call(shared, {"weight": weight}, (x,)), (shared.weight,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
