@@ -24,14 +24,17 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from fx_passes.capture import capture
+from fx_passes.find import judge
 from fx_passes.lower import LOWERED, lower
 from fx_passes.sites import find_calls
-from fx_passes.weights.state import attribute
 
 log = logging.getLogger(__name__)
 
 # Graphs that are kept, one for each set of shapes: the least recently used goes first.
 _KEPT = 16
+# The model's own tensors are attributes of this name and their position among the inputs.
+_OWN = "own_"
 
 Compiled = Callable[..., Any]
 
@@ -51,7 +54,7 @@ def fx_passes(graph_module: GraphModule, example_inputs: Sequence[Any]) -> Compi
     reason = None
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in example_inputs):
         reason = "it is compiled for training; to train one kernel, share_kernels(model) before torch.compile"
-    elif not find_calls(graph_module):
+    elif next(find_calls(graph_module), None) is None:
         reason = "it has no convolution"
     if reason is not None:
         log.warning("nothing is lowered in this graph: %s", reason)
@@ -65,15 +68,15 @@ class _Lowered:
 
     Args:
         compiled: takes the inputs that are not the model's own tensors.
-        baked: copies of the tensors that its constants were computed from.
+        baked: copies of the tensors that its constants were computed from, by the position of the input.
     """
 
     compiled: Compiled
-    baked: list[Tensor]
+    baked: dict[int, Tensor]
 
-    def holds(self, sources: Sequence[Tensor]) -> bool:
+    def holds(self, inputs: Sequence[Any]) -> bool:
         """Whether those tensors still have the same values."""
-        return all(torch.equal(*pair) for pair in zip(sources, self.baked, strict=False))
+        return all(torch.equal(inputs[index], value) for index, value in self.baked.items())
 
 
 class _Inference:
@@ -83,7 +86,6 @@ class _Inference:
         self.graph_module = graph_module
         self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         self.own = {index for index, node in enumerate(self.placeholders) if _is_own(node)}
-        self.positions, self.names = self._sources_of_constants()
         self.kept: OrderedDict[Any, _Lowered] = OrderedDict()
 
     def __call__(self, *inputs: Any) -> Any:
@@ -93,7 +95,7 @@ class _Inference:
             if index not in self.own
         )
         lowered = self.kept.get(key)
-        if lowered is None or not lowered.holds(self._sources(inputs)):
+        if lowered is None or not lowered.holds(inputs):
             lowered = self.kept[key] = self._lower(inputs)
         self.kept.move_to_end(key)
         while len(self.kept) > _KEPT:
@@ -106,38 +108,32 @@ class _Inference:
     def _lower(self, inputs: Sequence[Any]) -> _Lowered:
         bound, given = _Bound(self.graph_module, inputs, self.own).eval(), self._given(inputs)
         try:
-            graph_module = lower(bound, "static", given)
+            captured = capture(bound, given).graph_module
+            graph_module = lower(captured, "static", given)
             sites = sum(LOWERED in node.meta for node in graph_module.graph.nodes)
             reason = "no convolution in it is shared and faster in another form"
         except Exception as error:  # whatever stops it: the model still has to run
             sites, reason = 0, f"{type(error).__name__}: {error}"
         if not sites:
             log.warning("nothing is lowered in this graph: %s", reason)
-            return _Lowered(torch.compile(bound, backend="inductor"), [])
+            return _Lowered(torch.compile(bound, backend="inductor"), {})
         log.info("%d convolutions lowered", sites)
-        baked = [source.detach().clone() for source in self._sources(inputs)]
+        baked = {index: inputs[index].detach().clone() for index in _sources_of_constants(captured)}
         return _Lowered(torch.compile(graph_module, backend="inductor", dynamic=False), baked)
 
-    def _sources(self, inputs: Sequence[Any]) -> list[Tensor]:
-        """What kernels and biases are computed from, as it is now."""
-        held = [attribute(self.graph_module, name) for name in self.names]
-        return [*(inputs[index] for index in self.positions), *(x for x in held if isinstance(x, Tensor))]
 
-    def _sources_of_constants(self) -> tuple[list[int], list[str]]:
-        """Where the model's own tensors are that kernels and biases are computed from.
-
-        They are inputs; attributes where torch.compile was told not to inline modules.
-        """
-        stack: list[Any] = [x for call in find_calls(self.graph_module) for x in (call.weight, call.bias)]
-        seen: set[Any] = set()
-        while stack:
-            value = stack.pop()
-            if value not in seen:
-                seen.add(value)
-                stack.extend(value.all_input_nodes if isinstance(value, Node) else ())
-        names = {str(x.target) for x in seen if isinstance(x, Node) and x.op == "get_attr"}
-        names |= {x for x in seen if isinstance(x, str)}
-        return [i for i in sorted(self.own) if self.placeholders[i] in seen], sorted(names)
+def _sources_of_constants(captured: GraphModule) -> list[int]:
+    """The inputs, by their position, that the kernels and biases of shared convolutions are computed from."""
+    calls = [verdict.call for verdict in judge(captured) if verdict.finding.shared]
+    stack: list[Any] = [value for call in calls for value in (call.weight, call.bias)]
+    seen: set[Node] = set()
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Node) and value not in seen:
+            seen.add(value)
+            stack.extend(value.all_input_nodes)
+    names = {str(node.target) for node in seen if node.op == "get_attr"}
+    return sorted(int(name.removeprefix(_OWN)) for name in names if name.startswith(_OWN))
 
 
 def _is_own(node: Node) -> bool:
@@ -157,11 +153,11 @@ class _Bound(nn.Module):
         self.fixed: dict[int, Any] = {}
         for index, value in enumerate(inputs):
             if index in own:
-                self.fixed[index] = f"own_{index}"
+                self.fixed[index] = f"{_OWN}{index}"
                 if isinstance(value, nn.Parameter):
-                    self.register_parameter(f"own_{index}", value)
+                    self.register_parameter(f"{_OWN}{index}", value)
                 else:
-                    self.register_buffer(f"own_{index}", value)
+                    self.register_buffer(f"{_OWN}{index}", value)
             elif not isinstance(value, Tensor):
                 self.fixed[index] = value
         self.count = len(inputs)
