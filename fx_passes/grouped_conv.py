@@ -1,7 +1,7 @@
 """The plain form that several lowerings share: one convolution, or transposed convolution, in groups.
 
 ``lift``, ``grouped``, ``fold_batch`` and ``fold_channels`` differ in what they take for a batch item, a
-channel and a group; the kernel is stored once, and expanded to the groups as in ``shared_conv``.
+channel and a group; the kernel is stored once, and expanded to the groups as in ``expand.py``.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes.expand import expand_kernel
 from fx_passes.lowered import Lowered
 from fx_passes.resample import Axis, Resample
-from fx_passes.shared_conv import expand_kernel
 
 
 def grouped_refusal(resample: Resample) -> str | None:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from fx_passes.expand import expand_block_diagonal
 from fx_passes.formulations import Formulation, formulation_refusal
-from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel
 from fx_passes.siblings import ancestors
 from fx_passes.weights.operators import base_name, written_nodes
 from fx_passes.weights.state import attribute
@@ -147,7 +148,7 @@ def expand_argument(
 
 
 def _expand(graph: Graph, kernel: Node, shape: tuple[int, ...], groups: Any, meta: dict[str, Any]) -> Node:
-    """``shared_conv.expand_kernel`` as ATen operators: a view where a group is one row."""
+    """``expand.expand_kernel`` as ATen operators: a view where a group is one row."""
     aten, rows = torch.ops.aten, shape[0]
     sizes = [groups, *shape[1:]] if rows == 1 else [groups, *shape]
     expanded = graph.call_function(aten.expand.default, (kernel, sizes))

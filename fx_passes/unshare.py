@@ -10,7 +10,8 @@ from torch.fx import GraphModule, Node
 from fx_passes import rewrite
 from fx_passes.capture import capture, clone_module
 from fx_passes.checkpoint import CUTS, load_repeated
-from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel, expand_block_diagonal, expand_kernel
+from fx_passes.expand import expand_block_diagonal, expand_kernel
+from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel
 from fx_passes.weights.fold import static_value
 from fx_passes.weights.origin import direct_node
 from fx_passes.weights.state import State, attribute, storage_key

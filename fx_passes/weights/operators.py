@@ -20,7 +20,7 @@ TRANSPARENT = frozenset(
 )
 # Of these, the ones that may round what passes through, or cut its gradient.
 CONVERSIONS = TRANSPARENT - frozenset("alias clone contiguous lift_fresh lift_fresh_copy".split())
-# The expansions this project writes itself (shared_conv.py).
+# The expansions this project writes itself (expand.py).
 SHARED_EXPANSIONS = frozenset({"expand_kernel", "expand_block_diagonal"})
 # Elements move, repeat or drop out; none is computed.
 LAYOUT = (

@@ -19,9 +19,9 @@ from export import job, onnx_file, optimize
 from export.reference import float64_reference, tensor_arrays, with_arrays
 from export.report import site_table, summary_lines
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
+from fx_passes.expand import expand_kernel
 from fx_passes.lowerings import MODULES
 from fx_passes.records import EXACTNESS, Exactness
-from fx_passes.shared_conv import expand_kernel
 
 
 class Blurs(nn.Module):

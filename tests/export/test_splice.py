@@ -27,11 +27,11 @@ from export.splice import entry_of, model_of, splice
 from export.trial import make_trial
 from fx_passes import lower
 from fx_passes.capture import capture
+from fx_passes.expand import expand_block_diagonal
 from fx_passes.lowerable import Site, lowerable_sites
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
-from fx_passes.shared_conv import expand_block_diagonal
 
 Conv = Callable[[Tensor, Tensor], Tensor]
 

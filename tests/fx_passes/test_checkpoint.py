@@ -20,7 +20,7 @@ from fx_passes import (
     shared_state_dict,
     unshare_kernels,
 )
-from fx_passes.shared_conv import expand_block_diagonal
+from fx_passes.expand import expand_block_diagonal
 
 
 class Net(nn.Module):

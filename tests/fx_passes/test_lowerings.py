@@ -18,13 +18,13 @@ from torch.fx import GraphModule
 from fx_passes import share_kernels
 from fx_passes.capture import capture
 from fx_passes.errors import UsageError
+from fx_passes.expand import expand_block_diagonal
 from fx_passes.lower import Site, lower, lowerable_sites
 from fx_passes.lowered import Lowered
 from fx_passes.lowerings import MODULES, build, propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import ConvGeometry, Proposal
 from fx_passes.resample import Moved, Resample, absorb_after, absorb_before, resample_of
-from fx_passes.shared_conv import expand_block_diagonal
 from fx_passes.weights.factor import factorise
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fx_passes.shared_conv import expand_block_diagonal
+from fx_passes.expand import expand_block_diagonal
 from fx_passes.weights.block_diagonal import find_diagonal_blocks
 from fx_passes.weights.repeats import Mismatch, Repeats
 
