@@ -5,9 +5,9 @@
     python benchmarks/train.py --only train --threads 2
 
 Training: forward, backward and step of ``formulation="auto"`` against the convolution of an expanded kernel
-that one would write by hand, and torch's own module, in which every channel has a kernel of its own; both also
-under torch.compile. The input needs its gradient, as inside a network. Every formulation is timed, so that a
-rule of ``auto`` that is wrong shows. Compile: the backend against plain torch.compile, for inference.
+that one would write by hand, and torch's own module, in which every channel has a kernel of its own; both
+also under torch.compile. The input needs its gradient, as inside a network. Every formulation is timed, so
+that a rule of ``auto`` that is wrong shows. Compile: the backend against plain torch.compile, for inference.
 
 All in this process and in turn, A B B A; a cell holds the median time, the median ratio to the hand-written
 version (above 1: faster) and its 95 % interval. What does not compute the same is an error.

@@ -27,6 +27,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from fx_passes.checkpoint import keep_cuts
 from fx_passes.errors import CaptureError
 from fx_passes.shared_conv import _SharedKernel
 from fx_passes.weights.operators import RANDOM
@@ -91,6 +92,7 @@ def capture(
             reasons.append(f"{route}: {_one_line(error)}")
             log.debug("%s failed", route, exc_info=True)
             continue
+        keep_cuts(graph_module, model)
         return Capture(graph_module, route, reasons[0] if reasons else None)
     hint = "" if example_inputs is not None else "; give example inputs so that torch.export can be tried"
     raise CaptureError(f"{type(model).__name__} could not be captured: {'; '.join(reasons)}{hint}")
@@ -151,6 +153,9 @@ def _trace(model: nn.Module) -> GraphModule:
     defaults = {p.name: p.default for p in parameters if p.default is None}
     with _RefuseRandom():
         graph = _Tracer().trace(clone, defaults or None)
+    for node in graph.nodes:
+        # What `from __future__ import annotations` leaves of a type; nothing with it can be pickled.
+        node.type = None if isinstance(node.type, str) else node.type
     graph_module = GraphModule(clone, graph, type(model).__name__)
     _restore_state(graph_module, model)
     _copy_modes(model, graph_module)

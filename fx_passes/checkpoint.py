@@ -7,7 +7,7 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from torch.fx import GraphModule
 
 from fx_passes.errors import CheckpointError
 from fx_passes.weights.block_diagonal import diagonal_blocks, is_block_diagonal
-from fx_passes.weights.repeats import Mismatch, find_repeats
+from fx_passes.weights.repeats import Mismatch, bits, find_repeats
 
-# In the ``meta`` of a graph module, which survives a deepcopy: what of its own tensors was cut down, by name.
-CUTS = "fx_passes_cuts"
+# What of its own tensors a graph module holds cut down, by name: in its ``meta``, which a deepcopy keeps, and
+# as an attribute, which pickle keeps.
+_CUTS = "fx_passes_cuts"
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,34 @@ def cuts_of(model: nn.Module) -> dict[str, Cut]:
     for prefix, module in model.named_modules(remove_duplicate=False):
         held: Mapping[str, Cut] = getattr(module, "shared_tensors", {})
         if isinstance(module, GraphModule):
-            held = module.meta.get(CUTS, {})
+            held = own_cuts(module)
         cuts.update({f"{prefix}.{name}" if prefix else name: cut for name, cut in held.items()})
     return cuts
+
+
+def own_cuts(graph_module: GraphModule) -> dict[str, Cut]:
+    """What of the tensors that its graph reads was cut down; those of shared modules are not among them."""
+    return {**vars(graph_module).get(_CUTS, {}), **graph_module.meta.get(_CUTS, {})}
+
+
+def note_cut(graph_module: GraphModule, name: str, cut: Cut) -> None:
+    """Remember that a tensor was cut down."""
+    for holder in (vars(graph_module), graph_module.meta):
+        holder[_CUTS] = {**holder.get(_CUTS, {}), name: cut}
+
+
+def forget_cuts(graph_module: GraphModule, names: Collection[str]) -> None:
+    """Tensors that are not cut down any more."""
+    for holder in (vars(graph_module), graph_module.meta):
+        holder[_CUTS] = {name: cut for name, cut in holder.get(_CUTS, {}).items() if name not in names}
+
+
+def keep_cuts(graph_module: GraphModule, model: nn.Module) -> None:
+    """Carry over what ``model`` holds cut down to a graph that was made of it, but for modules that stay."""
+    held = cuts_of(graph_module)
+    for name, cut in cuts_of(model).items():
+        if name not in held:
+            note_cut(graph_module, name, cut)
 
 
 def shared_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,10 +112,15 @@ def shared_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[s
     return loaded
 
 
-def cut_down(state_dict: MutableMapping[str, Any], cuts: Mapping[str, Cut], prefix: str = "") -> None:
+def cut_down(
+    state_dict: MutableMapping[str, Any], cuts: Mapping[str, Cut], prefix: str = "", whole: bool = True
+) -> None:
     """Cut down the full tensors of ``state_dict`` in place, all or none of them.
 
     A tensor of any other shape is left for torch to complain about.
+
+    Args:
+        whole: ``cuts`` are those of all modules under ``prefix``.
 
     Raises:
         CheckpointError: the repeats of a tensor differ.
@@ -108,7 +139,7 @@ def cut_down(state_dict: MutableMapping[str, Any], cuts: Mapping[str, Cut], pref
     if wrong:
         more = f" (and {len(wrong) - 1} more tensors)" if len(wrong) > 1 else ""
         raise CheckpointError(
-            f"the checkpoint does not repeat one kernel: {wrong[0]}{more}; nothing was loaded. "
+            f"the checkpoint does not repeat one kernel: {wrong[0]}{more}; {_loaded(prefix, whole)}. "
             "To share it all the same, load it into the plain model, and share that with `force`"
         )
     state_dict.update(kernels)
@@ -120,8 +151,18 @@ def _kernel(full: Tensor, cut: Cut) -> Tensor | str:
         return full[tuple(slice(size) for size in cut.shape)]
     if cut.block_diagonal and not is_block_diagonal(full, cut.groups):
         return f"it is not zero off its {cut.groups} diagonal blocks"
-    found = find_repeats(cut.slices(full).flatten(0, 1), cut.groups)
-    return found.reason if isinstance(found, Mismatch) else found.kernel.clone()
+    slices = cut.slices(full)
+    if bool((bits(slices) == bits(slices[0])).all()):
+        return slices[0].clone()  # NaN included: to load is not to judge
+    found = find_repeats(slices.flatten(0, 1), cut.groups)
+    assert isinstance(found, Mismatch)
+    return found.reason
+
+
+def _loaded(prefix: str, whole: bool) -> str:
+    if whole and not prefix:
+        return "nothing was loaded"
+    return "nothing was loaded here, modules before it were: `shared_state_dict` checks all of them first"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from fx_passes.capture import capture
 from fx_passes.find import judge
 from fx_passes.lower import LOWERED, lower
 from fx_passes.sites import find_calls
+from fx_passes.weights.state import storage_key
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def fx_passes(graph_module: GraphModule, example_inputs: Sequence[Any]) -> Compi
         reason = "it is compiled for training; to train one kernel, share_kernels(model) before torch.compile"
     elif next(find_calls(graph_module), None) is None:
         reason = "it has no convolution"
+    elif any(node.target is torch._C._set_grad_enabled for node in graph_module.graph.nodes):
+        reason = "it switches gradients on or off"
     if reason is not None:
         log.warning("nothing is lowered in this graph: %s", reason)
         return compile_fx(graph_module, list(example_inputs))  # type: ignore[return-value]
@@ -67,16 +70,19 @@ class _Lowered:
     """A graph lowered for some shapes.
 
     Args:
-        compiled: takes the inputs that are not the model's own tensors.
-        baked: copies of the tensors that its constants were computed from, by the position of the input.
+        compiled: takes the inputs that are not the model's own tensors; None where nothing was lowered.
+        own: the model's own tensors that it was lowered around, by the position of the input.
+        baked: copies of those that its constants were computed from.
     """
 
-    compiled: Compiled
+    compiled: Compiled | None
+    own: dict[int, Any]
     baked: dict[int, Tensor]
 
     def holds(self, inputs: Sequence[Any]) -> bool:
-        """Whether those tensors still have the same values."""
-        return all(torch.equal(inputs[index], value) for index, value in self.baked.items())
+        """Whether they are the same objects, and the baked ones have the same values."""
+        same = all(inputs[index] is tensor for index, tensor in self.own.items())
+        return same and all(torch.equal(inputs[index], value) for index, value in self.baked.items())
 
 
 class _Inference:
@@ -87,8 +93,15 @@ class _Inference:
         self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         self.own = {index for index, node in enumerate(self.placeholders) if _is_own(node)}
         self.kept: OrderedDict[Any, _Lowered] = OrderedDict()
+        self.as_it_is = torch.compile(graph_module, backend="inductor")
 
     def __call__(self, *inputs: Any) -> Any:
+        given = self._given(inputs)
+        if len({storage_key(x) for x in given}) < len(given):
+            log.warning(
+                "inputs share memory, which a graph that is captured again would not know: run as it is"
+            )
+            return self.graph_module(*inputs)
         key = tuple(
             (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x
             for index, x in enumerate(inputs)
@@ -100,7 +113,7 @@ class _Inference:
         self.kept.move_to_end(key)
         while len(self.kept) > _KEPT:
             self.kept.popitem(last=False)
-        return lowered.compiled(*self._given(inputs))
+        return self.as_it_is(*inputs) if lowered.compiled is None else lowered.compiled(*given)
 
     def _given(self, inputs: Sequence[Any]) -> list[Tensor]:
         return [x for i, x in enumerate(inputs) if i not in self.own and isinstance(x, Tensor)]
@@ -116,10 +129,11 @@ class _Inference:
             sites, reason = 0, f"{type(error).__name__}: {error}"
         if not sites:
             log.warning("nothing is lowered in this graph: %s", reason)
-            return _Lowered(torch.compile(bound, backend="inductor"), {})
+            return _Lowered(None, {}, {})
         log.info("%d convolutions lowered", sites)
         baked = {index: inputs[index].detach().clone() for index in _sources_of_constants(captured)}
-        return _Lowered(torch.compile(graph_module, backend="inductor", dynamic=False), baked)
+        own = {index: inputs[index] for index in self.own}
+        return _Lowered(torch.compile(graph_module, backend="inductor", dynamic=False), own, baked)
 
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:

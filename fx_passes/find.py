@@ -68,8 +68,10 @@ def judge(
         sites: ids of the sites that this holds for; None: of all. Elsewhere they have to be the same.
 
     Raises:
-        UsageError: the graph has no site of such an id.
+        UsageError: the graph has no site of such an id, or ``sites`` is a text.
     """
+    if isinstance(sites, str):
+        raise UsageError(f"sites must be a collection of ids, not the text {sites!r}")
     state = State(graph_module)
     ids = _SiteIds()
     calls = [(call, ids.of(call.node)) for call in find_calls(graph_module)]

@@ -67,13 +67,22 @@ def static_formulation(module: _SharedKernel) -> Formulation:
 
 def channels_last(module: _SharedKernel, x: Tensor, *args: Any) -> Tensor:
     """The grouped convolution of a channels-last copy of ``x`` (N, C, H, W), in the order of ``x``."""
-    if x.stride(1) == 1 and x.shape[1] > 1:
+    if _is_channels_last(x):
         return module.grouped(x, *args)
     if torch.compiler.is_compiling():
         last = x.contiguous(memory_format=torch.channels_last)
     else:  # the same, which vmap knows as well
         last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return module.grouped(last, *args).contiguous()
+
+
+def in_the_order_of(x: Tensor, y: Tensor) -> Tensor:
+    """``y`` channels-last where ``x`` is, as torch's convolutions give it."""
+    return y.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else y
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
 
 
 def polyphase(module: _SharedKernel, x: Tensor) -> Tensor:

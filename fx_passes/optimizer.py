@@ -33,7 +33,7 @@ def share_optimizer(optimizer: Optimizer, model: nn.Module, shared: nn.Module) -
     """Let ``optimizer``, which trains ``model``, go on with ``shared``, in place.
 
     Args:
-        optimizer: ``SGD``, ``Adam`` or ``AdamW``, or any other that has taken no step yet.
+        optimizer: ``SGD``, ``Adam`` or ``AdamW``, or any other that has no state yet.
         model: what was shared.
         shared: what :func:`share_kernels` made of it.
 
@@ -60,10 +60,13 @@ def share_optimizer(optimizer: Optimizer, model: nn.Module, shared: nn.Module) -
     known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     moves: dict[int, tuple[nn.Parameter, dict[str, Any]]] = {}
     for name, old in model.named_parameters():
-        if name not in new or new[name] is old or id(old) not in known:
+        if id(old) not in known or new.get(name) is old:
             continue
-        if name not in cuts or tuple(old.shape) != cuts[name].full_shape:
-            raise UsageError(f"`{name}` of the shared model is not what sharing made of `{name}`")
+        if name not in new or name not in cuts or tuple(old.shape) != cuts[name].full_shape:
+            raise UsageError(
+                f"`{name}` of the model is neither in the shared model nor cut down there: "
+                "give the model that was shared, and what share_kernels returned for it"
+            )
         group = next(g for g in optimizer.param_groups if any(p is old for p in g["params"]))
         moves[id(old)] = new[name], _moved(optimizer, group, name, optimizer.state.get(old, {}), cuts[name])
     for group in optimizer.param_groups:
@@ -87,7 +90,7 @@ def _moved(
     if unknown := [key for key in state if key not in rules]:
         raise UsageError(
             f"`{kind.__name__}` keeps `{unknown[0]}` of `{name}`, and no rule gives it for one kernel: "
-            "share before the first step, or make a new optimizer"
+            "share before it has a state, or make a new optimizer"
         )
     if group.get("weight_decay") and kind is not AdamW and not group.get("decoupled_weight_decay"):
         raise UsageError(

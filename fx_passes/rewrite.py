@@ -23,10 +23,6 @@ from fx_passes.weights.state import attribute
 
 Role = Literal["weight", "bias"]
 
-# In the ``meta`` of the expansion of a tensor that was cut down: the name of the node that passes it on, for
-# ``unshare_kernels`` to undo it.
-CUT = "fx_passes_cut"
-
 
 def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) -> None:
     """Put a copy of ``values`` in the place of a tensor, as one object under all its names.

@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fx_passes.capture import capture, clone_module
+from fx_passes.checkpoint import load_repeated
 from fx_passes.find import judge
 from fx_passes.formulations import Formulation
 from fx_passes.records import Finding
@@ -141,4 +142,5 @@ def share_in_place(
     pending = [verdict for verdict in verdicts if is_pending(verdict, fold_constants)]
     if pending:
         rewrite_sites(graph_module, pending, fold_constants, formulation)
+    load_repeated(graph_module)
     return bool(pending), [verdict.finding for verdict in verdicts]

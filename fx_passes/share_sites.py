@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from fx_passes import rewrite
-from fx_passes.checkpoint import CUTS, Cut, load_repeated
+from fx_passes.checkpoint import Cut, load_repeated, note_cut
 from fx_passes.formulations import Formulation
 from fx_passes.records import Finding, SharedKernel
 from fx_passes.shared_conv import _SharedKernel
@@ -108,14 +108,13 @@ class _Sharing:
         assert kernel is not None
         diagonal = kernel.block_diagonal and role == "weight"
         groups = kernel.groups if kernel.block_diagonal else call.groups
-        cuts = self.graph_module.meta.setdefault(CUTS, {})
         for name in verdict.names if role == "weight" else verdict.bias_names:
-            cuts[name] = Cut(tuple(values.shape), kernel.groups, diagonal)
+            note_cut(self.graph_module, name, Cut(tuple(values.shape), kernel.groups, diagonal))
         for node in way_to_source(passed):
             if node not in self.full_meta:
                 self.full_meta[node] = dict(node.meta)
                 rewrite.cut_value(node, tuple(values.shape))
-        expanded = rewrite.expand_argument(
+        rewrite.expand_argument(
             call.node,
             role,
             passed,
@@ -124,7 +123,6 @@ class _Sharing:
             block_diagonal=diagonal,
             meta=self.full_meta[passed],
         )
-        expanded.meta[rewrite.CUT] = passed.name
 
     def _expand_computed(self, verdict: Verdict, kernel: SharedKernel) -> None:
         """Expand the kernel from the node that holds it, from its value, or from the weight's first block."""

@@ -88,7 +88,9 @@ class _SharedKernel(_ConvNd):
             return self.grouped(input, *args)  # which says what is wrong
         alone = input.ndim == dim + 1
         output: Tensor = getattr(formulations, name)(self, input.unsqueeze(0) if alone else input, *args)
-        return output.squeeze(0) if alone else output
+        if alone:
+            return output.squeeze(0)
+        return formulations.in_the_order_of(input, output)
 
     @property
     def shared_tensors(self) -> dict[str, Cut]:
@@ -102,7 +104,7 @@ class _SharedKernel(_ConvNd):
         return held
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        cut_down(state_dict, self.shared_tensors, prefix)
+        cut_down(state_dict, self.shared_tensors, prefix, whole=not prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

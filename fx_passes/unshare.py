@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -9,12 +11,14 @@ from torch.fx import GraphModule, Node
 
 from fx_passes import rewrite
 from fx_passes.capture import capture, clone_module
-from fx_passes.checkpoint import CUTS, load_repeated
+from fx_passes.checkpoint import forget_cuts, load_repeated, own_cuts
 from fx_passes.expand import expand_block_diagonal, expand_kernel
 from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel
 from fx_passes.weights.fold import static_value
 from fx_passes.weights.origin import direct_node
 from fx_passes.weights.state import State, attribute, storage_key
+
+log = logging.getLogger(__name__)
 
 
 def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
@@ -25,7 +29,8 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
 
     Returns:
         A graph module in which each cut parameter has its full shape again, under its old name; only a
-        shared convolution whose kernel something else reads, too, stays as it is.
+        shared convolution whose kernel something else reads, too, stays as it is. What the graph of
+        ``torch.export`` computes from a kernel on diagonal blocks stays as well, and a warning says so.
 
     Example:
         >>> conv = nn.Conv2d(3, 3, 3, groups=3)
@@ -53,8 +58,7 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
         full[f"{name}.weight"] = module.expanded_weight()
         if module.bias is not None:
             full[f"{name}.bias"] = module.expanded_bias()  # type: ignore[assignment]
-    nodes = {node.name: node for node in graph_module.graph.nodes}
-    cut = {node: nodes[node.meta[rewrite.CUT]] for node in nodes.values() if rewrite.CUT in node.meta}
+    cut = _expansions(graph_module)
     for node, passed in cut.items():
         name = str(direct_node(passed).target)
         full[name] = _expansion(node, state.tensors[name])
@@ -66,10 +70,27 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     for node, passed in cut.items():
         node.replace_all_uses_with(passed)
         rewrite.erase_unused(node)
-    graph_module.meta.pop(CUTS, None)
+    forget_cuts(graph_module, full.keys())
+    for name in own_cuts(graph_module):
+        log.warning("`%s` stays one kernel: the graph expands it in a way that is not known", name)
     load_repeated(graph_module)
     graph_module.recompile()
     return graph_module
+
+
+def _expansions(graph_module: GraphModule) -> dict[Node, Node]:
+    """The nodes that expand what was cut down, each with the node whose value it expands."""
+    cuts, found = own_cuts(graph_module), {}
+    for node in graph_module.graph.nodes:
+        if node.target not in (torch.ops.aten.expand.default, expand_block_diagonal):
+            continue
+        passed = node.args[0]
+        source = direct_node(passed)
+        held = cuts.get(str(source.target)) if source.op == "get_attr" else None
+        if held is not None:
+            blocks = held.shape[0] > 1 and not held.block_diagonal  # expanded, then reshaped
+            found[next(iter(node.users)) if blocks else node] = passed
+    return found
 
 
 def _expansion(node: Node, kernel: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def output_change(weight: Tensor, kernel: Tensor, groups: int, transposed: bool)
     """
     worst = 0.0
     for part in weight.reshape(groups, -1, *weight.shape[1:]):
-        change = torch.where(part == kernel, 0, part - kernel).abs().double().flatten(2).sum(2)
+        change = _distance(part, kernel).flatten(2).sum(2)
         worst = max(worst, float(change.sum(0 if transposed else 1).max()))
     return worst
 
@@ -158,10 +158,16 @@ def _largest_distance(stacked: Tensor, mean: Tensor) -> tuple[float, int, list[i
     """Group by group, so that no more than one group is held in another precision."""
     worst, where, place = -1.0, 0, 0
     for group in range(stacked.shape[0]):
-        equal = stacked[group] == mean  # an Inf in every group is no distance
-        distance = torch.where(equal, 0, (stacked[group] - mean).abs())
+        distance = _distance(stacked[group], mean)
         largest = float(distance.max())
         if largest > worst or largest != largest:
             worst, where, place = largest, group, int(distance.argmax())
     index = torch.unravel_index(torch.tensor(place), mean.shape)
     return worst, where, [int(i) for i in index]
+
+
+def _distance(part: Tensor, kernel: Tensor) -> Tensor:
+    """|part - kernel| in float64, where no difference of finite numbers of a smaller type overflows."""
+    wide = torch.promote_types(part.dtype, torch.float64)
+    # An Inf in both is no distance.
+    return torch.where(part == kernel, 0, (part.to(wide) - kernel.to(wide)).abs())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -151,6 +152,48 @@ def test_shared_modules_load_by_themselves() -> None:
     assert torch.equal(model[0].weight, before)
     with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs"):
         model.load_state_dict(plain.state_dict())
+
+
+def test_copies_know_what_was_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """After pickle, ``copy.copy``, and inside another model that is shared: loaded, and unshared."""
+    shared = share_kernels(Net(0))
+    pickled = pickle.loads(pickle.dumps(shared))
+    for twin in (pickled, copy.copy(shared)):
+        twin.load_state_dict(shared_state_dict(twin, Net(1).state_dict()))
+        assert torch.equal(twin(image()), Net(1)(image()))
+        assert torch.equal(unshare_kernels(twin).state_dict()["weight"], Net(1).state_dict()["weight"])
+    stays: list[str] = []
+    for outer in (share_kernels(nn.Sequential(shared)), share_kernels(nn.Sequential(shared), (image(),))):
+        outer.load_state_dict(nn.Sequential(Net(1)).state_dict())
+        assert torch.equal(outer(image()), Net(1)(image()))
+        plain = unshare_kernels(outer)
+        shapes = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
+        dense = shapes.pop("0.dense.weight")
+        assert shapes == {
+            f"0.{n}": tuple(t.shape) for n, t in Net(1).state_dict().items() if n != "dense.weight"
+        }
+        assert torch.equal(plain(image()), Net(1)(image()))
+        stays = [m for m in caplog.messages if m.startswith("`0.dense.weight` stays one kernel")]
+        assert dense == ((2, 2, 3, 3) if stays else (8, 8, 3, 3))
+    assert stays
+
+
+def test_what_was_loaded_is_said() -> None:
+    """Inside another model, modules in front have been loaded when the repeats are found to differ."""
+    checkpoint = nn.Sequential(nn.Conv2d(3, 3, 1), Net(1)).state_dict()
+    checkpoint["1.weight"][3] += 1
+    outer = nn.Sequential(nn.Conv2d(3, 3, 1), share_kernels(Net(0)))
+    with pytest.raises(CheckpointError, match="nothing was loaded here, modules before it were"):
+        outer.load_state_dict(checkpoint)
+    with pytest.raises(CheckpointError, match="; nothing was loaded"):
+        shared_state_dict(outer, checkpoint)
+
+
+def test_nan_repeats_load() -> None:
+    """To look into a run that diverged."""
+    model = SharedKernelConv2d(3, 3, 3, groups=3, bias=False)
+    model.load_state_dict({"weight": torch.full((3, 1, 3, 3), torch.nan)})
+    assert model.weight.isnan().all()
 
 
 def test_other_shapes_are_left_to_torch(shared: nn.Module) -> None:

@@ -142,13 +142,83 @@ def test_training_is_left_to_inductor(model: nn.Module, caplog: pytest.LogCaptur
     assert "nothing is lowered in this graph: it is compiled for training" in caplog.text
 
 
-def test_under_autocast(model: nn.Module) -> None:
-    """The types that the model gives there, and its numbers."""
+class Scaled(Blur):
+    """With a parameter that is no constant of the lowered graph, and one without any convolution to lower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
+
+
+@pytest.mark.parametrize("net", [Scaled(), nn.Conv2d(3, 6, 3, groups=3)], ids=["lowered", "not lowered"])
+def test_parameters_that_are_replaced(net: nn.Module) -> None:
+    """By another object, by ``assign=True``, by other data: baked into the graph or not."""
+    net = net.eval()
+    compiled, x = torch.compile(net, backend="fx_passes"), image()
+    require_same(compiled, net, x)
+    for name, parameter in list(net.named_parameters()):
+        path, _, leaf = name.rpartition(".")
+        setattr(net.get_submodule(path), leaf, nn.Parameter(parameter.detach() * 3))
+        require_same(compiled, net, x)
+    net.load_state_dict({name: tensor * 2 for name, tensor in net.state_dict().items()}, assign=True)
+    require_same(compiled, net, x)
+    for parameter in net.parameters():
+        parameter.data = parameter.data * 0.5
+        require_same(compiled, net, x)
+
+
+def test_inputs_that_overlap() -> None:
+    """The graph writes into one input; whether the other is the same memory changes from call to call."""
+
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("kernel", torch.rand(1, 1, 9, 9))
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            y.add_(1)
+            return F.conv2d(x, self.kernel.expand(3, 1, -1, -1), padding=4, groups=3) + y
+
+    net = Writes().eval()
+    compiled = torch.compile(net, backend="fx_passes")
+    with torch.no_grad():
+        for arguments in (
+            lambda a, b: (a, a),
+            lambda a, b: (a, a[:]),
+            lambda a, b: (b[:1], b[1:]),
+            lambda a, b: (a, b[:1]),
+        ):
+            found, expected = (function(*arguments(image(), image(batch=2))) for function in (compiled, net))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_that_the_model_switches_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A graph that does so goes to inductor."""
+
+    class Switches(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                return super().forward(x)
+
+    net = Switches().eval()
+    with torch.no_grad():
+        found = torch.compile(net, backend="fx_passes")(image())
+        assert found.requires_grad
+        torch.testing.assert_close(found, net(image()), rtol=1e-4, atol=1e-4)
+    assert caplog.messages == ["nothing is lowered in this graph: it switches gradients on or off"]
+
+
+def test_under_autocast(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    """The types that the model gives there, and its numbers; no lowering takes kernels of another type."""
     compiled, x = torch.compile(model, backend="fx_passes"), image()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         found, expected = compiled(x), model(x)
     assert found.dtype == expected.dtype
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.2)
+    assert caplog.messages[0].startswith("nothing is lowered in this graph")
 
 
 class Plain(nn.Module):

@@ -866,6 +866,10 @@ def test_a_weight_with_another_use(name: str) -> None:
 
 # Law 6. For each lowering, what makes it refuse, and the words.
 GROUPED_REFUSALS = [
+    (
+        make((3,), (8,), rows=2, transposed=True, stride=2, front=((1, 1),)),
+        "its padding is none that a transposed convolution has",
+    ),
     (make((3, 3, 3), (4, 4, 4), rows=2), "3-D convolutions are computed as they are"),
     (make((3, 3), (8, 8), stuff=(2, 2), stride=3, rows=2), "it changes the rate by a fraction"),
     (
@@ -889,6 +893,7 @@ REFUSALS: dict[str, list[tuple[Case, str]]] = {
         LARGE_BLOCK,
         (make((3, 1), (8, 8)), "the kernel is a row or a column already"),
         (make((3, 3), (8, 8), rank=2), "the rank of the kernel is above 1"),
+        (make((3, 3), (8, 97), rank=1), "lines of 97 samples, more than 96, are mostly zeros in its matrix"),
         (make((3,), (97,)), "lines of 97 samples, more than 96, are mostly zeros in its matrix"),
     ],
     "fold_batch": [
@@ -961,6 +966,7 @@ REFUSALS: dict[str, list[tuple[Case, str]]] = {
     "column_polyphase": [
         VOLUME,
         LARGE_BLOCK,
+        HEIGHT,
         (make((3,), (8,)), "a 1-D kernel is not separated"),
         (make((3, 1), (8, 8)), "the kernel is a row or a column already"),
         (make((3, 3), (8, 8), rank=2), "the rank of the kernel is above 1"),
@@ -1001,7 +1007,10 @@ REFUSALS: dict[str, list[tuple[Case, str]]] = {
         ),
     ],
 }
-OPEN = {"fold_batch": "the batch size is open, and the number of groups may not be"}
+OPEN = {
+    "banded": "a size is open",
+    "fold_batch": "the batch size is open, and the number of groups may not be",
+}
 
 
 @pytest.mark.parametrize(
@@ -1024,14 +1033,41 @@ def test_refusals_of_open_sizes(name: str) -> None:
     assert MODULES[name].propose(resample, case.kernel(torch.float32, False)) == OPEN[name]
 
 
-@FEW
-@given(case=cases())
-def test_there_are_no_other_refusals(case: Case) -> None:
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in (*OPEN, "sibling_merge")])
+def test_open_sizes_are_no_refusal_elsewhere(name: str) -> None:
+    """Those that are not listed above are proposed whatever the batch size."""
+    case = EXAMPLES[name][0]
+    shapes = [(None, *shape[1:]) for shape in (case.resample().in_shape, case.resample().out_shape)]
+    resample = replace(case.resample(), in_shape=shapes[0], out_shape=shapes[1])
+    assert not isinstance(MODULES[name].propose(resample, case.kernel(torch.float32, False)), str)
+
+
+@pytest.mark.parametrize("steered", ["", *MODULES])
+def test_there_are_no_other_refusals(steered: str) -> None:
     """Law 6: a reason that no test knows does not come up, numbers aside; and something always does."""
-    proposals, refusals = propose(case.resample(), case.kernel(torch.float64, integers=False))
-    for name, reason in refusals.items():
-        assert any(_pattern(known).fullmatch(reason) for _, known in REFUSALS[name]), (name, reason)
-    assert set(MODULES) == set(refusals) | {proposal.lowering for proposal in proposals}
+
+    @FEW
+    @given(case=cases(steered))
+    def law(case: Case) -> None:
+        proposals, refusals = propose(case.resample(), case.kernel(torch.float64, integers=False))
+        for name, reason in refusals.items():
+            assert any(_pattern(known).fullmatch(reason) for _, known in REFUSALS[name]), (name, reason)
+        assert set(MODULES) == set(refusals) | {proposal.lowering for proposal in proposals}
+
+    law()
+
+
+@pytest.mark.parametrize("case", EXAMPLES["sibling_merge"], ids=str)
+def test_merged_siblings_are_as_exact_as_what_computes_them(case: Case) -> None:
+    """Law 6: of each way to compute siblings together, its own exactness."""
+    kernel = case.kernel(torch.float32, False)
+    for proposal in propose(case.resample(), kernel)[0]:
+        if proposal.lowering == "sibling_merge":
+            merged = MODULES["sibling_merge"].merged(case.resample())
+            params = dict(proposal.params)
+            name = params.pop("lowering")
+            (inner,) = (p for p in MODULES[name].propose(merged, kernel) if dict(p.params) == params)
+            assert proposal.exactness == inner.exactness
 
 
 def _pattern(reason: str) -> re.Pattern[str]:
@@ -1066,6 +1102,16 @@ def test_circular_padding_of_a_narrow_input(name: str, rank: int) -> None:
 
 
 BEYOND = {
+    "low_rank": make((11, 11), (12, 12), padding=15, keep=((0, 1, 0), (28, 1, 0)), rank=2),
+    "transposed_separable": make(
+        (4, 4),
+        (4, 4),
+        transposed=True,
+        stride=4,
+        front=((0, 0), (0, 3)),
+        keep=((0, 1, 0), (17, 1, 0)),
+        rank=1,
+    ),
     "banded": make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
     "lift": make((3,), (4,), padding=7, keep=((12, 1, 0),)),
     "grouped": make((3, 3), (4, 4), padding=7, keep=((12, 1, 0), (12, 1, 0)), block_diagonal=True),

@@ -147,9 +147,30 @@ def test_no_rule(name: str) -> None:
     )
 
 
+def test_decoupled_decay_is_not_in_the_moments() -> None:
+    """Adam with ``decoupled_weight_decay`` is AdamW."""
+    model = alike()
+    optimizer = torch.optim.Adam(model.parameters(), weight_decay=0.1, decoupled_weight_decay=True)
+    step(model, optimizer, 0)
+    share_optimizer(optimizer, model, share_kernels(model, force="mean"))
+    assert [p.shape for p in optimizer.param_groups[0]["params"]] == [(2, 2, 3), (2,)]
+
+
+def test_names_have_to_match() -> None:
+    """A wrapper in front of the model gives its parameters other names: nothing would be trained any more."""
+    model = alike()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UsageError, match=r"`0\.0\.weight` of the model is neither in the shared model"):
+        share_optimizer(optimizer, nn.Sequential(model), share_kernels(model))
+    replaced = share_kernels(copy.deepcopy(nn.Sequential(model[0], nn.Conv1d(8, 2, 1))))
+    outer = nn.Sequential(model[0], nn.Conv1d(8, 2, 1))
+    with pytest.raises(UsageError, match=r"`1\.weight` of the model is neither"):
+        share_optimizer(torch.optim.SGD(outer.parameters()), outer, replaced)
+
+
 def test_another_model() -> None:
     """A shared model that is not of this one."""
     optimizer = torch.optim.SGD((model := alike()).parameters())
     other = nn.Sequential(nn.Conv1d(3, 3, 3, groups=3))
-    with pytest.raises(UsageError, match=r"`0\.weight` of the shared model is not what sharing made"):
+    with pytest.raises(UsageError, match=r"`0\.weight` of the model is neither in the shared model nor"):
         share_optimizer(optimizer, model, share_kernels(other, force="first"))

@@ -189,7 +189,7 @@ def test_node_meta_is_kept_and_new_nodes_have_theirs() -> None:
     for node in shared.graph.nodes:
         if node.name in before and node.op != "get_attr":
             assert node.meta.keys() == before[node.name].meta.keys()
-    expanded = [n for n in shared.graph.nodes if n.meta.get(fx_passes.rewrite.CUT)]
+    expanded = [n for n in shared.graph.nodes if n.name not in before and "val" in n.meta]
     assert len(expanded) == 6
     full = {"weight": (8, 1, 3, 3), "up": (8, 4, 4, 4), "bias": (16,), "window": (16, 1, 3, 3)}
     assert {tuple(node.meta["val"].shape) for node in expanded} == set(full.values())
@@ -372,8 +372,19 @@ def test_force_is_for_the_sites_that_are_named() -> None:
     assert shared.get_parameter("1.weight").shape == (1, 1, 3, 3)
     result = ShareKernels(force="first", sites=["0"])(torch.fx.symbolic_trace(model))
     assert result.graph_module.get_parameter("0.weight").shape == (2, 1, 3, 3)
+    with pytest.raises(UsageError, match="sites must be a collection of ids, not the text '10'"):
+        share_kernels(model, force="mean", sites="10")
     with pytest.raises(UsageError, match="no convolution `2`; its candidates are: 0, 1"):
         share_kernels(model, force="mean", sites=["0", "2"])
+
+
+def test_half_precision_does_not_overflow() -> None:
+    """Finite repeats whose difference no float16 holds."""
+    conv = nn.Conv1d(2, 2, 1, groups=2, bias=False, dtype=torch.float16)
+    conv.weight.data = torch.tensor([6e4, -6e4], dtype=torch.float16).reshape(2, 1, 1)
+    (finding,) = find_shared_kernels(conv, force="first")
+    exact = float(torch.tensor(6e4, dtype=torch.float16)) * 2
+    assert finding.kernel.max_difference == finding.kernel.output_change == exact
 
 
 def test_what_force_cannot_share() -> None:

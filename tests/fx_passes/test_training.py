@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.gradcheck import GradcheckError
@@ -73,6 +74,7 @@ def require_gradients(shared: _SharedKernel, x: Tensor) -> None:
     plain = plain_of(shared)
     inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
     found, expected = shared(inputs[0]), plain(inputs[1])
+    assert found.stride() == expected.stride() or not expected.numel()
     seed = torch.randn_like(expected)
     (found * seed).sum().backward()
     (expected * seed).sum().backward()
@@ -207,6 +209,7 @@ def test_torch_func(cls: type[nn.Module]) -> None:
         stacked = {key: torch.stack([value, 2 * value]) for key, value in parameters.items()}
         several = vmap(lambda p, x=x, shared=shared: functional_call(shared, p, (x,)))(stacked)
         torch.testing.assert_close(several[1], 2 * several[0])
+        torch.testing.assert_close(several[0], plain_of(shared)(x))
 
 
 @pytest.mark.parametrize("cls", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
@@ -264,11 +267,10 @@ def test_parametrisations(cls: type[nn.Module], norm: Any) -> None:
             shared(x).square().sum().backward()
         trained = [n for n, p in shared.named_parameters() if p.grad is not None]
         assert set(trained) == set(dict(shared.named_parameters()))
-        eager = shared.eval()(x)
-        plain = nn.functional.conv1d if cls is nn.Conv1d else None
-        if plain is not None:
-            weight = shared.weight.expand(3, 1, 3)
-            torch.testing.assert_close(eager, plain(x, weight, shared.bias.repeat(3), padding=1, groups=3))
+        found, weight = shared.eval()(x), shared.weight
+        conv = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.ConvTranspose1d: F.conv_transpose1d}[cls]
+        expanded = weight.expand(3, *weight.shape[1:])
+        torch.testing.assert_close(found, conv(x, expanded, shared.bias.repeat(3), padding=1, groups=3))
 
 
 @pytest.mark.parametrize("training", [True, False])
