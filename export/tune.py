@@ -34,7 +34,8 @@ from fx_passes.records import Exactness, Proposal
 # A lowering has to be this much faster than the original, alone and in the graph, to be worth its nodes.
 GAIN = 1.03
 # Among candidates this close to the fastest, the first in order of preference is taken: the same each time.
-CLOSE = 1.04
+# Times of one candidate differ by as much between two runs of a noisy machine.
+CLOSE = 1.08
 _ROUNDS = (4, 12, 40)
 _DROP = (1.6, 1.25)
 _SAMPLE_MS = 0.3

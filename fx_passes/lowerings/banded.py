@@ -20,8 +20,8 @@ from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Axis, Resample
 
-# Samples of a line: up to where it is worth timing, and where the rules choose it.
-_LONGEST, _SHORT = 96, 40
+# Samples of a line up to which it is worth timing; products for an output up to which the rules choose it.
+_LONGEST, _FEW = 96, 80
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -34,11 +34,12 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return refusal
     if not resample.static:
         return "a size is open"
-    longest = max(size or 0 for size in resample.in_shape[-resample.dim :])
+    sizes = [size or 0 for size in resample.in_shape[-resample.dim :]]
+    longest = max(sizes)
     if longest > _LONGEST:
         return f"lines of {longest} samples, more than {_LONGEST}, are mostly zeros in its matrix"
     pads = resample.up > 1 or any(axis.pad != (0, 0) for axis in resample.axes)
-    return [Proposal("banded", (), "finite", static=5.5 if pads and longest <= _SHORT else 0.0)]
+    return [Proposal("banded", (), "finite", static=5.5 if pads and sum(sizes) <= _FEW else 0.0)]
 
 
 def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
