@@ -23,7 +23,6 @@ import os
 import statistics
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ from tables import goals_table, speed_table
 from torch import nn
 
 import export
-from export.measure import FEWEST_PAIRS, time_pairs
+from export.measure import FEWEST_PAIRS, stopwatch, time_pairs
 from export.report import environment
 from fx_passes.lower import lower
 from fx_passes.plan import Plan
@@ -162,13 +161,7 @@ def compare(baseline: Contestant | str, other: Contestant | str, options: Option
     """``other`` against ``baseline``, in turn: median times in milliseconds, and baseline / other."""
     if isinstance(baseline, str) or isinstance(other, str):
         return {"failed": baseline if isinstance(baseline, str) else other}
-    runs = (baseline.run, other.run)
-
-    def timed(which: int) -> float:
-        start = time.perf_counter()
-        runs[which]()
-        return (time.perf_counter() - start) * 1e3
-
+    timed = stopwatch(baseline.run, other.run)
     gc.collect()
     gc.disable()
     try:

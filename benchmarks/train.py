@@ -21,7 +21,6 @@ import ctypes
 import json
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ import torch.nn.functional as F
 from graphs import GRAPHS
 from torch import Tensor, nn
 
-from export.measure import Timing, time_pairs
+from export.measure import Timing, stopwatch, time_pairs
 from export.report import environment
 from fx_passes.compile_backend import fx_passes
 from fx_passes.formulations import FORMULATIONS, formulation_refusal, static_formulation
@@ -111,11 +110,7 @@ def step_of(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> Callab
 
 
 def timed_pair(first: Callable[[], Any], second: Callable[[], Any], threads: int, seconds: float) -> Timing:
-    def timed(which: int) -> float:
-        start = time.perf_counter()
-        (first, second)[which]()
-        return (time.perf_counter() - start) * 1e3
-
+    timed = stopwatch(first, second)
     # Of what takes seconds, few pairs: no ratio here is close where that is so.
     fewest = 12 if timed(0) < 500 else 2
     return time_pairs(timed, threads=threads, min_pairs=fewest, max_pairs=200, seconds=seconds)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +99,25 @@ def measure_speed(
         ExportError: onnxruntime does not accept a file or cannot run it.
     """
     sessions = [open_session(Path(path), threads=threads) for path in (baseline, optimized)]
-
-    def timed(which: int) -> float:
-        start = time.perf_counter()
-        run(sessions[which], inputs)
-        return (time.perf_counter() - start) * 1e3
-
     return time_pairs(
-        timed,
+        stopwatch(*(partial(run, session, inputs) for session in sessions)),
         threads=threads,
         min_pairs=min_pairs,
         max_pairs=max_pairs,
         seconds=seconds,
         progress=progress,
     )
+
+
+def stopwatch(*runs: Callable[[], Any]) -> Callable[[int], float]:
+    """What calls one of ``runs`` by its number, and gives the milliseconds that it took."""
+
+    def timed(which: int) -> float:
+        start = time.perf_counter()
+        runs[which]()
+        return (time.perf_counter() - start) * 1e3
+
+    return timed
 
 
 def time_pairs(

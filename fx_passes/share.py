@@ -142,5 +142,6 @@ def share_in_place(
     pending = [verdict for verdict in verdicts if is_pending(verdict, fold_constants)]
     if pending:
         rewrite_sites(graph_module, pending, fold_constants, formulation)
-    load_repeated(graph_module)
+    else:
+        load_repeated(graph_module)  # what was written with shared modules
     return bool(pending), [verdict.finding for verdict in verdicts]

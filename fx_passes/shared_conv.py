@@ -121,20 +121,13 @@ class _SharedConvNd(_SharedKernel):
     def grouped(self, input: Tensor, *args: Any) -> Tensor:
         """The expanded convolution itself."""
         conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             # torch's own way of padding in another mode: pad first, then convolve without padding.
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = (0,) * len(self.kernel_size)
-        return conv(
-            input,
-            self.expanded_weight(),
-            self.expanded_bias(),
-            self.stride,
-            padding,  # type: ignore[arg-type]
-            self.dilation,
-            self.run_groups,
-        )
+        weight, bias = self.expanded_weight(), self.expanded_bias()
+        return conv(input, weight, bias, self.stride, padding, self.dilation, self.run_groups)
 
 
 class _SharedConvTransposeNd(_SharedKernel, _ConvTransposeNd):

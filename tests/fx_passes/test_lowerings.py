@@ -190,6 +190,8 @@ def make(kernel: tuple[int, ...], sizes: tuple[int, ...], **other: Any) -> Case:
     return Case(geometry, other.pop("batch", 2), rows, columns, sizes, **other)
 
 
+RANK_ONE: dict[str, list[Any]] = {"dim": [2], "block": [(1, 1)], "rank": [1], "taps": [2, 3, 5]}
+
 # What is drawn for a lowering, that it is proposed often; a new one may do without.
 STEER: dict[str, dict[str, list[Any]]] = {
     "lift": {"dim": [1], "blocked": [False]},
@@ -204,40 +206,11 @@ STEER: dict[str, dict[str, list[Any]]] = {
         "stride": [1, 2, 2, 4],
         "step": [1],
     },
-    "separable": {
-        "dim": [2],
-        "block": [(1, 1)],
-        "rank": [1],
-        "taps": [2, 3, 5],
-        "transposed": [False],
-        "stuffed": [False],
-    },
-    "separable_polyphase": {
-        "dim": [2],
-        "block": [(1, 1)],
-        "rank": [1],
-        "taps": [2, 3, 5],
-        "transposed": [False],
-        "stuff": [1, 1, 2],
-    },
-    "banded": {"dim": [1, 2, 2], "block": [(1, 1)], "rank": [1], "taps": [2, 3, 5]},
-    "column_polyphase": {
-        "dim": [2],
-        "block": [(1, 1)],
-        "rank": [1],
-        "taps": [2, 3, 5],
-        "transposed": [False],
-        "stuffed": [False],
-    },
-    "transposed_separable": {
-        "dim": [2],
-        "block": [(1, 1)],
-        "rank": [1],
-        "taps": [2, 3, 5],
-        "transposed": [True],
-        "stride": [2, 4],
-        "step": [1],
-    },
+    "separable": {**RANK_ONE, "transposed": [False], "stuffed": [False]},
+    "separable_polyphase": {**RANK_ONE, "transposed": [False], "stuff": [1, 1, 2]},
+    "banded": {**RANK_ONE, "dim": [1, 2, 2]},
+    "column_polyphase": {**RANK_ONE, "transposed": [False], "stuffed": [False]},
+    "transposed_separable": {**RANK_ONE, "transposed": [True], "stride": [2, 4], "step": [1]},
     "sibling_merge": {"siblings": [2, 3], "dim": [1, 2], "block": [(1, 1), (1, 1), (1, 2)]},
     "low_rank": {
         "dim": [2],

@@ -33,15 +33,22 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> Ten
     return loss
 
 
+def five_steps(
+    model: nn.Module, optimizer: torch.optim.Optimizer, reference: torch.optim.Optimizer, shared: nn.Module
+) -> None:
+    """Of a model, and of what was shared from the start, with the same gradients."""
+    for number in range(5):
+        step(model, optimizer, number)
+        step(shared, reference, number)
+
+
 def test_momentum_of_sgd_is_the_sum() -> None:
     """Exactly what a model shared from the start would have, had it had these gradients."""
     model = alike()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
     from_the_start = share_kernels(model)
     reference = torch.optim.SGD(from_the_start.parameters(), lr=1e-9, momentum=0.9)
-    for number in range(5):
-        step(model, optimizer, number)
-        step(from_the_start, reference, number)
+    five_steps(model, optimizer, reference, from_the_start)
     shared = share_kernels(model)
     share_optimizer(optimizer, model, shared)
     for name, parameter in shared.named_parameters():
@@ -63,9 +70,7 @@ def test_moments_of_adam(kind: type[torch.optim.Adam]) -> None:
     )
     from_the_start = share_kernels(model)
     reference = kind(from_the_start.parameters(), lr=1e-9, amsgrad=True)
-    for number in range(5):
-        step(model, optimizer, number)
-        step(from_the_start, reference, number)
+    five_steps(model, optimizer, reference, from_the_start)
     shared = share_kernels(model)
     share_optimizer(optimizer, model, shared)
     for name, parameter in shared.named_parameters():
