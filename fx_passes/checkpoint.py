@@ -7,7 +7,7 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,7 @@ from fx_passes.errors import CheckpointError
 from fx_passes.weights.block_diagonal import diagonal_blocks, is_block_diagonal
 from fx_passes.weights.repeats import Mismatch, bits, find_repeats
 
-# What of its own tensors a graph module holds cut down, by name: in its ``meta``, which a deepcopy keeps, and
-# as an attribute, which pickle keeps.
+# What of its own tensors a graph module holds cut down, by name, in its ``meta``.
 _CUTS = "fx_passes_cuts"
 
 
@@ -63,19 +62,17 @@ def cuts_of(model: nn.Module) -> dict[str, Cut]:
 
 def own_cuts(graph_module: GraphModule) -> dict[str, Cut]:
     """What of the tensors that its graph reads was cut down; those of shared modules are not among them."""
-    return {**vars(graph_module).get(_CUTS, {}), **graph_module.meta.get(_CUTS, {})}
+    return dict(graph_module.meta.get(_CUTS, {}))
 
 
 def note_cut(graph_module: GraphModule, name: str, cut: Cut) -> None:
     """Remember that a tensor was cut down."""
-    for holder in (vars(graph_module), graph_module.meta):
-        holder[_CUTS] = {**holder.get(_CUTS, {}), name: cut}
+    graph_module.meta[_CUTS] = {**own_cuts(graph_module), name: cut}
 
 
 def forget_cuts(graph_module: GraphModule, names: Collection[str]) -> None:
     """Tensors that are not cut down any more."""
-    for holder in (vars(graph_module), graph_module.meta):
-        holder[_CUTS] = {name: cut for name, cut in holder.get(_CUTS, {}).items() if name not in names}
+    graph_module.meta[_CUTS] = {k: cut for k, cut in own_cuts(graph_module).items() if k not in names}
 
 
 def keep_cuts(graph_module: GraphModule, model: nn.Module) -> None:
@@ -176,11 +173,43 @@ class LoadRepeated:
         cut_down(state_dict, self.cuts, prefix)
 
 
-def load_repeated(module: nn.Module) -> None:
-    """Let ``module`` load the checkpoints of what it was before its tensors were cut down."""
+def load_repeated(module: GraphModule) -> None:
+    """Let ``module`` and its copies load the checkpoints of what it was before its tensors were cut down."""
     hooks = module._load_state_dict_pre_hooks
     for key, wrapped in list(hooks.items()):
         if isinstance(getattr(wrapped, "hook", None), LoadRepeated):
             del hooks[key]
     if cuts := cuts_of(module):
         module._register_load_state_dict_pre_hook(LoadRepeated(cuts))
+    # torch gives each graph module a class of its own, and puts what is special of it there. Its ways of
+    # copying drop the hook, and pickle drops the cuts.
+    kind: Any = type(module)
+    kind.__copy__, kind.__deepcopy__, kind.__reduce__ = _copied, _deepcopied, _reduced
+
+
+def _torch(module: GraphModule) -> Any:
+    return super(type(module), module)
+
+
+def _copied(module: GraphModule) -> GraphModule:
+    return _again(_torch(module).__copy__(), own_cuts(module))
+
+
+def _deepcopied(module: GraphModule, memo: dict[int, Any]) -> GraphModule:
+    return _again(_torch(module).__deepcopy__(memo), own_cuts(module))
+
+
+def _reduced(module: GraphModule) -> tuple[Any, ...]:
+    make, arguments = _torch(module).__reduce__()
+    return _revived, (make, arguments, own_cuts(module))
+
+
+def _revived(make: Callable[..., GraphModule], arguments: Any, cuts: Mapping[str, Cut]) -> GraphModule:
+    return _again(make(*arguments), cuts)
+
+
+def _again(copied: GraphModule, cuts: Mapping[str, Cut]) -> GraphModule:
+    """A copy of a graph module that remembers what that one did."""
+    copied.meta = {**copied.meta, _CUTS: dict(cuts)}
+    load_repeated(copied)
+    return copied

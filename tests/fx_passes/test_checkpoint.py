@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from fx_passes import (
     shared_state_dict,
     unshare_kernels,
 )
+from fx_passes.checkpoint import cuts_of, forget_cuts
 from fx_passes.expand import expand_block_diagonal
 
 
@@ -154,14 +157,42 @@ def test_shared_modules_load_by_themselves() -> None:
         model.load_state_dict(plain.state_dict())
 
 
-def test_copies_know_what_was_cut(caplog: pytest.LogCaptureFixture) -> None:
-    """After pickle, ``copy.copy``, and inside another model that is shared: loaded, and unshared."""
+def pickled(model: nn.Module) -> nn.Module:
+    twin: nn.Module = pickle.loads(pickle.dumps(model))
+    return twin
+
+
+COPIES: tuple[Callable[[nn.Module], nn.Module], ...] = (copy.copy, copy.deepcopy, pickled, share_kernels)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(COPIES, COPIES)))
+def test_copies_of_copies_know_what_was_cut(
+    first: Callable[[nn.Module], nn.Module], second: Callable[[nn.Module], nn.Module]
+) -> None:
+    """However it came about, a copy loads what the repeated model saved, or nothing, and is unshared."""
+    twin = second(first(share_kernels(Net(0))))
+    bad = Net(1).state_dict()
+    bad["weight"][3] += 1
+    with pytest.raises(CheckpointError, match="nothing was loaded"):
+        twin.load_state_dict(bad)
+    assert torch.equal(twin(image()), Net(0)(image()))
+    twin.load_state_dict(Net(1).state_dict())
+    assert torch.equal(twin(image()), Net(1)(image()))
+    assert shared_state_dict(twin, Net(1).state_dict())["weight"].shape == (1, 1, 3, 3)
+    assert torch.equal(unshare_kernels(twin).state_dict()["weight"], Net(1).state_dict()["weight"])
+
+
+def test_a_copy_forgets_for_itself() -> None:
+    """What is unshared in place is not forgotten by the model that it was copied from."""
     shared = share_kernels(Net(0))
-    pickled = pickle.loads(pickle.dumps(shared))
-    for twin in (pickled, copy.copy(shared)):
-        twin.load_state_dict(shared_state_dict(twin, Net(1).state_dict()))
-        assert torch.equal(twin(image()), Net(1)(image()))
-        assert torch.equal(unshare_kernels(twin).state_dict()["weight"], Net(1).state_dict()["weight"])
+    forget_cuts(copy.copy(shared), ["weight"])
+    assert "weight" in cuts_of(shared)
+
+
+def test_models_inside_models_know_what_was_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """Shared again, captured either way: loaded, and unshared."""
+    shared = share_kernels(Net(0))
+    shared.load_state_dict(Net(1).state_dict())
     stays: list[str] = []
     for outer in (share_kernels(nn.Sequential(shared)), share_kernels(nn.Sequential(shared), (image(),))):
         outer.load_state_dict(nn.Sequential(Net(1)).state_dict())
