@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class _Group(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("fx-passes: interrupted; nothing was written", err=True)
+            click.echo("fx-passes: interrupted; no model was written", err=True)
             ctx.exit(130)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # SystemExit is the model's, click has its own
             # Exit code 1 means "not equivalent": what nobody foresaw may not be taken for it.
             logging.getLogger(__name__).debug("unexpected", exc_info=True)
             said = " ".join(str(error).split())[:300]
@@ -70,6 +71,7 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
     if not verbose:
         warnings.simplefilter("ignore")
+        logging.getLogger("torch").setLevel(logging.CRITICAL)  # what torch raises is said once, by us
 
 
 @main.command()
@@ -78,6 +80,7 @@ def main(verbose: bool) -> None:
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
     """List every convolution that shares a kernel, or the reason why it does not."""
+    _require_apart({"--json": json_file}, [_file_of(model)])
     with progress() as show:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
@@ -156,7 +159,9 @@ def optimize(
     strict: bool,
 ) -> None:
     """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
-    _require_apart(output, {"--json": json_file, "--save-plan": save_plan})
+    _require_apart(
+        {"-o": output, "--json": json_file, "--save-plan": save_plan}, [_file_of(model), plan_file]
+    )
     plan = read_plan(plan_file) if plan_file else None
     if save_plan == "-":
         raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
@@ -202,6 +207,7 @@ def optimize(
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=_writable)
 def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
     """Compare two ONNX files in onnxruntime on inputs made for the purpose."""
+    _require_apart({"--json": json_file}, [baseline, optimised])
     with progress() as show:
         show("checking equivalence")
         result = check_equivalence(baseline, optimised, progress=lambda case: show(f"checking: {case}"))
@@ -220,8 +226,16 @@ def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
         raise NotEquivalentError(f"not equivalent: {result.mismatch}")
 
 
-def _require_apart(output: str, others: dict[str, str | None]) -> None:
-    """Refuse to write two results to one file."""
-    for option, file in others.items():
-        if file and file != "-" and Path(file).absolute() == Path(output).absolute():
-            raise click.BadParameter(f"{file} would overwrite the model", param_hint=option)
+def _file_of(model: str) -> Path:
+    """The file that MODEL names, if it names one."""
+    return Path(model if model.endswith(".pt2") else model.rpartition(":")[0])
+
+
+def _require_apart(results: dict[str, str | None], inputs: Sequence[Path | None]) -> None:
+    """Refuse to write two results to one file, or a result over what is read."""
+    taken = {file.resolve(): "what is read" for file in inputs if file}
+    for option, file in results.items():
+        if file and file != "-":
+            if other := taken.get(Path(file).resolve()):
+                raise click.BadParameter(f"{file} would overwrite {other}", param_hint=option)
+            taken[Path(file).resolve()] = f"what {option} writes"

@@ -71,9 +71,12 @@ def parse_input(text: str) -> Tensor:
         raise UsageError(f"--input takes sizes like 1x3x224x224 or 4x16:int64, got {text!r}")
     sizes = [int(size) for size in match[1].split("x")]
     generator = torch.Generator().manual_seed(0)
-    if dtype.is_floating_point:
-        return torch.rand(sizes, generator=generator).to(dtype)
-    return torch.randint(0, 2, sizes, generator=generator).to(dtype)
+    try:
+        if dtype.is_floating_point:
+            return torch.rand(sizes, generator=generator).to(dtype)
+        return torch.randint(0, 2, sizes, generator=generator).to(dtype)
+    except (RuntimeError, TypeError) as error:  # too large, or a dtype without numbers
+        raise UsageError(f"--input {text}: {_said(error)}") from error
 
 
 def _load_exported_program(path: Path) -> Loaded:
@@ -157,5 +160,4 @@ def _suggestion(owner: Any, missing: str) -> str:
 
 
 def _said(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else "no message"
+    return " ".join(str(error).split())[:300] or "no message"

@@ -133,7 +133,7 @@ def export_program(
                 dynamic_shapes=dynamic_shapes,
                 optimize=optimize,
             )
-    except Exception as error:  # the exporter wraps whatever the model raised
+    except (Exception, SystemExit) as error:  # the exporter wraps whatever the model raised
         cause = error.__cause__ or error
         lines = [line for line in str(cause).strip().splitlines() if line.strip()]
         detail = lines[0] if lines else type(cause).__name__

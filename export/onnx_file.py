@@ -24,7 +24,7 @@ def save(model: ir.Model, path: Path) -> Path:
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     data = f"{path.name}.data" if size > LARGE_BYTES else None
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with folder_beside(path) as folder:
             written = Path(folder) / path.name
             ir.save(model, written, external_data=data)
             onnx.checker.check_model(str(written), full_check=True)
@@ -35,6 +35,18 @@ def save(model: ir.Model, path: Path) -> Path:
         said = str(error).strip().partition("\n")[0]
         raise ExportError(f"onnx.checker refuses the exported model: {said}") from error
     return path
+
+
+def folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for what is not finished yet, on the file system of ``path``; gone at the end of a ``with``.
+
+    Raises:
+        ExportError: there cannot be one.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def move(source: Path, target: Path) -> None:

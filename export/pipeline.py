@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch.export import ExportedProgram
 from export.decide import Decide
 from export.dynamic import program_shapes
 from export.job import Job
-from export.onnx_file import move
+from export.onnx_file import folder_beside, move
 from export.report import Report, environment
 from export.tune import Timings
 from fx_passes.errors import ExportError, UsageError
@@ -83,7 +82,7 @@ def optimize(
     if path.is_dir():
         raise ExportError(f"cannot write {path}: it is a folder")
     how = Decide(lowering, exactness, plan, threads, budget, timings or Timings(), progress)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with folder_beside(path) as folder:
         job = Job(model, tuple(example_inputs), dynamic_shapes, Path(folder), path.name, progress)
         job.export_baseline()
         job.rewrite(how)

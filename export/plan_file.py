@@ -41,17 +41,30 @@ def write_plan(plan: Plan, file: Path) -> None:
 def resume(file: Path, threads: int) -> Timings:
     """Timings that go on from those in ``file``, if they were taken here, and are saved there as they come.
 
+    A finished plan stays what it is until there is another one: nothing is saved over it before.
+
     Raises:
         UsageError: ``file`` is there, but holds no plan, and would be overwritten.
     """
     here = environment(threads)
+    plan = _read(file) if file.exists() else None
+    if plan is not None and plan.made.get("complete", True):
+        return Timings()
 
     def save(timings: Timings) -> None:
         write_plan(Plan({}, _made(timings.known, here)), file)
 
-    plan = _read(file) if file.exists() else Plan({})
-    unfinished = plan.made.get("complete") is False and plan.made.get("environment") == here
-    return Timings(dict(plan.made["timings_ms"]) if unfinished else {}, save)
+    go_on = plan is not None and plan.made.get("environment") == here
+    return Timings(_timings(plan, file) if plan is not None and go_on else {}, save)
+
+
+def _timings(plan: Plan, file: Path) -> dict[str, dict[str, float]]:
+    try:
+        return {
+            key: {n: float(ms) for n, ms in site.items()} for key, site in plan.made["timings_ms"].items()
+        }
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"{file}: its timings cannot be read; remove the file to begin anew") from error
 
 
 def _made(timings: dict[str, dict[str, float]], here: dict[str, Any]) -> dict[str, Any]:

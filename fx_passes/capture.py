@@ -88,7 +88,7 @@ def capture(
                 graph_module = _trace(model)
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
-        except Exception as error:  # whatever a model raises under a tracer means: not by this route
+        except (Exception, SystemExit) as error:  # whatever a model raises means: not by this route
             reasons.append(f"{route}: {_one_line(error)}")
             log.debug("%s failed", route, exc_info=True)
             continue
@@ -234,7 +234,7 @@ def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:
         module._non_persistent_buffers_set |= {k for k, n in names.items() if n not in persistent}
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= 200 else f"{text[:200]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -113,7 +113,8 @@ def separable(module: _SharedKernel, x: Tensor) -> Tensor:
     place = kernel.abs().argmax().reshape(1)
     column = kernel.index_select(1, place % kernel.shape[1])[:, 0]
     pivot = kernel.flatten().index_select(0, place)
-    row = kernel.index_select(0, place // kernel.shape[1])[0] / pivot
+    # A kernel of zeros has no pivot; its column is zero already.
+    row = kernel.index_select(0, place // kernel.shape[1])[0] / pivot.where(pivot != 0, 1)
     error = (torch.outer(column, row) - kernel).abs().max()
     allowed = 8 * torch.finfo(kernel.dtype).eps * kernel.abs().max()
     torch._assert_async(error <= allowed, "formulation='separable', and the rank of the kernel is above 1")

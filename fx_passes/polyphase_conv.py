@@ -65,7 +65,7 @@ class PolyphaseConv(Lowered):
         x, stride, dilation, blocks = self.windows(x, height, width)
         if self.down is None:
             y = F.conv2d(x, self.weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
-            return self.cut(y.reshape(y.shape[0], -1, blocks * self.count), height, width)
+            return self.cut(y.reshape(-1, y.shape[1], blocks * self.count), height, width)
         if self.interleave == "stack":
             rows = [
                 F.conv2d(x, weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
@@ -75,7 +75,7 @@ class PolyphaseConv(Lowered):
             y = F.conv2d(x, self.weight, self.full_bias(self.weight.shape[0]), stride, 0, dilation)
             rows = list(y.permute(0, 2, 3, 1).split(self.count, 3))
         y = torch.cat(rows, 2)  # (planes, H / s, s * W / T, T) is (planes, H / s, s, W) in memory
-        return self.cut(y.reshape(y.shape[0], -1, blocks * self.count), height, width)
+        return self.cut(y.reshape(-1, y.shape[1] * len(rows), blocks * self.count), height, width)
 
     def windows(self, x: Tensor, height: Any, width: Any) -> tuple[Tensor, Any, Any, Any]:
         """Input padded or cut to whole blocks, stride and dilation of the convolution, blocks along the
@@ -127,7 +127,7 @@ class SeparablePolyphaseConv(PolyphaseConv):
         if self.products > 1:
             y = torch.stack(y.split(self.count, 1)).sum(0)
         y = y.permute(0, 2, 3, 1)
-        return self.cut(y.reshape(y.shape[0], -1, blocks * self.count), height, width)
+        return self.cut(y.reshape(-1, y.shape[1], blocks * self.count), height, width)
 
 
 def _phases(resample: Resample, count: int) -> tuple[Phases | None, Phases]:

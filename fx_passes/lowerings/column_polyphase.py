@@ -64,4 +64,4 @@ class Module(Lowered):
         y = F.conv2d(x, self.column, None, (self.phases.step, 1))
         bias = self.bias.expand(count) if self.bias is not None and self.bias_shared else None
         y = F.conv2d(y, self.row, bias, (1, across.down), 0, (1, across.dilation), count)
-        return self.cut(y.transpose(1, 2).reshape(y.shape[0], -1, width), height, width)
+        return self.cut(y.transpose(1, 2).reshape(-1, blocks * count, width), height, width)

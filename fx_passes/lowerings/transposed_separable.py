@@ -55,7 +55,7 @@ class Module(PolyphaseConv):
         (height, width), groups = self.sizes(x), self.resample.groups
         x, (_, across), _, blocks = self.windows(x, height, width)
         y = F.conv2d(x, self.row, None, (1, across)).permute(0, 2, 3, 1)
-        y = self.cut(y.reshape(y.shape[0], -1, blocks * self.count), y.shape[1], width).flatten(0, 1)
+        y = self.cut(y.reshape(-1, y.shape[1], blocks * self.count), y.shape[1], width).flatten(0, 1)
         (up, seen), count = self.column.shape, y.shape[1] - self.down.window + 1
         rows = [y.narrow(1, offset, count) for offset in range(seen)]
         bias = self.full_bias(groups)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from export import cli, terminal, tune
 from export.candidates import Candidates
 from export.cli import main
 from fx_passes.lowerings import MODULES
+from fx_passes.plan import Plan
 
 SOURCE = """
 import torch
@@ -41,6 +44,13 @@ class Looks(nn.Module):
 
 def untraceable():
     return Looks(), (X,)
+
+class Exits(nn.Module):
+    def forward(self, x):
+        raise SystemExit(0)
+
+def exits():
+    return Exits(), (X,)
 
 def blur(size):
     conv = nn.Conv2d(3, 3, size, padding=size // 2, groups=3)
@@ -211,11 +221,50 @@ def test_usage_errors_are_exit_2(name: str, source: Path) -> None:
     assert not Path("x.onnx").exists()
 
 
+# What is written where something else is written or read; and all files that are there before.
+OVERWRITES = {
+    "the report over the model": "optimize models.py:shared -o x.onnx --json x.onnx",
+    "by another name": "optimize models.py:shared -o x.onnx --json sub/../x.onnx",
+    "the plan over the report": "optimize models.py:shared -o x.onnx --json x.json --save-plan x.json",
+    "the report over the plan": "optimize models.py:shared -o x.onnx --plan plan.json --json plan.json",
+    "the report over the source": "find models.py:shared --json models.py",
+    "the model over the source": "optimize models.py:shared -o models.py",
+    "the report over a file that is checked": "check a.onnx b.onnx --json b.onnx",
+}
+
+
+@pytest.mark.parametrize("name", OVERWRITES)
+def test_nothing_is_written_over_something_else(
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any work is done: exit 2, and every file is what it was."""
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    for file, text in {"a.onnx": "", "b.onnx": "", "plan.json": Plan({}).to_json()}.items():
+        Path(file).write_text(text)
+    before = {file: file.read_text() for file in Path().iterdir() if file.is_file()}
+    result = run(*OVERWRITES[name].split())
+    assert result.exit_code == 2
+    assert " would overwrite what " in result.stderr.splitlines()[-1]
+    assert {file: file.read_text() for file in Path().iterdir() if file.is_file()} == before
+
+
+def test_what_torch_logs_is_not_repeated(source: Path) -> None:
+    """In a process of its own, as torch logs to the standard error that it found when it was imported."""
+    command = [sys.executable, "-c", "from export.cli import main; main()", "find", f"{source}:untraceable"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 3
+    assert not [line for line in said.stderr.splitlines() if re.match(r"[IWEC]\d{4} ", line)]
+
+
 LOADING = {
     "missing file": ["find", "missing.py:model"],
     "missing attribute": ["find", "{source}:shraed"],
     "cannot be captured": ["find", "{source}:untraceable"],
     "cannot be exported": ["optimize", "{source}:untraceable", "-o", "x.onnx"],
+    "a model that ends the process": ["find", "{source}:exits"],
+    "one that does so when it is exported": ["optimize", "{source}:exits", "-o", "x.onnx"],
+    "no folder to work in": ["optimize", "{source}:shared", "-o", "/proc/x.onnx"],
     "no folder": ["optimize", "{source}:shared", "-o", "/nonexistent/x.onnx"],
 }
 

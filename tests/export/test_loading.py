@@ -42,7 +42,7 @@ def wrong_inputs():
     return nn.ReLU(), "x"
 
 def leaves():
-    raise SystemExit("bye")
+    raise SystemExit("bye\\nbye")
 
 number = 3
 """
@@ -100,7 +100,7 @@ ERRORS = {
     "{source}:number": (LoadError, "is a int; expected an nn.Module"),
     "{source}:wrong": (LoadError, "is a int; expected an nn.Module"),
     "{source}:wrong_inputs": (LoadError, "example_inputs must be a tuple, got str"),
-    "{source}:leaves": (LoadError, "raised SystemExit: bye"),
+    "{source}:leaves": (LoadError, "raised SystemExit: bye bye"),
     "{broken}:model": (LoadError, "raised SyntaxError"),
     "{archive}": (LoadError, "is not a torch.export archive"),
 }
@@ -124,6 +124,14 @@ def test_input_sizes_that_are_none(text: str) -> None:
     """Anything but sizes and a dtype is refused."""
     with pytest.raises(UsageError, match="--input takes sizes like 1x3x224x224"):
         parse_input(text)
+
+
+@pytest.mark.parametrize("text", ["99999999999x3x32x32", "2x3:quint8"])
+def test_inputs_that_cannot_be_made(text: str) -> None:
+    """Too large, or without numbers to draw: one line that names the option."""
+    with pytest.raises(UsageError, match=f"--input {text}: ") as refused:
+        parse_input(text)
+    assert "\n" not in str(refused.value)
 
 
 def test_input_sizes() -> None:

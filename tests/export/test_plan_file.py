@@ -142,10 +142,24 @@ def test_threads_of_an_interrupted_tuning(tmp_path: Path) -> None:
 
 
 def test_a_finished_plan_is_not_gone_on_from(tmp_path: Path) -> None:
-    """To tune again is to time again."""
+    """To tune again is to time again; if that is interrupted, the plan is still there."""
     file = tmp_path / "plan.json"
     write_plan(PLAN, file)
+    interrupted(file)
     assert resume(file, 1).known == {}
+    assert read_plan(file) == PLAN
+
+
+@pytest.mark.parametrize("timings", [None, 3, {"key": 3}, {"key": {"lift": "fast"}}], ids=str)
+def test_timings_that_are_none(timings: object, tmp_path: Path) -> None:
+    """An unfinished plan that somebody edited is refused in one line, and left as it is."""
+    file = tmp_path / "plan.json"
+    made = {"complete": False, "environment": environment(1), "timings_ms": timings}
+    write_plan(Plan({}, made), file)
+    before = file.read_text()
+    with pytest.raises(UsageError, match=r"plan.json: its timings cannot be read; remove the file"):
+        resume(file, 1)
+    assert file.read_text() == before
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -1013,6 +1014,24 @@ def test_open_sizes_are_no_refusal_elsewhere(name: str) -> None:
     shapes = [(None, *shape[1:]) for shape in (case.resample().in_shape, case.resample().out_shape)]
     resample = replace(case.resample(), in_shape=shapes[0], out_shape=shapes[1])
     assert not isinstance(MODULES[name].propose(resample, case.kernel(torch.float32, False)), str)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in (*OPEN, "sibling_merge")])
+def test_open_batches(name: str) -> None:
+    """Law 2 for any number of items, none as well."""
+    for case in EXAMPLES[name]:
+        shapes = [(None, *shape[1:]) for shape in (case.resample().in_shape, case.resample().out_shape)]
+        resample = replace(case.resample(), in_shape=shapes[0], out_shape=shapes[1])
+        kernel, bias = case.kernel(torch.float64, False), case.bias_of(torch.float64)
+        proposals = [p for p in propose(resample, kernel)[0] if p.lowering == name]
+        assert proposals
+        for proposal, batch in itertools.product(proposals, (0, 1, 3)):
+            sized = replace(case, batch=batch)
+            x = sized.input(torch.float64, False)
+            expected = sized.reference(x, kernel, bias)
+            allowed = _allowed(factored(proposal), sized, x, kernel, bias)
+            found = build(proposal, resample, kernel, bias)(x)
+            assert Checked(sized, proposal, found, expected, allowed, expected).agrees, (proposal, batch)
 
 
 @pytest.mark.parametrize("steered", ["", *MODULES])

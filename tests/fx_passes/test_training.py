@@ -318,6 +318,16 @@ def test_separable(kernel: tuple[int, int], geometry: dict[str, Any]) -> None:
     assert finding.shared
 
 
+def test_separable_of_zeros() -> None:
+    """Of rank 0: the bias is what comes out."""
+    shared = make(nn.Conv2d, formulation="separable")
+    with torch.no_grad():
+        shared.weight.zero_()
+    shared.weight.requires_grad_(False)
+    x = image(shared)
+    assert torch.equal(shared(x), plain_of(shared)(x))
+
+
 def test_separable_refuses_what_it_cannot_compute() -> None:
     """A kernel that is trained, and one of rank 2."""
     shared = make(nn.Conv2d, formulation="separable")
