@@ -181,27 +181,18 @@ def load_repeated(module: GraphModule) -> None:
             del hooks[key]
     if cuts := cuts_of(module):
         module._register_load_state_dict_pre_hook(LoadRepeated(cuts))
-    # torch gives each graph module a class of its own, and puts what is special of it there. Its ways of
-    # copying drop the hook, and pickle drops the cuts.
-    kind: Any = type(module)
-    kind.__copy__, kind.__deepcopy__, kind.__reduce__ = _copied, _deepcopied, _reduced
+    _remember(type(module))
 
 
-def _torch(module: GraphModule) -> Any:
-    return super(type(module), module)
+def _remember(kind: Any) -> None:
+    """Let the copies of a graph module know what it does: torch's drop the hook, and pickle drops the cuts.
 
-
-def _copied(module: GraphModule) -> GraphModule:
-    return _again(_torch(module).__copy__(), own_cuts(module))
-
-
-def _deepcopied(module: GraphModule, memo: dict[int, Any]) -> GraphModule:
-    return _again(_torch(module).__deepcopy__(memo), own_cuts(module))
-
-
-def _reduced(module: GraphModule) -> tuple[Any, ...]:
-    make, arguments = _torch(module).__reduce__()
-    return _revived, (make, arguments, own_cuts(module))
+    Args:
+        kind: the class of that one graph module; torch makes one for each, and puts ``forward`` there.
+    """
+    kind.__copy__ = lambda module: _again(super(kind, module).__copy__(), own_cuts(module))
+    kind.__deepcopy__ = lambda module, memo: _again(super(kind, module).__deepcopy__(memo), own_cuts(module))
+    kind.__reduce__ = lambda module: (_revived, (*super(kind, module).__reduce__(), own_cuts(module)))
 
 
 def _revived(make: Callable[..., GraphModule], arguments: Any, cuts: Mapping[str, Cut]) -> GraphModule:
@@ -209,7 +200,7 @@ def _revived(make: Callable[..., GraphModule], arguments: Any, cuts: Mapping[str
 
 
 def _again(copied: GraphModule, cuts: Mapping[str, Cut]) -> GraphModule:
-    """A copy of a graph module that remembers what that one did."""
+    """``copied``, knowing what was cut."""
     copied.meta = {**copied.meta, _CUTS: dict(cuts)}
     load_repeated(copied)
     return copied

@@ -182,6 +182,14 @@ def test_copies_of_copies_know_what_was_cut(
     assert torch.equal(unshare_kernels(twin).state_dict()["weight"], Net(1).state_dict()["weight"])
 
 
+def test_a_class_derived_from_that_of_a_graph_is_copied() -> None:
+    """As FSDP derives one for each module. (What torch itself copies of such a one cannot be called.)"""
+    shared = share_kernels(Net(0))
+    shared.__class__ = type("Derived", (type(shared),), {})
+    for made in (copy.copy(shared), copy.deepcopy(shared), pickled(shared)):
+        assert cuts_of(made) == cuts_of(shared)
+
+
 def test_a_copy_forgets_for_itself() -> None:
     """What is unshared in place is not forgotten by the model that it was copied from."""
     shared = share_kernels(Net(0))
