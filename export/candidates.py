@@ -69,7 +69,7 @@ def make_candidates(
         inputs += [torch.zeros(in_shape(site), dtype=site.kernel.dtype) for _ in computed]
     if not found:
         return [], None
-    library = export_program(Library(modules), inputs, None, optimize=False).model
+    library = export_program(Library(modules), inputs, None).model
     fold_constants(library)
     return found, library
 

@@ -19,9 +19,9 @@ from export.pipeline import optimize as run_optimize
 from export.plan_file import read_plan, resume, write_plan
 from export.report import CHECK_SCHEMA, count_shared, find_json, summary_lines
 from export.terminal import print_route, print_sites, progress, write_json
-from fx_passes.capture import capture
 from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError
 from fx_passes.find import judge
+from fx_passes.inline import capture_for_inference
 from fx_passes.records import EXACTNESS, Exactness
 
 _INPUT_HELP = "Sizes of an example input, as 1x3x224x224 or 4x16:int64; once for each input."
@@ -85,7 +85,7 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
         show(f"loading {model}")
         loaded = load_model(model, inputs)
         show("capturing the graph")
-        captured = capture(loaded.model, loaded.example_inputs)
+        captured = capture_for_inference(loaded.model, loaded.example_inputs)
         show("finding kernels")
         findings = [verdict.finding for verdict in judge(captured.graph_module)]
     if json_file:
@@ -227,8 +227,11 @@ def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
 
 
 def _file_of(model: str) -> Path:
-    """The file that MODEL names, if it names one."""
-    return Path(model if model.endswith(".pt2") else model.rpartition(":")[0])
+    """The file that MODEL names."""
+    if model.endswith(".pt2"):
+        return Path(model)
+    where = model.rpartition(":")[0]
+    return Path(where if where.endswith(".py") else where.replace(".", "/") + ".py")
 
 
 def _require_apart(results: dict[str, str | None], inputs: Sequence[Path | None]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from export.cases import EXAMPLE, make_cases
-from export.compare import RTOL, Mismatch, OutputError, Tally, compare
+from export.compare import RTOL, Mismatch, OutputError, Tally, compare, lost_number
 from export.session import Array, open_session, run
 from fx_passes.errors import ExportError, NotEquivalentError
 
@@ -111,6 +111,8 @@ def check_equivalence(
                 here = compare(name, case, level, original[i], found[i], ideal, require_bitwise)
                 bitwise &= here.bitwise
                 tally[name].add(here)
+                if (lost := lost_number(name, case, original[i], ideal)) and lost not in notes:
+                    notes.append(lost)
                 if here.mismatch and mismatch is None:
                     mismatch, failing = here.mismatch, tuple(inputs)
         else:

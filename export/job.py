@@ -21,10 +21,10 @@ from export.onnx_export import stock_export, to_onnx
 from export.onnx_file import output_names
 from export.reference import float64_reference, tensor_arrays, with_arrays
 from export.report import count_shared
-from fx_passes.capture import Capture, capture, clone_module
+from fx_passes.capture import Capture
 from fx_passes.errors import NotEquivalentError
 from fx_passes.find import judge
-from fx_passes.inline import inline_modes
+from fx_passes.inline import capture_for_inference
 from fx_passes.lower import lower_in_place
 from fx_passes.lowerable import before_batch_norm, lowerable_sites
 from fx_passes.records import Finding
@@ -88,11 +88,7 @@ class Job:
 
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""
-        captured = capture(self.model, self.inputs, dynamic_shapes=self.dynamic_shapes)
-        if captured.graph_module is self.model:
-            captured = replace(captured, graph_module=clone_module(captured.graph_module))
-        inline_modes(captured.graph_module)
-        return captured
+        return capture_for_inference(self.model, self.inputs, dynamic_shapes=self.dynamic_shapes)
 
     def verify(self) -> Equivalence:
         """Compare both files in onnxruntime.

@@ -51,7 +51,7 @@ def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
         loaded = _load_exported_program(Path(spec))
     elif spec.endswith(".onnx"):
         raise LoadError(f"{spec}: an ONNX file cannot be optimised by this version; give the torch model")
-    elif ":" in spec:
+    elif all(spec.rpartition(":")):
         loaded = _load_attribute(spec)
     else:
         raise UsageError(f"MODEL must be file.py:attr, package.module:attr or model.pt2, got {spec!r}")

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from export.exact_constants import exact_constants
 from export.onnx_file import save
 from export.splice import Library, hide_lowered, open_sizes, splice
 from fx_passes.errors import ExportError
@@ -63,11 +64,11 @@ def to_onnx(
         [(1, 1, 3, 3)]
     """
     hidden = hide_lowered(model)
-    program = export_program(hidden.model, example_inputs, dynamic_shapes, optimize=False)
+    program = export_program(hidden.model, example_inputs, dynamic_shapes)
     fold_constants(program.model)
     if hidden.modules:
         sizes = open_sizes(hidden.modules)
-        library = export_program(Library(hidden.modules), hidden.inputs, sizes, optimize=False)
+        library = export_program(Library(hidden.modules), hidden.inputs, sizes)
         fold_constants(library.model)
         splice(program.model, library.model)
     if output_names is not None:
@@ -90,7 +91,7 @@ def fold_constants(model: ir.Model) -> None:
     kept, folded = _expansions(model)
     sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
     names = {node: str(source.name) for node, source in sources.items() if source is not None}
-    with _quiet():
+    with _quiet(), exact_constants(model):
         onnxscript.optimizer.optimize_ir(
             model,
             should_fold=lambda node: False if node in kept else True if node in folded else None,
@@ -106,18 +107,22 @@ def stock_export(
     *,
     dynamic_shapes: Any = None,
 ) -> Path:
-    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does, with nothing of ours in it.
+    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does, with nothing of ours in it but that
+    ``x + 1e-8`` stays what it is, see ``exact_constants.py``.
 
     Raises:
         ExportError: as for :func:`to_onnx`.
     """
-    return save(export_program(model, example_inputs, dynamic_shapes, optimize=True).model, Path(path))
+    program = export_program(model, example_inputs, dynamic_shapes)
+    with _quiet(), exact_constants(program.model):
+        program.optimize()
+    return save(program.model, Path(path))
 
 
 def export_program(
-    model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any, optimize: bool
+    model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
 ) -> torch.onnx.ONNXProgram:
-    """What torch's exporter makes of ``model``, in memory, with or without its own optimiser.
+    """What torch's exporter makes of ``model``, in memory, before its optimiser.
 
     Raises:
         ExportError: torch cannot export the model.
@@ -131,7 +136,7 @@ def export_program(
                 dynamo=True,
                 verbose=False,
                 dynamic_shapes=dynamic_shapes,
-                optimize=optimize,
+                optimize=False,
             )
     except (Exception, SystemExit) as error:  # the exporter wraps whatever the model raised
         cause = error.__cause__ or error

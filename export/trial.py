@@ -58,7 +58,7 @@ def make_trial(
         ExportError: torch cannot export the graph.
     """
     hidden = hide_lowered(lowered)
-    skeleton = export_program(hidden.model, inputs, dynamic_shapes, optimize=False).model
+    skeleton = export_program(hidden.model, inputs, dynamic_shapes).model
     fold_constants(skeleton)
     keys = tuple(module.key for module in hidden.modules)
     by_key = {site.key: site for site in sites}
@@ -72,7 +72,7 @@ def make_trial(
             one = original_of(original, by_key[key])
             modules.append(in_frame(by_key[key], "expand", one) if _is_merged(example, by_key[key]) else one)
             examples.append(example.clone())  # one that is given twice would be one input
-    library = export_program(Library(modules), examples, sizes, optimize=False).model
+    library = export_program(Library(modules), examples, sizes).model
     fold_constants(library)
     return Trial(skeleton, library, keys, originals)
 

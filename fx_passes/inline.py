@@ -5,10 +5,29 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
+
+from fx_passes.capture import Capture, capture, clone_module
+
+
+def capture_for_inference(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+) -> Capture:
+    """As :func:`~fx_passes.capture.capture`, but never the model itself, and with ``inline_modes``."""
+    captured = capture(model, example_inputs, dynamic_shapes=dynamic_shapes)
+    if captured.graph_module is model:
+        captured = replace(captured, graph_module=clone_module(captured.graph_module))
+    inline_modes(captured.graph_module)
+    return captured
 
 
 def inline_modes(graph_module: GraphModule) -> None:
@@ -17,12 +36,15 @@ def inline_modes(graph_module: GraphModule) -> None:
     ``torch.export`` makes the body of ``with torch.no_grad()`` a call of a graph of its own. Gradients make
     no difference to inference, which is what this is for, and autocast is off where nothing has put it on.
     """
-    calls = [(n, at) for n in graph_module.graph.nodes if (at := _body_argument(n)) is not None]
-    for call, at in calls:
-        body = call.args[at]
-        assert isinstance(body, Node)
-        _inline(graph_module, call, str(body.target), call.args[at + 1 :])
-    if calls:
+    inlined = False
+    # What is put in may call another one.
+    while calls := [(n, at) for n in graph_module.graph.nodes if (at := _body_argument(n)) is not None]:
+        inlined = True
+        for call, at in calls:
+            body = call.args[at]
+            assert isinstance(body, Node)
+            _inline(graph_module, call, str(body.target), call.args[at + 1 :])
+    if inlined:
         graph_module.graph.eliminate_dead_code()
         graph_module.recompile()
 

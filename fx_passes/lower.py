@@ -21,9 +21,8 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils import _pytree as pytree
 
 from fx_passes import rewrite
-from fx_passes.capture import capture, clone_module
 from fx_passes.choose import static_plan
-from fx_passes.inline import inline_modes
+from fx_passes.inline import capture_for_inference
 from fx_passes.lowerable import Site, lowerable_sites, sizes_of
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan, require_fitting
@@ -64,14 +63,12 @@ def lower(
         >>> torch.allclose(lowered(x), conv(x), atol=1e-4), type(lowered.lowered_0).__module__
         (True, 'fx_passes.lowerings.separable_polyphase')
     """
-    captured = capture(model, example_inputs).graph_module
-    if captured is model:
-        captured = clone_module(captured)
+    captured = capture_for_inference(model, example_inputs).graph_module
+    if isinstance(model, GraphModule):
         known = all("val" in node.meta for node in captured.graph.nodes if node.op == "placeholder")
         if example_inputs is not None and not known:
             mode = FakeTensorMode(allow_non_fake_inputs=True)
             FakeTensorProp(captured, mode).propagate(*example_inputs)
-    inline_modes(captured)
     sites, _ = lowerable_sites(captured)
     chosen = static_plan(sites, exactness) if plan == "static" else plan
     lower_in_place(captured, sites, chosen)

@@ -45,6 +45,18 @@ class Looks(nn.Module):
 def untraceable():
     return Looks(), (X,)
 
+class Measured(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blur = shared()[0]
+
+    def forward(self, x):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return self.blur(x)
+
+def measured():
+    return Measured(), (X,)
+
 class Exits(nn.Module):
     def forward(self, x):
         raise SystemExit(0)
@@ -126,6 +138,15 @@ def test_find_and_optimize_name_sites_alike(source: Path, tmp_path: Path) -> Non
     assert [s["id"] for s in found["sites"]] == [s["id"] for s in optimized["sites"]]
 
 
+def test_find_looks_where_optimize_does(source: Path, tmp_path: Path) -> None:
+    """Under ``no_grad`` and without autocast, where torch.export makes graphs of their own, as well."""
+    result = run("find", f"{source}:measured")
+    assert "1 of 1 candidate convolutions share a kernel" in result.stdout, result.output
+    arguments = ("optimize", f"{source}:measured", "-o", tmp_path / "a.onnx", "--json", "-", "--seconds", 0)
+    (site,) = json.loads(run(*arguments, "--lowering", "expand").stdout)["sites"]
+    assert site["id"] in result.stdout
+
+
 def test_find_without_inputs(source: Path) -> None:
     """A model that can be traced symbolically needs none; --input gives them where it does."""
     assert "captured by symbolic_trace" in run("find", f"{source}:no_inputs").stdout
@@ -203,6 +224,7 @@ USAGE = {
     "unknown lowering": ["optimize", "{source}:shared", "-o", "x.onnx", "--lowering", "magic"],
     "no threads": ["optimize", "{source}:shared", "-o", "x.onnx", "--threads", "0"],
     "model without a colon": ["find", "models.py"],
+    "nothing before the colon": ["find", ":shared"],
     "sizes that are none": ["find", "{source}:shared", "--input", "1x"],
     "no inputs": ["optimize", "{source}:no_inputs", "-o", "x.onnx"],
     "an argument that is not there": ["optimize", "{source}:shared", "-o", "x.onnx", "--dynamic", "y:0"],
@@ -229,6 +251,7 @@ OVERWRITES = {
     "the report over the plan": "optimize models.py:shared -o x.onnx --plan plan.json --json plan.json",
     "the report over the source": "find models.py:shared --json models.py",
     "the model over the source": "optimize models.py:shared -o models.py",
+    "the model over the source of a package": "optimize package.models:shared -o package/models.py",
     "the report over a file that is checked": "check a.onnx b.onnx --json b.onnx",
 }
 
@@ -240,6 +263,7 @@ def test_nothing_is_written_over_something_else(
     """Before any work is done: exit 2, and every file is what it was."""
     monkeypatch.chdir(tmp_path)
     Path("sub").mkdir()
+    Path("package").mkdir()
     for file, text in {"a.onnx": "", "b.onnx": "", "plan.json": Plan({}).to_json()}.items():
         Path(file).write_text(text)
     before = {file: file.read_text() for file in Path().iterdir() if file.is_file()}

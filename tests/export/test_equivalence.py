@@ -333,3 +333,24 @@ def test_where_the_reference_has_no_number_the_original_counts(tmp_path: Path) -
         assert result.passed == passes
     assert result.mismatch is not None
     assert result.mismatch.place[:2] == (0, 1)
+
+
+def test_a_number_that_the_original_lost_is_noted(tmp_path: Path) -> None:
+    """Equal bits pass; that both files have no number where the model has one is said, once."""
+    weight = np.full_like(WEIGHT, np.inf)
+    files = [conv(tmp_path / name, weight) for name in ("a.onnx", "b.onnx")]
+    result = check_equivalence(*files, reference=convolved)
+    assert result.passed
+    assert "output `y` of the stock export is " in result.notes[0]
+    assert ", where the model in float64 gives " in result.notes[0]
+    assert len(set(result.notes)) == len(result.notes)
+    assert check_equivalence(files[0], files[1]).notes == ()
+
+
+def test_what_is_expected_is_what_was_compared_with(tmp_path: Path) -> None:
+    """The reference, where it has a number; else the original."""
+    baseline, optimised = conv(tmp_path / "a.onnx", scale=2.0), conv(tmp_path / "b.onnx", scale=1.5)
+    for reference, ratio in ((convolved, 1.5), (None, 0.75)):
+        mismatch = check_equivalence(baseline, optimised, reference=reference).mismatch
+        assert mismatch is not None
+        assert mismatch.found / mismatch.expected == pytest.approx(ratio, rel=1e-5)
