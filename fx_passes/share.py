@@ -105,7 +105,8 @@ def share_kernels(
         A graph module with the names and state_dict keys of ``model``; only shared weights (and biases that
         repeat) have another shape. What is not shared is logged, with the reason, at level INFO. Without
         example inputs it has the modules of ``model``, and ``train()`` and ``eval()`` work; with them it is a
-        graph of ``torch.export``, whose mode is the one that ``model`` was in.
+        graph of ``torch.export``, whose mode is the one that ``model`` was in, in which what is under
+        ``no_grad`` or without autocast stays as it is, and which torch cannot pickle: save its state_dict.
 
     Raises:
         CaptureError: no route gave a graph of the model.
