@@ -20,7 +20,6 @@ import contextlib
 import gc
 import json
 import os
-import statistics
 import sys
 import tempfile
 from collections import Counter
@@ -49,7 +48,7 @@ from contestants import (
 )
 from goals import goals_of, judge
 from graphs import GRAPHS
-from tables import goals_table, speed_table
+from tables import as_json, goals_table, speed_table
 from torch import nn
 
 import export
@@ -179,14 +178,7 @@ def compare(baseline: Contestant | str, other: Contestant | str, options: Option
         return {"failed": reason(error)}
     finally:
         gc.enable()
-    return {
-        "baseline_ms": statistics.median(timing.baseline_ms),
-        "median_ms": statistics.median(timing.optimized_ms),
-        "ratio": timing.speedup,
-        "ci95": list(timing.ci95),
-        "pairs": len(timing.baseline_ms),
-        "noisy": timing.noisy,
-    }
+    return as_json(timing)
 
 
 def machine(threads: Sequence[int]) -> Measured:

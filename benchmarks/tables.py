@@ -1,11 +1,26 @@
-"""The results of the speed benchmark, as its JSON has them, as two markdown tables."""
+"""The results of the speed benchmark, as its JSON has them, and as two markdown tables."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contestants import COLUMNS, STOCK
+
+from export.measure import Timing
+
+
+def as_json(timing: Timing) -> dict[str, Any]:
+    """What is kept of two ways timed in turn: median milliseconds of both, baseline / other."""
+    return {
+        "baseline_ms": statistics.median(timing.baseline_ms),
+        "median_ms": statistics.median(timing.optimized_ms),
+        "ratio": timing.speedup,
+        "ci95": list(timing.ci95),
+        "pairs": len(timing.baseline_ms),
+        "noisy": timing.noisy,
+    }
 
 
 def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -28,10 +28,10 @@ from typing import Any
 # OpenMP threads that spin after their work steal time from what is measured next to it.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from graphs import GRAPHS
+from tables import as_json
 from torch import Tensor, nn
 
 from export.measure import Timing, stopwatch, time_pairs
@@ -114,16 +114,6 @@ def timed_pair(first: Callable[[], Any], second: Callable[[], Any], threads: int
     # Of what takes seconds, few pairs: no ratio here is close where that is so.
     fewest = 12 if timed(0) < 500 else 2
     return time_pairs(timed, threads=threads, min_pairs=fewest, max_pairs=200, seconds=seconds)
-
-
-def as_json(timing: Timing) -> dict[str, Any]:
-    return {
-        "baseline_ms": float(np.median(timing.baseline_ms)),
-        "median_ms": float(np.median(timing.optimized_ms)),
-        "ratio": timing.speedup,
-        "ci95": list(timing.ci95),
-        "pairs": len(timing.baseline_ms),
-    }
 
 
 def train_row(

@@ -19,7 +19,7 @@ from export.pipeline import optimize as run_optimize
 from export.plan_file import read_plan, resume, write_plan
 from export.report import CHECK_SCHEMA, count_shared, find_json, summary_lines
 from export.terminal import print_route, print_sites, progress, write_json
-from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError
+from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError, one_line
 from fx_passes.find import judge
 from fx_passes.inline import capture_for_inference
 from fx_passes.records import EXACTNESS, Exactness
@@ -45,10 +45,8 @@ class _Group(click.Group):
         except (Exception, SystemExit) as error:  # SystemExit is the model's, click has its own
             # Exit code 1 means "not equivalent": what nobody foresaw may not be taken for it.
             logging.getLogger(__name__).debug("unexpected", exc_info=True)
-            said = " ".join(str(error).split())[:300]
-            click.echo(
-                f"fx-passes: unexpected {type(error).__name__}: {said} (--verbose shows where)", err=True
-            )
+            said = f"unexpected {type(error).__name__}: {one_line(error)} (--verbose shows where)"
+            click.echo(f"fx-passes: {said}", err=True)
             ctx.exit(3)
 
 

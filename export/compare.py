@@ -148,8 +148,8 @@ def compare(
         result.mismatch = mismatch(place, float(apart[place]), 0.0)
     elif not result.bitwise and error > bound:
         place = tuple(int(i) for i in np.unravel_index(int(distance.argmax()), distance.shape))
-        by_reference = ideal is not None and ideal.shape == original.shape and np.isfinite(ideal[place])
-        truth = ideal if ideal is not None and by_reference else original
+        known = ideal is not None and ideal.shape == original.shape and np.isfinite(ideal[place])
+        truth = original if ideal is None or not known else ideal
         result.mismatch = mismatch(place, error, bound, truth=truth)
     return result
 

@@ -2,7 +2,7 @@
 
 onnxscript's rules drop ``x + c`` for ``|c| <= 1e-8`` and ``x * c`` for ``|c - 1| <= 1e-5``: so a division by
 ``sum + 1e-8`` becomes one by zero. While it runs, such constants are inputs of the graph, whose values it
-does not know.
+does not know. (Those in the bodies of If and Loop are not looked for.)
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from fx_passes.errors import LoadError, UsageError
+from fx_passes.errors import LoadError, UsageError, one_line
 
 
 @dataclass(frozen=True)
@@ -160,4 +160,4 @@ def _suggestion(owner: Any, missing: str) -> str:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or "no message"
+    return one_line(error) or "no message"

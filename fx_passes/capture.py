@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fx_passes.checkpoint import keep_cuts
-from fx_passes.errors import CaptureError
+from fx_passes.errors import CaptureError, one_line
 from fx_passes.shared_conv import _SharedKernel
 from fx_passes.weights.operators import RANDOM
 from fx_passes.weights.state import attribute
@@ -89,7 +89,7 @@ def capture(
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
         except (Exception, SystemExit) as error:  # whatever a model raises means: not by this route
-            reasons.append(f"{route}: {_one_line(error)}")
+            reasons.append(f"{route}: {_described(error)}")
             log.debug("%s failed", route, exc_info=True)
             continue
         keep_cuts(graph_module, model)
@@ -234,7 +234,6 @@ def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:
         module._non_persistent_buffers_set |= {k for k, n in names.items() if n not in persistent}
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 200 else f"{text[:200]}..."
+def _described(error: BaseException) -> str:
+    text = one_line(error, 200)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from fx_passes.capture import capture
 from fx_passes.find import judge
+from fx_passes.inline import capture_for_inference
 from fx_passes.lower import LOWERED, lower
 from fx_passes.sites import find_calls
 from fx_passes.weights.state import storage_key
@@ -121,7 +121,7 @@ class _Inference:
     def _lower(self, inputs: Sequence[Any]) -> _Lowered:
         bound, given = _Bound(self.graph_module, inputs, self.own).eval(), self._given(inputs)
         try:
-            captured = capture(bound, given).graph_module
+            captured = capture_for_inference(bound, given).graph_module
             graph_module = lower(captured, "static", given)
             sites = sum(LOWERED in node.meta for node in graph_module.graph.nodes)
             reason = "no convolution in it is shared and faster in another form"

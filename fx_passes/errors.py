@@ -15,6 +15,12 @@ The message of each is one line that says what is wrong, where, and what to do.
 from __future__ import annotations
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The message of any exception as one line of at most so many characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class FxPassesError(Exception):
     """Base of every error raised on purpose; ``exit_code`` is what the command line returns."""
 

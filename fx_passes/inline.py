@@ -1,5 +1,5 @@
-"""Bodies of ``no_grad`` and the like, which capture makes graphs of their own, put back where they are
-called."""
+"""A capture for inference: bodies of ``no_grad`` and the like, which torch.export makes graphs of their own,
+are put back where they are called."""
 
 from __future__ import annotations
 

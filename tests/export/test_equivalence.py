@@ -336,7 +336,7 @@ def test_where_the_reference_has_no_number_the_original_counts(tmp_path: Path) -
 
 
 def test_a_number_that_the_original_lost_is_noted(tmp_path: Path) -> None:
-    """Equal bits pass; that both files have no number where the model has one is said, once."""
+    """Equal bits pass; that both files have no number where the model has one is said, once a case."""
     weight = np.full_like(WEIGHT, np.inf)
     files = [conv(tmp_path / name, weight) for name in ("a.onnx", "b.onnx")]
     result = check_equivalence(*files, reference=convolved)

@@ -1008,17 +1008,8 @@ def test_refusals_of_open_sizes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in (*OPEN, "sibling_merge")])
-def test_open_sizes_are_no_refusal_elsewhere(name: str) -> None:
-    """Those that are not listed above are proposed whatever the batch size."""
-    case = EXAMPLES[name][0]
-    shapes = [(None, *shape[1:]) for shape in (case.resample().in_shape, case.resample().out_shape)]
-    resample = replace(case.resample(), in_shape=shapes[0], out_shape=shapes[1])
-    assert not isinstance(MODULES[name].propose(resample, case.kernel(torch.float32, False)), str)
-
-
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in (*OPEN, "sibling_merge")])
 def test_open_batches(name: str) -> None:
-    """Law 2 for any number of items, none as well."""
+    """Law 2 for any number of items, none as well; those not listed above are proposed whatever it is."""
     for case in EXAMPLES[name]:
         shapes = [(None, *shape[1:]) for shape in (case.resample().in_shape, case.resample().out_shape)]
         resample = replace(case.resample(), in_shape=shapes[0], out_shape=shapes[1])
