@@ -4,11 +4,12 @@
     python benchmarks/speed.py --json FILE --quick --only ssim  some graphs, and short
 
 Every column is timed against the stock export in onnxruntime, in this process and in turn, A B B A: each
-such couple gives one ratio. A cell holds the median time, the median ratio (above 1: faster than the stock
-export) and its 95 % interval. The stock export's own time is the one beside the lowered file; beside another
-column it may differ, as each leaves other things in the caches, and a ratio is to the time beside it. Goals
-that compare two other columns time those two in turn. A column whose outputs are not those of the stock
-export has failed, and so has one that raises; the JSON says why.
+such couple gives one ratio. A cell holds the median ratio (above 1: faster than the stock export) and half
+of its 95 % interval, if there are pairs enough for one; the JSON has the median times as well. The stock
+export's own time is the one beside the lowered file; beside another column it may differ, as each leaves
+other things in the caches, and a ratio is to the time beside it. Goals that compare two other columns time
+those two in turn. A column whose outputs are not those of the stock export has failed, and so has one that
+raises; the JSON says why. ``python benchmarks/tables.py FILE`` prints the tables again.
 
 Needs ``pip install -e '.[test,bench]'`` and, for torch.compile, a C++ compiler.
 """
@@ -48,7 +49,7 @@ from contestants import (
 )
 from goals import goals_of, judge
 from graphs import GRAPHS
-from tables import as_json, goals_table, speed_table
+from tables import as_json, speed_tables
 from torch import nn
 
 import export
@@ -77,14 +78,13 @@ class Options:
     Args:
         lowering: how the optimiser is to choose.
         budget: seconds that it may spend on timing what it chooses from.
-        seconds: for each pair of columns; more until both have run ``fewest`` times.
+        seconds: for each pair of columns; more until both have run often enough.
     """
 
     threads: int
     lowering: str
     budget: float
     seconds: float
-    fewest: int
 
 
 def measure_row(name: str, options: Options) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def compare(baseline: Contestant | str, other: Contestant | str, options: Option
             timing = time_pairs(
                 timed,
                 threads=options.threads,
-                min_pairs=max(options.fewest, min(pairs, 100)) // 2 * 2,
+                min_pairs=max(FEWEST_PAIRS, min(pairs, 100)) // 2 * 2,
                 max_pairs=1000,
                 seconds=options.seconds,
             )
@@ -204,7 +204,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parsed()
-    seconds, fewest = (0.5, 8) if arguments.quick else (3.0, FEWEST_PAIRS)
+    seconds = 0.5 if arguments.quick else 3.0
     result = {
         "schema": SCHEMA,
         "environment": machine(arguments.threads),
@@ -214,15 +214,12 @@ def main() -> None:
         "rows": (rows := []),
     }
     for threads in arguments.threads:
-        options = Options(threads, arguments.lowering, arguments.budget, seconds, fewest)
+        options = Options(threads, arguments.lowering, arguments.budget, seconds)
         for name in arguments.only:
             print(f"{name}, {threads} thread(s)", file=sys.stderr, flush=True)
             rows.append(measure_row(name, options))
             arguments.json.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"\n{threads} thread(s), {arguments.lowering}:\n")
-        print(speed_table([row for row in rows if row["threads"] == threads]), flush=True)
-    print("\n▼: slower than the stock export in onnxruntime. Goals:\n")
-    print(goals_table(rows))
+    print(speed_tables(rows))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,26 @@
-"""The results of the speed benchmark, as its JSON has them, and as two markdown tables."""
+"""The results of the benchmarks, as their JSON has them, and as the markdown tables of README.
+
+python benchmarks/tables.py FILE [FILE ...]    the tables of results that were written before
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from contestants import COLUMNS, STOCK
 
-from export.measure import Timing
+from export.measure import FEWEST_PAIRS, Timing
+from fx_passes.formulations import FORMULATIONS
+
+Row = Mapping[str, Any]
+HAND, OURS = "by hand", "ours"
+TRAINED = (OURS, "torch module", f"{HAND}, compiled", "torch module, compiled")
 
 
 def as_json(timing: Timing) -> dict[str, Any]:
@@ -23,13 +35,10 @@ def as_json(timing: Timing) -> dict[str, Any]:
     }
 
 
-def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A markdown table of the rows at one number of threads, a column for each way to run a graph."""
+def speed_table(rows: Sequence[Row]) -> str:
+    """The rows at one number of threads, a column for each way to run a graph."""
     columns = [c for c in COLUMNS if any(c in row.get("columns", ()) for row in rows)]
-    lines = [
-        f"| graph | input | {STOCK} | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 3) + "|",
-    ]
+    lines = header("graph", "input", STOCK, *columns)
     for row in rows:
         shapes = ", ".join("x".join(map(str, shape)) for shape in row.get("inputs", ()))
         measured = row.get("columns", {})
@@ -37,33 +46,105 @@ def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
         # Beside the lowered file, or beside the first column that did not fail.
         beside = next((m["baseline_ms"] for m in measured.values() if "failed" not in m), None)
         stock = "failed" if beside is None else f"{beside:.3f} ms"
-        lines.append(f"| {row['title']} | {shapes} | {stock} | {' | '.join(cells)} |")
+        lines.append(line(row["title"], shapes, stock, *cells))
     return "\n".join(lines)
 
 
-def cell(measured: Mapping[str, Any]) -> str:
-    """``0.123 ms 2.13x (2.10 to 2.15)``, behind a triangle if the interval lies below 1."""
-    if "failed" in measured:
-        return "failed"
-    loss = "▼ " if measured["ci95"][1] < 1 else ""
-    return f"{loss}{measured['median_ms']:.3f} ms {interval_text(measured)}"
-
-
-def goals_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The goals of all rows as a markdown table, a line for each, at each number of threads."""
-    lines = ["| graph | threads | goal | reached | met |", "|---|---|---|---|---|"]
+def goals_table(rows: Sequence[Row]) -> str:
+    """The goals of all rows, a line for each, at each number of threads."""
+    lines = header("graph", "threads", "goal", "reached", "met")
     for row in rows:
         for goal in row.get("goals", ()):
-            reached = "failed" if "failed" in goal else interval_text(goal)
+            reached = "failed" if "failed" in goal else cell(goal)
             met = ("yes" if goal["met"] else "no") + (", within noise" if goal["within_noise"] else "")
-            lines.append(f"| {row['name']} | {row['threads']} | {goal['text']} | {reached} | {met} |")
+            lines.append(line(row["name"], row["threads"], goal["text"], reached, met))
         if "failed" in row:
-            lines.append(f"| {row['name']} | {row['threads']} | all | failed | no |")
+            lines.append(line(row["name"], row["threads"], "all", "failed", "no"))
     return "\n".join(lines)
 
 
-def interval_text(measured: Mapping[str, Any]) -> str:
-    """``2.13x (2.10 to 2.15)``: the median ratio and its 95 % interval."""
-    low, high = measured["ci95"]
-    digits = 2 if measured["ratio"] < 10 else 1
-    return f"{measured['ratio']:.{digits}f}x ({low:.{digits}f} to {high:.{digits}f})"
+def train_table(rows: Sequence[Row]) -> str:
+    """Forward, backward and step, with the geometric means of ``ours`` below."""
+    lines = header("input, kernel", "threads", "`auto` is", HAND, *TRAINED, "best formulation")
+    for row in rows:
+        columns = row["columns"]
+        best = max((c for c in columns if c in FORMULATIONS), key=lambda c: columns[c]["ratio"])
+        title = f"{'x'.join(map(str, row['shape']))}, {'x'.join(map(str, row['kernel']))}"
+        cells = [cell(columns[name]) for name in TRAINED]
+        hand = f"{columns[OURS]['baseline_ms']:.2f} ms"
+        lines.append(line(title, row["threads"], row["auto"], hand, *cells, f"{best} {cell(columns[best])}"))
+    for threads in threads_of(rows):
+        ratios = [row["columns"][OURS]["ratio"] for row in rows if row["threads"] == threads]
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        lines.append(f"\nGeometric mean, {threads} thread(s): {mean:.2f}x; the lowest: {min(ratios):.2f}x")
+    return "\n".join(lines)
+
+
+def compile_table(rows: Sequence[Row]) -> str:
+    """The torch.compile backend against plain torch.compile, for inference."""
+    lines = header("graph", "threads", "torch.compile", 'backend="fx_passes"')
+    for row in rows:
+        lines.append(line(row["title"], row["threads"], f"{row['baseline_ms']:.2f} ms", cell(row)))
+    return "\n".join(lines)
+
+
+def cell(measured: Row) -> str:
+    """``▼ 0.87x ± 0.02``: the median ratio, half of its 95 % interval, and whether it is a loss.
+
+    An interval over few pairs would say nothing, and is left out.
+    """
+    if "failed" in measured:
+        return "failed"
+    ratio, (low, high) = measured["ratio"], measured["ci95"]
+    enough = measured["pairs"] >= FEWEST_PAIRS
+    digits = 2 if ratio < 10 else 1
+    loss = "▼ " if (high if enough else ratio) < 1 else ""
+    spread = f" ± {(high - low) / 2:.{digits}f}" if enough else ""
+    return f"{loss}{ratio:.{digits}f}x{spread}"
+
+
+def header(*names: str) -> list[str]:
+    """The two lines that open a markdown table."""
+    return [line(*names), "|" + "---|" * len(names)]
+
+
+def line(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def threads_of(rows: Sequence[Row]) -> list[int]:
+    """The numbers of threads in rows, in their order."""
+    return list(dict.fromkeys(row["threads"] for row in rows))
+
+
+def speed_tables(rows: Sequence[Row]) -> str:
+    """A table for each number of threads, and the goals."""
+    parts = []
+    for threads in threads_of(rows):
+        parts += [f"{threads} thread(s):", speed_table([row for row in rows if row["threads"] == threads])]
+    return "\n\n".join([*parts, "▼: slower than the stock export in onnxruntime. Goals:", goals_table(rows)])
+
+
+def train_tables(trained: Sequence[Row], compiled: Sequence[Row]) -> str:
+    """Both tables of the training benchmark, as far as they were measured."""
+    parts = []
+    if trained:
+        parts += ["Forward + backward + step:", train_table(trained)]
+    if compiled:
+        parts += ["Inference:", compile_table(compiled)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    results = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    collected = {
+        kind: [row for result in results for row in result.get(kind, ())]
+        for kind in ("rows", "train", "compile")
+    }
+    if collected["rows"]:
+        print(speed_tables(collected["rows"]))
+    print(train_tables(collected["train"], collected["compile"]))
+
+
+if __name__ == "__main__":
+    main()
