@@ -20,6 +20,7 @@ from export.splice import Library
 from fx_passes.lowerable import Site
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
+from fx_passes.weights.operators import SHAPE_ONLY, base_name, first_argument, is_operator
 
 
 @dataclass(frozen=True)
@@ -125,14 +126,23 @@ def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
     """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
     source, end = site.around.source, site.around.end
     needed: set[Node] = set()
+    like: set[Node] = set()  # what only the shape and type are taken of, as by ``x.new_zeros``
     stack = [end]
     while stack:
         node = stack.pop()
         if node not in needed and node is not source:
             needed.add(node)
-            stack.extend(node.all_input_nodes)
+            shaped = first_argument(node) if is_operator(node) and base_name(node) in SHAPE_ONLY else None
+            stack.extend(n for n in node.all_input_nodes if n is not shaped)
+            if isinstance(shaped, Node):
+                like.add(shaped)
     graph = Graph()
     copies = {source: graph.placeholder("x")}
+    for node in like - needed - {source}:
+        value = node.meta["val"]
+        copies[node] = graph.call_function(
+            torch.ops.aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}
+        )
     for node in graph_module.graph.nodes:
         if node in needed:
             copies[node] = graph.node_copy(node, lambda n: copies[n])

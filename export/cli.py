@@ -193,7 +193,7 @@ def optimize(
         for line in summary_lines(report):
             click.echo(line)
         click.echo(f"written: {report.output}")
-    if strict and report.shared_count == 0:
+    if strict and not report.rewritten:
         raise NothingGainedError("nothing was shared (--strict)")
     if strict and not (report.speed and report.speed.faster):
         raise NothingGainedError("nothing got measurably faster (--strict)")

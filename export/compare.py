@@ -104,6 +104,9 @@ def compare(
     found: Array,
     ideal: Array | None,
     require_bitwise: bool,
+    *,
+    scale: float = 0.0,
+    finite_only: bool = False,
 ) -> Comparison:
     """Compare one output of both files.
 
@@ -112,6 +115,10 @@ def compare(
         original, found: the outputs of the two files.
         ideal: the float64 reference of the output, or None.
         require_bitwise: ask for equal bits.
+        scale: how large the output is elsewhere for inputs of this size: rounding is of what is added up,
+            and where it cancels, the output itself is nothing but rounding.
+        finite_only: what is not finite in the original may be so in more elements: only what is finite in
+            both counts, wherever the original has anything that is not.
     """
 
     def mismatch(
@@ -138,10 +145,10 @@ def compare(
     wide = original.astype(np.float64), found.astype(np.float64)
     with np.errstate(invalid="ignore"):
         apart = np.where(finite & np.isfinite(found), np.abs(wide[1] - wide[0]), 0.0)
-    error, baseline_error, bound, distance = _bounds(wide, ideal, finite, apart, original.dtype)
+    error, baseline_error, bound, distance = _bounds(wide, ideal, finite, apart, original.dtype, scale)
     result = Comparison(bool(same.all()), error, baseline_error, bound)
     special = (finite != np.isfinite(found)) | (~finite & ~same)
-    if special.any():
+    if special.any() and not (finite_only and not finite.all()):
         result.mismatch = mismatch(_first(special), float("inf"), 0.0 if require_bitwise else bound)
     elif require_bitwise and not result.bitwise:
         place = _first(~same)
@@ -152,6 +159,16 @@ def compare(
         truth = original if ideal is None or not known else ideal
         result.mismatch = mismatch(place, error, bound, truth=truth)
     return result
+
+
+def overflow(name: str, case: str, original: Array) -> str | None:
+    """What is said of an output that is not finite where a lowering is exact for finite numbers alone."""
+    count = int((~np.isfinite(original)).sum()) if np.issubdtype(original.dtype, np.floating) else 0
+    if not count:
+        return None
+    return (
+        f"{case}: output `{name}` of the original has {count} elements that are not finite; only others count"
+    )
 
 
 def lost_number(name: str, case: str, original: Array, ideal: Array | None) -> str | None:
@@ -169,14 +186,19 @@ def lost_number(name: str, case: str, original: Array, ideal: Array | None) -> s
 
 
 def _bounds(
-    wide: tuple[Array, Array], ideal: Array | None, finite: Array, apart: Array, dtype: Any
+    wide: tuple[Array, Array],
+    ideal: Array | None,
+    finite: Array,
+    apart: Array,
+    dtype: Any,
+    elsewhere: float,
 ) -> tuple[float, float, float, Array]:
     """(error of the optimised, error of the original, what is allowed, the error of each element).
 
     Elements for which the reference has no finite number are compared with the original, and scaled to the
     bound.
     """
-    scale = float(np.abs(wide[0][finite]).max(initial=0.0))
+    scale = float(np.abs(wide[0][finite]).max(initial=elsewhere))
     without = RTOL[str(dtype)] * scale + ATOL
     if ideal is None or ideal.shape != wide[0].shape:
         return float(apart.max()), 0.0, without, apart

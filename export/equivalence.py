@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from export.cases import EXAMPLE, make_cases
-from export.compare import RTOL, Mismatch, OutputError, Tally, compare, lost_number
+from export.compare import RTOL, Mismatch, OutputError, Tally, compare, lost_number, overflow
 from export.session import Array, open_session, run
 from fx_passes.errors import ExportError, NotEquivalentError
 
@@ -60,6 +60,7 @@ def check_equivalence(
     reference: Reference | None = None,
     require_bitwise: bool = False,
     non_finite: bool = False,
+    finite_only: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Equivalence:
     """Compare two ONNX files on inputs made for the purpose.
@@ -70,6 +71,7 @@ def check_equivalence(
         reference: the original model in float64: arrays in, arrays out; None where it cannot be run.
         require_bitwise: ask for equal bits. Without it, equal bits pass too, and are reported.
         non_finite: add a case in which inputs hold Inf and NaN.
+        finite_only: where the original overflows, Inf and NaN may reach more elements of the optimised file.
         progress: called with the name of each case.
 
     Raises:
@@ -84,6 +86,7 @@ def check_equivalence(
     names = _require_same_signature(*pairs[True])
     tally = {name: Tally() for name in names}
     notes: list[str] = []
+    scales: dict[str, float] = {}
     count, bitwise, mismatch, failing = 0, True, None, None
     for case, inputs in make_cases(pairs[True][0], example_inputs, special=non_finite):
         if progress:
@@ -108,7 +111,21 @@ def check_equivalence(
                 continue
             for i, name in enumerate(names):
                 ideal = None if expected is None else expected[i]
-                here = compare(name, case, level, original[i], found[i], ideal, require_bitwise)
+                if case == "uniform":  # the inputs of "constant" are as large
+                    scales[name] = _largest(original[i])
+                here = compare(
+                    name,
+                    case,
+                    level,
+                    original[i],
+                    found[i],
+                    ideal,
+                    require_bitwise,
+                    scale=scales.get(name, 0.0) if case == "constant" else 0.0,
+                    finite_only=finite_only,
+                )
+                if finite_only and (beyond := overflow(name, case, original[i])) and beyond not in notes:
+                    notes.append(beyond)
                 bitwise &= here.bitwise
                 tally[name].add(here)
                 if (lost := lost_number(name, case, original[i], ideal)) and lost not in notes:
@@ -127,6 +144,11 @@ def check_equivalence(
         notes=tuple(notes),
         failing_inputs=failing,
     )
+
+
+def _largest(output: Array) -> float:
+    finite = output[np.isfinite(output)] if np.issubdtype(output.dtype, np.floating) else output[:0]
+    return float(np.abs(finite).max(initial=0.0))
 
 
 def _require_same_signature(a: ort.InferenceSession, b: ort.InferenceSession) -> list[str]:

@@ -104,6 +104,7 @@ class Job:
             reference=float64_reference(self.model, self.inputs),
             require_bitwise=used == "bitwise",
             non_finite=used != "finite",
+            finite_only=used == "finite",
             progress=lambda case: self.progress(f"checking equivalence: {case}"),
         )
         if equivalence.passed:

@@ -20,8 +20,9 @@ import onnx_ir as ir
 import onnxscript.optimizer
 import onnxscript.rewriter.onnx_fusions
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from export.exact_constants import exact_constants
 from export.onnx_file import save
@@ -119,6 +120,19 @@ def stock_export(
     return save(program.model, Path(path))
 
 
+def distinct_tensors(inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """``inputs`` with copies of tensors given again: the exporter takes one object for one input."""
+    seen: set[int] = set()
+
+    def own(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and id(leaf) in seen:
+            return leaf.clone()
+        seen.add(id(leaf))
+        return leaf
+
+    return pytree.tree_map(own, tuple(inputs))  # type: ignore[no-any-return]
+
+
 def export_program(
     model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
 ) -> torch.onnx.ONNXProgram:
@@ -132,7 +146,8 @@ def export_program(
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
-                tuple(inputs),
+                # A dict at the end would be taken for keyword arguments.
+                (*distinct_tensors(inputs), {}),
                 dynamo=True,
                 verbose=False,
                 dynamic_shapes=dynamic_shapes,

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from export.decide import Decide
 from export.dynamic import program_shapes
 from export.job import Job
+from export.onnx_export import distinct_tensors
 from export.onnx_file import folder_beside, move
 from export.report import Report, environment
 from export.tune import Timings
@@ -83,7 +84,7 @@ def optimize(
         raise ExportError(f"cannot write {path}: it is a folder")
     how = Decide(lowering, exactness, plan, threads, budget, timings or Timings(), progress)
     with folder_beside(path) as folder:
-        job = Job(model, tuple(example_inputs), dynamic_shapes, Path(folder), path.name, progress)
+        job = Job(model, distinct_tensors(example_inputs), dynamic_shapes, Path(folder), path.name, progress)
         job.export_baseline()
         job.rewrite(how)
         equivalence = job.verify_or_put_back(how)

@@ -36,8 +36,9 @@ def float64_reference(model: nn.Module | ExportedProgram, example_inputs: Sequen
         return None
 
     def reference(arrays: Sequence[Array]) -> list[Array]:
+        # A copy for each call: a model that writes to its buffers would go on from where the last case ended.
         with torch.no_grad():
-            outputs = double(*with_arrays(example_inputs, arrays, torch.float64))
+            outputs = copy.deepcopy(double)(*with_arrays(example_inputs, arrays, torch.float64))
         return [leaf.detach().numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
     return reference

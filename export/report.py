@@ -53,6 +53,12 @@ class Report:
     kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def rewritten(self) -> bool:
+        """Whether anything was shared or lowered; a kernel of one channel may be lowered alone."""
+        lowered = any(choice.proposal is not None for choice in self.plan.choices.values())
+        return lowered or self.shared_count > 0
+
+    @property
     def shared_count(self) -> int:
         """Sites whose groups share one kernel; single-channel ones have nothing to share."""
         return count_shared(self.findings)
@@ -186,7 +192,7 @@ def shape_text(shape: Sequence[int]) -> str:
 def summary_lines(report: Report) -> list[str]:
     """The result in a few plain lines."""
     check, lines = report.equivalence, []
-    if report.shared_count == 0:
+    if not report.rewritten:
         lines.append("nothing was shared: the output is the plain export")
     if failed := report.plan.made.get("failed"):
         lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")

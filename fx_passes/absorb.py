@@ -183,12 +183,13 @@ def _run(chain: Any, shape: tuple[int, ...]) -> Tensor | None:
     try:
         for node in chain:
             if base_name(node) in TRANSPARENT:
+                index = index.contiguous()  # for a view behind it
                 continue
             args, kwargs = static_value(node.args[1:]), static_value(dict(node.kwargs))
             target = node.target
             call = getattr(index, target) if isinstance(target, str) else target
             index = call(*args, **kwargs) if isinstance(target, str) else call(index, *args, **kwargs)
-    except NotConstant:
+    except (NotConstant, RuntimeError):  # RuntimeError: of an operator, on numbers in another layout
         return None
     return index.long()
 

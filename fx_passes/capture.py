@@ -158,6 +158,7 @@ def _trace(model: nn.Module) -> GraphModule:
         node.type = None if isinstance(node.type, str) else node.type
     graph_module = GraphModule(clone, graph, type(model).__name__)
     _restore_state(graph_module, model)
+    _restore_order(graph_module, model)
     _copy_modes(model, graph_module)
     return graph_module
 
@@ -232,6 +233,21 @@ def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:
     for prefix, module in graph_module.named_modules(remove_duplicate=False):
         names = {key: f"{prefix}.{key}" if prefix else key for key in module._buffers}
         module._non_persistent_buffers_set |= {k for k, n in names.items() if n not in persistent}
+
+
+def _restore_order(graph_module: GraphModule, model: nn.Module) -> None:
+    """The model's order, by which states of optimizers know parameters; torch's is the order of use."""
+    ours = dict(graph_module.named_modules(remove_duplicate=False))
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name not in ours:
+            continue
+        for kind in ("_parameters", "_buffers", "_modules"):
+            held, order = vars(ours[name])[kind], vars(module)[kind]
+            for key in [
+                *(key for key in order if key in held),
+                *(key for key in list(held) if key not in order),
+            ]:
+                held[key] = held.pop(key)
 
 
 def _described(error: BaseException) -> str:

@@ -66,10 +66,10 @@ def refuse_unseen(
 def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed) -> Verdict:
     if call.form == "module":
         module = state.graph_module.get_submodule(str(call.node.target))
-        if isinstance(module, _SharedKernel):
-            return _already_shared(call, site, module)
         if why := _not_plain(module):
             return _refuse(call, site, *why)
+        if isinstance(module, _SharedKernel):
+            return _already_shared(call, site, module)
     if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
         kernel = SharedKernel(1, site.weight_shape, proof="construction")
         return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), done=True)

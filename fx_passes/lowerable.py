@@ -91,18 +91,24 @@ def _has_batch(resample: Resample) -> bool:
 
 
 def _writes_at_run_time(graph_module: GraphModule) -> bool:
-    """Whether anything is written into what depends on an input, or into a tensor of the model.
+    """Whether anything is written into what depends on an input, or into a tensor of the model, or what
+    depends on an input is written into anything.
 
     Reading it elsewhere in the graph might then be too early or too late.
     """
     changing: set[Node] = set()
+    given: set[Node] = set()
     for node in graph_module.graph.nodes:
         before = [n for n in node.all_input_nodes if n in changing]
         stored = {n for n in before if n.op == "get_attr"}
         computed = before and base_name(node) not in SHAPE_ONLY and (len(stored) < len(before))
         if node.op in ("placeholder", "get_attr") or computed or any(may_alias(node, n) for n in stored):
             changing.add(node)
-        if not _is_pure_module(node, graph_module) and not changing.isdisjoint(written_nodes(node)):
+        depends = base_name(node) not in SHAPE_ONLY and not given.isdisjoint(node.all_input_nodes)
+        if node.op == "placeholder" or depends:
+            given.add(node)
+        written = () if _is_pure_module(node, graph_module) else written_nodes(node)
+        if written and (depends or not changing.isdisjoint(written)):
             return True
     return False
 
@@ -203,7 +209,7 @@ def _constant(value: Node | str, verdict: Verdict, state: State) -> Tensor | str
 def _key(resample: Resample, kernel: Tensor, bias: Tensor | None) -> str:
     digest = hashlib.sha256(f"{resample} {kernel.dtype} {tuple(kernel.shape)}".encode())
     for tensor in (kernel, bias):
-        digest.update(b"" if tensor is None else tensor.double().contiguous().numpy().tobytes())
+        digest.update(b"" if tensor is None else tensor.double().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,7 +28,10 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return "it is transposed"
     if refusal := grouped_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
-    exactness: Exactness = "finite" if resample.block_diagonal else "reordered"
+    column, row = (factor.to(kernel.dtype) for factor in factorise(kernel[0, 0], 1)[0])  # type: ignore[index]
+    # Where an element of the kernel underflowed to 0 and its factors did not, NaN = 0 * Inf would be Inf.
+    zeros_agree = torch.equal(torch.outer(column != 0, row != 0), kernel[0, 0] != 0)
+    exactness: Exactness = "reordered" if zeros_agree and not resample.block_diagonal else "finite"
     blocked = resample.groups % 16 == 0 and min(kernel.shape[2:]) >= 7
     return [Proposal("separable", (), exactness, static=3.0 if blocked else 0.0)]
 
