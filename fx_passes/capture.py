@@ -22,16 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node, Proxy, Tracer
-from torch.fx.graph_module import _assign_attr
 from torch.nn.utils import parametrizations, parametrize
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fx_passes.checkpoint import keep_cuts
 from fx_passes.errors import CaptureError, one_line
+from fx_passes.restore import restore_order, restore_state
 from fx_passes.shared_conv import _SharedKernel
 from fx_passes.weights.operators import RANDOM
-from fx_passes.weights.state import attribute
 
 log = logging.getLogger(__name__)
 Route = Literal["graph module", "exported program", "symbolic_trace", "torch.export"]
@@ -157,8 +156,8 @@ def _trace(model: nn.Module) -> GraphModule:
         # What `from __future__ import annotations` leaves of a type; nothing with it can be pickled.
         node.type = None if isinstance(node.type, str) else node.type
     graph_module = GraphModule(clone, graph, type(model).__name__)
-    _restore_state(graph_module, model)
-    _restore_order(graph_module, model)
+    restore_state(graph_module, model)
+    restore_order(graph_module, model)
     _copy_modes(model, graph_module)
     return graph_module
 
@@ -215,39 +214,6 @@ def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, An
         if compiled:
             clone.recompile()
     return clone
-
-
-def _restore_state(graph_module: GraphModule, model: nn.Module) -> None:
-    """Give the traced module the state_dict of its model: torch keeps only what the graph reads."""
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if attribute(graph_module, name) is None:
-            _assign_attr(parameter, graph_module, name)
-    persistent: set[str] = set()
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for key, buffer in module._buffers.items():
-            name = f"{prefix}.{key}" if prefix else key
-            if key not in module._non_persistent_buffers_set:
-                persistent.add(name)
-            if buffer is not None and attribute(graph_module, name) is None:
-                _assign_attr(buffer, graph_module, name)
-    for prefix, module in graph_module.named_modules(remove_duplicate=False):
-        names = {key: f"{prefix}.{key}" if prefix else key for key in module._buffers}
-        module._non_persistent_buffers_set |= {k for k, n in names.items() if n not in persistent}
-
-
-def _restore_order(graph_module: GraphModule, model: nn.Module) -> None:
-    """The model's order, by which states of optimizers know parameters; torch's is the order of use."""
-    ours = dict(graph_module.named_modules(remove_duplicate=False))
-    for name, module in model.named_modules(remove_duplicate=False):
-        if name not in ours:
-            continue
-        for kind in ("_parameters", "_buffers", "_modules"):
-            held, order = vars(ours[name])[kind], vars(module)[kind]
-            for key in [
-                *(key for key in order if key in held),
-                *(key for key in list(held) if key not in order),
-            ]:
-                held[key] = held.pop(key)
 
 
 def _described(error: BaseException) -> str:

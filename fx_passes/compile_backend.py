@@ -40,18 +40,27 @@ _OWN = "own_"
 Compiled = Callable[..., Any]
 
 
-def fx_passes(graph_module: GraphModule, example_inputs: Sequence[Any]) -> Compiled:
+def fx_passes(
+    graph_module: GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> Compiled:
     """The backend; registered as ``fx_passes`` in the ``torch_dynamo_backends`` entry points.
 
     Args:
         graph_module: from torch.compile, every tensor and open size an input.
         example_inputs: the inputs of the call that is being compiled.
+        mode, options: of ``torch.compile``, for inductor.
 
     Returns:
         What computes the graph.
     """
+    from torch._inductor import list_mode_options
     from torch._inductor.compile_fx import compile_fx
 
+    patches = {**(list_mode_options(mode) if mode else {}), **(options or {})}
     reason = None
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in example_inputs):
         reason = "it is compiled for training; to train one kernel, share_kernels(model) before torch.compile"
@@ -61,8 +70,8 @@ def fx_passes(graph_module: GraphModule, example_inputs: Sequence[Any]) -> Compi
         reason = "it switches gradients on or off"
     if reason is not None:
         log.warning("nothing is lowered in this graph: %s", reason)
-        return compile_fx(graph_module, list(example_inputs))  # type: ignore[return-value]
-    return _Inference(graph_module)
+        return compile_fx(graph_module, list(example_inputs), config_patches=patches)  # type: ignore[return-value]
+    return _Inference(graph_module, patches)
 
 
 @dataclass(frozen=True)
@@ -88,12 +97,13 @@ class _Lowered:
 class _Inference:
     """Lowers the graph for the shapes that it is called with."""
 
-    def __init__(self, graph_module: GraphModule) -> None:
+    def __init__(self, graph_module: GraphModule, options: dict[str, Any]) -> None:
         self.graph_module = graph_module
+        self.inductor: dict[str, Any] = {"backend": "inductor", "options": options or None}
         self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         self.own = {index for index, node in enumerate(self.placeholders) if _is_own(node)}
         self.kept: OrderedDict[Any, _Lowered] = OrderedDict()
-        self.as_it_is = torch.compile(graph_module, backend="inductor")
+        self.as_it_is = torch.compile(graph_module, **self.inductor)
 
     def __call__(self, *inputs: Any) -> Any:
         given = self._given(inputs)
@@ -133,7 +143,7 @@ class _Inference:
         log.info("%d convolutions lowered", sites)
         baked = {index: inputs[index].detach().clone() for index in _sources_of_constants(captured)}
         own = {index: inputs[index] for index in self.own}
-        return _Lowered(torch.compile(graph_module, backend="inductor", dynamic=False), own, baked)
+        return _Lowered(torch.compile(graph_module, dynamic=False, **self.inductor), own, baked)
 
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:

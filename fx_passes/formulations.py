@@ -7,11 +7,11 @@
     separable      a fixed kernel of rank 1 as its row, in phases, and its column
     auto           by the rules of ``static_formulation``
 
-All give the same output and gradients up to rounding, for any input, in the memory format that ``grouped``
-gives; the gradient of the kernel is the sum over the groups whichever it is. When a model is exported or
-traced, every formulation is ``grouped``: what is fastest there is for the lowerings to say. The source of the
-phases is ``phases.py``; here they are cut out of shifted copies, without a table of indices, so that their
-gradient is a sum.
+All give the same output and gradients up to rounding, for any finite input, in the memory format that
+``grouped`` gives; the gradient of the kernel is the sum over the groups whichever it is. When a model is
+exported or traced, every formulation is ``grouped``: what is fastest there is for the lowerings to say. The
+source of the phases is ``phases.py``; here they are cut out of shifted copies, without a table of indices, so
+that their gradient is a sum.
 """
 
 from __future__ import annotations
@@ -33,6 +33,23 @@ _PHASES = 32
 # Taps of a 2-D kernel from which the rules choose a formulation, and channels below which they choose
 # channels_last whatever the kernel: measured with benchmarks/train.py.
 _POLYPHASE_TAPS, _CHANNELS_LAST_TAPS, _FEW_CHANNELS = 225, 25, 16
+
+
+def require_formulation(name: str) -> None:
+    """Raises ValueError for what is no formulation."""
+    if name not in FORMULATIONS:
+        raise ValueError(f"formulation must be one of {', '.join(FORMULATIONS)}, got {name!r}")
+
+
+def require_kernel(module: _SharedKernel) -> None:
+    """Raises ValueError where the weight is something else than the kernel of one group: all repeats, say."""
+    weight = module._parameters.get("weight")
+    if weight is None or torch._C._is_tracing() or tuple(weight.shape) == module.kernel_shape:
+        return
+    raise ValueError(
+        f"the weight {list(weight.shape)} is not the kernel of one group, {list(module.kernel_shape)}: set "
+        "that, or give repeats to load_state_dict(), which checks them"
+    )
 
 
 def formulation_refusal(name: str, module: _SharedKernel) -> str | None:

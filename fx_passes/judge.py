@@ -200,20 +200,22 @@ def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Ve
 def _not_plain(module: nn.Module) -> tuple[str, str] | None:
     """Why a module is not torch's own convolution with its weight in place, or None."""
     assert isinstance(module, nn.modules.conv._ConvNd)
-    name = type(module).__name__
+    name, ours = type(module).__name__, isinstance(module, _SharedKernel)
     weight = module._parameters.get("weight")
     if weight is not None and nn.parameter.is_lazy(weight):
         return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
-    if type(module) not in SHARED_CLASSES:
-        return "subclass", f"`{name}` is a subclass of a torch convolution and may compute anything"
+    if type(module) not in (*SHARED_CLASSES, *SHARED_CLASSES.values()):
+        return "subclass", f"`{name}` is a subclass of a convolution and may compute anything"
     if weight is None:
         return "computed-weight", f"the weight of this `{name}` is computed by a hook"
     if {"forward", "_conv_forward"} & vars(module).keys():
         return "patched", f"this `{name}` has a forward of its own, and may compute anything"
-    if _has_hooks(module) or any(_has_hooks(p) for p in module.parameters(recurse=False)):
+    if _has_hooks(module) or (not ours and any(_has_hooks(p) for p in module.parameters(recurse=False))):
         return "hooks", f"this `{name}` or its parameters have hooks, made for the whole weight"
-    bias_fits = module.bias is None or module.bias.shape == (module.out_channels,)
-    if expected_shape(module) != tuple(weight.shape) or not bias_fits:
+    channels = [module.out_channels, *([module.out_channels // module.groups] if ours else [])]
+    bias_fits = module.bias is None or list(module.bias.shape) in [[count] for count in channels]
+    expected = module.kernel_shape if isinstance(module, _SharedKernel) else expected_shape(module)
+    if expected != tuple(weight.shape) or not bias_fits:
         reason = f"the weight {list(weight.shape)} does not fit the channels that this `{name}` states"
         return "inconsistent", reason
     return None

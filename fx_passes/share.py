@@ -21,10 +21,11 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from fx_passes.capture import capture, clone_module
 from fx_passes.checkpoint import load_repeated
 from fx_passes.find import judge
-from fx_passes.formulations import Formulation
+from fx_passes.fixed import fixed_by_tracing
+from fx_passes.formulations import Formulation, require_formulation
 from fx_passes.records import Finding
 from fx_passes.share_sites import is_pending, rewrite_sites
-from fx_passes.verdict import on_copy
+from fx_passes.verdict import Verdict, on_copy, refuse_changing
 from fx_passes.weights.repeats import EXACT, Allowed, Force
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ class ShareKernels(PassBase):
             them; without, they hold for every grouped convolution, those included that are meant to differ.
         formulation: how shared modules compute (``formulations.py`` lists the ways): ``"grouped"`` has the
             bits of the original, ``"auto"`` is fast in training and rounds differently.
-        fold_constants: put the value of a kernel that is computed from constants in a buffer. Off, the
-            computation stays in the graph, so that an exporter folds it with its own arithmetic.
+        fold_constants: put the value of a kernel that is computed from constants in a buffer; a buffer that
+            is not saved (``persistent=False``) counts as one. Off, the computation stays in the graph, so
+            that an exporter folds it with its own arithmetic.
 
     The result is a graph module of its own; the one given is left as it was. Tensors that are not cut
     down are the same objects in both.
@@ -67,13 +69,14 @@ class ShareKernels(PassBase):
         formulation: Formulation = "grouped",
         fold_constants: bool = True,
     ) -> None:
+        require_formulation(formulation)
         self.allowed = Allowed(tolerance, force)
         self.sites = sites
         self.formulation = formulation
         self.fold_constants = fold_constants
 
     def call(self, graph_module: GraphModule) -> PassResult:
-        verdicts = judge(graph_module, self.allowed, self.sites)
+        verdicts = _judged(graph_module, self.allowed, self.sites, self.fold_constants)
         pending = [verdict for verdict in verdicts if is_pending(verdict, self.fold_constants)]
         if not pending:
             return PassResult(graph_module, False)
@@ -104,14 +107,17 @@ def share_kernels(
     Returns:
         A graph module with the names and state_dict keys of ``model``; only shared weights (and biases that
         repeat) have another shape. What is not shared is logged, with the reason, at level INFO. Without
-        example inputs it has the modules of ``model``, and ``train()`` and ``eval()`` work; with them it is a
-        graph of ``torch.export``, whose mode is the one that ``model`` was in, in which what is under
-        ``no_grad`` or without autocast stays as it is, and which torch cannot pickle: save its state_dict.
+        example inputs it has the modules of ``model``, and ``train()`` and ``eval()`` work, but for what its
+        code asks of ``self.training``, which is logged at level WARNING, as are hooks that do not run. With
+        them it is a graph of ``torch.export``, whose mode is the one that ``model`` was in, in which what is
+        under ``no_grad`` or without autocast stays as it is, and which torch cannot pickle: save its
+        state_dict.
 
     Raises:
         CaptureError: no route gave a graph of the model.
         UsageError: the model has no site of a name in ``sites``.
-        ValueError: ``tolerance`` is negative, or ``force`` neither ``"mean"`` nor ``"first"``.
+        ValueError: ``tolerance`` is negative, ``force`` neither ``"mean"`` nor ``"first"``, or there is no
+            such ``formulation``.
 
     Example:
         >>> import torch
@@ -122,11 +128,24 @@ def share_kernels(
         >>> torch.equal(shared(x), conv(x)), sum(p.numel() for p in shared.parameters())
         (True, 9)
     """
-    captured = capture(model, example_inputs).graph_module
+    require_formulation(formulation)
+    capture_of = capture(model, example_inputs)
+    captured = capture_of.graph_module
+    if capture_of.route == "symbolic_trace" and isinstance(model, nn.Module):
+        for fixed in fixed_by_tracing(model, captured):
+            log.warning("the shared model: %s", fixed)
     if captured is model:
         captured = clone_module(captured)
     share_in_place(captured, Allowed(tolerance, force), sites, formulation)
     return captured
+
+
+def _judged(
+    graph_module: GraphModule, allowed: Allowed, sites: Collection[str] | None, goes_on: bool
+) -> list[Verdict]:
+    """The verdicts; ``goes_on``: the model is going to be loaded or trained, not exported as it is."""
+    verdicts = judge(graph_module, allowed, sites)
+    return [refuse_changing(verdict) for verdict in verdicts] if goes_on else verdicts
 
 
 def share_in_place(
@@ -137,7 +156,7 @@ def share_in_place(
     fold_constants: bool = True,
 ) -> tuple[bool, list[Finding]]:
     """Share what can be shared in a graph module that nobody else holds; modified, and the findings."""
-    verdicts = judge(graph_module, allowed, sites)
+    verdicts = _judged(graph_module, allowed, sites, fold_constants)
     for finding in (verdict.finding for verdict in verdicts if verdict.finding.refusal):
         log.info("%s is not shared: %s", finding.id, finding.reason)
     pending = [verdict for verdict in verdicts if is_pending(verdict, fold_constants)]

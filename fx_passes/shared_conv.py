@@ -23,7 +23,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from fx_passes import formulations
 from fx_passes.checkpoint import Cut, cut_down
 from fx_passes.expand import expand_block_diagonal, expand_kernel
-from fx_passes.formulations import Formulation, formulation_refusal, static_formulation
+from fx_passes.formulations import Formulation, formulation_refusal, require_kernel, static_formulation
 
 
 class _SharedKernel(_ConvNd):
@@ -57,18 +57,22 @@ class _SharedKernel(_ConvNd):
     def expanded_weight(self) -> Tensor:
         """The weight as the torch class would hold it; a view of the kernel where one row is one group."""
         expand = expand_block_diagonal if self.block_diagonal else expand_kernel
-        return expand(self.weight, self.groups, self._shape_of("weight"))
+        return expand(self.weight, self.groups, self.kernel_shape)
 
     def expanded_bias(self) -> Tensor | None:
         """The bias (out_channels,), or None; a bias that is kept per channel passes through."""
-        if self.bias is None or self._shape_of("bias") == (self.out_channels,):
-            return self.bias
-        return expand_kernel(self.bias, self.groups, self._shape_of("bias"))
-
-    def _shape_of(self, name: str) -> tuple[int, ...]:
+        if self.bias is None:
+            return None
         # Not through the attribute, which a tracer may replace by a proxy without a shape.
-        tensor = self._parameters.get(name)
-        return tuple((getattr(self, name) if tensor is None else tensor).shape)
+        bias = self._parameters.get("bias")
+        shape = tuple((self.bias if bias is None else bias).shape)
+        return self.bias if shape == (self.out_channels,) else expand_kernel(self.bias, self.groups, shape)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """The shape of the kernel of one group, by channels, groups and sizes."""
+        out_in = self.out_channels // self.groups, self.in_channels // self.groups
+        return (*(out_in[::-1] if self.transposed else out_in), *self.kernel_size)
 
     def extra_repr(self) -> str:
         flag = ", block_diagonal=True" if self.block_diagonal else ""
@@ -80,6 +84,7 @@ class _SharedKernel(_ConvNd):
 
     def _compute(self, input: Tensor, *args: Any) -> Tensor:
         """By the formulation; ``args`` are passed to ``grouped``."""
+        require_kernel(self)
         name = static_formulation(self) if self.formulation == "auto" else self.formulation
         if name == "grouped" or isinstance(input, torch.fx.Proxy) or torch.compiler.is_exporting():
             return self.grouped(input, *args)
@@ -96,8 +101,8 @@ class _SharedKernel(_ConvNd):
     def shared_tensors(self) -> dict[str, Cut]:
         """What of the parameters is held once for all groups."""
         held = {}
-        if (weight := self._parameters.get("weight")) is not None:
-            held["weight"] = Cut(tuple(weight.shape), self.groups, self.block_diagonal)
+        if self._parameters.get("weight") is not None:
+            held["weight"] = Cut(self.kernel_shape, self.groups, self.block_diagonal)
         bias = self._parameters.get("bias")
         if bias is not None and bias.shape != (self.out_channels,):
             held["bias"] = Cut(tuple(bias.shape), self.groups)

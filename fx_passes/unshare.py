@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +48,17 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     state = State(graph_module)
     ours = set(SHARED_CLASSES.values())
     # A kernel that something else reads as one kernel stays one.
-    sites = {
-        id(module): (name, module)
-        for name, module in graph_module.named_modules()
-        if type(module) in ours and not state.reads.get(storage_key(module.weight))
-    }
+    sites: dict[int, tuple[str, _SharedKernel]] = {}
+    for name, module in graph_module.named_modules():
+        if not isinstance(module, _SharedKernel):
+            continue
+        if type(module) not in ours or module._parameters.get("weight") is None:
+            log.warning("`%s` stays one kernel: a subclass, or a hook, may compute anything of it", name)
+        elif not state.reads.get(storage_key(module.weight)):
+            sites[id(module)] = name, module
+    _drop_uneven(sites)
     full: dict[str, Tensor] = {}
     for name, module in sites.values():
-        assert isinstance(module, _SharedKernel)
         full[f"{name}.weight"] = module.expanded_weight()
         if module.bias is not None:
             full[f"{name}.bias"] = module.expanded_bias()  # type: ignore[assignment]
@@ -76,6 +80,18 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     load_repeated(graph_module)
     graph_module.recompile()
     return graph_module
+
+
+def _drop_uneven(sites: dict[int, tuple[str, _SharedKernel]]) -> None:
+    """Leave out kernels that are tied between convolutions of several numbers of groups: no one tensor
+    holds all repeats of both."""
+    groups: dict[Any, set[int]] = {}
+    for _, module in sites.values():
+        groups.setdefault(storage_key(module.weight), set()).add(module.groups)
+    for key, (name, module) in list(sites.items()):
+        if len(groups[storage_key(module.weight)]) > 1:
+            log.warning("`%s` stays one kernel: it is tied to convolutions of other numbers of groups", name)
+            del sites[key]
 
 
 def _expansions(graph_module: GraphModule) -> dict[Node, Node]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from fx_passes.records import Finding
+from fx_passes.records import Finding, Refusal
 from fx_passes.sites.call import ConvCall
 from fx_passes.weights.construction import Construction
 
@@ -56,3 +56,18 @@ def on_copy(verdict: Verdict, nodes: dict[str, Node]) -> Verdict:
     if construction is not None:
         construction = replace(construction, source=map_arg(construction.source, there))
     return replace(verdict, call=call, construction=construction)
+
+
+def refuse_changing(verdict: Verdict) -> Verdict:
+    """Refused, if the kernel is computed from what can be loaded or trained, and repeats by its values alone:
+    a later value may not."""
+    kernel, call = verdict.finding.kernel, verdict.call
+    computed = not (verdict.names or verdict.done or verdict.literal or call.form == "module")
+    if kernel is None or kernel.proof != "values" or not computed:
+        return verdict
+    reason = (
+        "the weight is computed from what can be loaded or trained, and repeats by its values alone; "
+        "repeat one kernel with expand() to train it"
+    )
+    site = verdict.finding.site
+    return Verdict(call, Finding(site, refusal=Refusal(site.id, "repeats", "may-change", reason)))

@@ -227,3 +227,23 @@ def test_what_cannot_be_deepcopied_can_be_captured() -> None:
     model = nn.Sequential(blur())
     model[0].lock = threading.Lock()
     assert len(clone_module(capture(model).graph_module).graph.nodes) == 3
+
+
+def test_parameters_keep_the_order_of_the_model() -> None:
+    """The state of an optimizer knows them by it; torch's tracing has the order of use."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder = nn.Conv2d(3, 3, 1)
+            self.encoder = nn.Conv2d(3, 3, 1)
+            self.blocks = nn.ModuleDict({"b": nn.BatchNorm2d(3), "a": nn.Conv2d(3, 3, 1)})
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.decoder(self.encoder(self.blocks["b"](self.blocks["a"](x)))) * self.scale
+
+    model = Net()
+    graph_module = capture(model).graph_module
+    assert [n for n, _ in graph_module.named_parameters()] == [n for n, _ in model.named_parameters()]
+    assert list(graph_module.state_dict()) == list(model.state_dict())

@@ -263,3 +263,13 @@ def test_an_error_is_no_end(
     monkeypatch.setattr(compile_backend, "lower", broken)
     require_same(torch.compile(model, backend="fx_passes"), model, image())
     assert caplog.messages == ["nothing is lowered in this graph: RuntimeError: planted"]
+
+
+def test_mode_and_options_go_to_inductor() -> None:
+    """As with torch's own backend."""
+    model, x = nn.Sequential(nn.Conv2d(3, 3, 1)).eval(), torch.rand(1, 3, 8, 8)
+    expected = model(x)
+    for more in ({"mode": "max-autotune-no-cudagraphs"}, {"options": {"epilogue_fusion": False}}):
+        torch.compiler.reset()
+        with torch.no_grad():
+            torch.testing.assert_close(torch.compile(model, backend="fx_passes", **more)(x), expected)  # type: ignore[arg-type]

@@ -275,7 +275,7 @@ REFUSALS = {
             nn.Sequential(Subclass(4, 4, 3, groups=4)),
             torch.fx.symbolic_trace(nn.Sequential(nn.ReLU())).graph,
         ),
-        "`Subclass` is a subclass of a torch convolution and may compute anything",
+        "`Subclass` is a subclass of a convolution and may compute anything",
     ),
     "computed-weight": (
         nn.Sequential(nn.utils.weight_norm(nn.Conv2d(4, 4, 3, groups=4))),

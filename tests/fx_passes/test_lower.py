@@ -16,7 +16,7 @@ from torch.export import Dim
 from torch.fx import GraphModule
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
-from fx_passes import share_kernels
+from fx_passes import SharedKernelConv2d, share_kernels
 from fx_passes.capture import capture
 from fx_passes.errors import CaptureError, UsageError
 from fx_passes.lower import lower, lowerable_sites
@@ -572,3 +572,40 @@ def test_shared_again_is_shared() -> None:
     model, x = Model(both), image()
     lowered = lower(model, "static", (x,))
     assert share_kernels(lowered).code == lowered.code
+
+
+def test_a_buffer_that_is_filled_anew_for_each_frame() -> None:
+    """What an input is written into changes between two convolutions that read it."""
+
+    class Frames(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Buffer(torch.rand(1, 1, 5, 5).repeat(3, 1, 1, 1))
+
+        def forward(self, frames: Tensor) -> Tensor:
+            n, count, c, h, w = frames.shape
+            padded = frames.new_zeros(n, c, h + 4, w + 4)
+            found = []
+            for index in range(count):
+                padded[:, :, 2:-2, 2:-2] = frames[:, index]
+                found.append(F.conv2d(padded, self.kernel, groups=c))
+            return torch.stack(found, 1)
+
+    model, frames = Frames(), torch.rand(1, 3, 3, 40, 40)
+    torch.testing.assert_close(lower(model, "static", (frames,))(frames), model(frames))
+
+
+@pytest.mark.parametrize("kind", ["subclass", "hook"])
+def test_a_shared_module_that_does_more_is_left_alone(kind: str) -> None:
+    """Its forward is not the convolution alone."""
+
+    class Doubled(SharedKernelConv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) * 2
+
+    made = Doubled if kind == "subclass" else SharedKernelConv2d
+    conv = made(3, 3, 9, groups=3, padding=4, bias=False)
+    if kind == "hook":
+        conv.register_forward_hook(lambda module, args, output: output * 2)
+    shared, x = share_kernels(nn.Sequential(conv)), torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(lower(shared, "static", (x,))(x), nn.Sequential(conv)(x))

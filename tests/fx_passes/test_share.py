@@ -609,3 +609,85 @@ def test_a_kernel_that_is_read_elsewhere_stays_one_kernel() -> None:
 
     model, x = Regularised(), torch.randn(1, 4, 8, 8)
     assert torch.equal(unshare_kernels(model)(x), model(x))
+
+
+def test_a_computed_weight_that_may_change_is_not_shared_for_training() -> None:
+    """It repeats by its values alone, and those of a checkpoint, or of a step, may not."""
+
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.k = nn.Parameter(torch.rand(1, 1, 3, 3).repeat(4, 1, 1, 1), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.conv2d(x, self.k * 0.5, groups=4)
+
+    model, other, x = Halved(), Halved(), torch.rand(1, 4, 8, 8)
+    other.k.data = torch.rand(4, 1, 3, 3)
+    shared = share_kernels(model)
+    shared.load_state_dict(other.state_dict())
+    torch.testing.assert_close(shared(x), other(x))
+    shared.requires_grad_(True)(x).sum().backward()
+    assert bool((shared.get_parameter("k").grad.abs().sum((1, 2, 3)) > 0).all())  # type: ignore[union-attr]
+
+
+def test_what_tracing_fixes_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The mode that code asks for, and hooks of what is inlined; a module's own dropout follows train()."""
+
+    class Net(nn.Module):
+        def __init__(self, functional: bool) -> None:
+            super().__init__()
+            self.functional = functional
+            self.inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.inner(x)
+            return F.dropout(x, 0.5, training=self.training) if self.functional else x
+
+    share_kernels(Net(False))
+    assert not caplog.records
+    share_kernels(Net(True))
+    assert "`dropout` is what the model does in training mode" in caplog.text
+    caplog.clear()
+    share_kernels(Net(True).eval())
+    assert "in evaluation mode, whatever train() says later" in caplog.text
+    caplog.clear()
+    model = Net(False)
+    model.inner.register_forward_hook(lambda module, args, output: None)
+    share_kernels(model)
+    assert "the hooks of `inner` do not run" in caplog.text
+
+
+def test_a_formulation_that_does_not_exist() -> None:
+    """Not silently another one."""
+    for share in (
+        lambda: share_kernels(nn.ReLU(), formulation="polyfase"),
+        lambda: ShareKernels(formulation="fast"),
+    ):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="formulation must be one of"):
+            share()
+
+
+def test_unshare_leaves_what_it_cannot_take_apart(caplog: pytest.LogCaptureFixture) -> None:
+    """A kernel tied across numbers of groups, and one that a hook computes; said, and still right."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = SharedKernelConv2d(8, 8, 3, groups=8, bias=False)
+            self.b = SharedKernelConv2d(4, 4, 3, groups=4, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x)[:, :4])
+
+    model, x = Tied(), torch.rand(1, 8, 8, 8)
+    torch.testing.assert_close(unshare_kernels(model)(x), model(x))
+    assert "`a` stays one kernel" in caplog.text
+    assert "`b` stays one kernel" in caplog.text
+    caplog.clear()
+    normed = nn.Sequential(nn.utils.weight_norm(SharedKernelConv2d(8, 8, 3, groups=8)))
+    torch.testing.assert_close(unshare_kernels(normed)(x), normed(x))
+    assert "`0` stays one kernel" in caplog.text
+    parametrised = nn.Sequential(nn.utils.parametrizations.weight_norm(SharedKernelConv2d(8, 8, 3, groups=8)))
+    torch.testing.assert_close(share_kernels(parametrised)(x), parametrised(x))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fx_passes.expand import expand_block_diagonal, expand_kernel
-from fx_passes.shared_conv import SHARED_CLASSES
+from fx_passes.shared_conv import SHARED_CLASSES, SharedKernelConv2d
 
 ORDINARY = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
@@ -142,3 +142,14 @@ def test_extra_repr_shows_the_kernel() -> None:
     text = repr(SHARED_CLASSES[nn.Conv2d](4, 4, 3, groups=4, block_diagonal=True))
     assert text.startswith("SharedKernelConv2d(4, 4,")
     assert "kernel=(1, 1, 3, 3), block_diagonal=True" in text
+
+
+@pytest.mark.parametrize("size", [3, 15])
+def test_a_weight_of_every_repeat_is_refused(size: int) -> None:
+    """It would be another convolution, or one whose other repeats are never read."""
+    conv = SharedKernelConv2d(3, 3, size, groups=3, bias=False)
+    conv.weight.data = torch.rand(1, 1, size, size).repeat(3, 1, 1, 1)
+    with pytest.raises(
+        ValueError, match=rf"\[3, 1, {size}, {size}\] is not the kernel of one group, \[1, 1, "
+    ):
+        conv(torch.rand(1, 3, 32, 32))
