@@ -188,7 +188,7 @@ def optimize(
     if json_file:
         write_json(report.to_json(), json_file)
     if json_file != "-":
-        print_route(report.route, None)
+        print_route(report.route, report.rejected)
         print_sites(report.findings, report)
         for line in summary_lines(report):
             click.echo(line)

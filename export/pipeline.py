@@ -105,6 +105,7 @@ def optimize(
         folded=job.folded,
         plan=job.plan,
         kept=job.reasons,
+        rejected=job.captured.rejected,
     )
 
 

@@ -35,7 +35,7 @@ class Report:
 
     ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
     stored whole, because the exporter multiplies the scales of a batch norm into it; ``kept`` says, by id,
-    why a shared site cannot be lowered.
+    why a shared site cannot be lowered; ``rejected`` why the route before ``route`` gave no graph.
     """
 
     model: str
@@ -51,6 +51,7 @@ class Report:
     folded: frozenset[str] = frozenset()
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
+    rejected: str | None = None
 
     @property
     def rewritten(self) -> bool:

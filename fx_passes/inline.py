@@ -3,17 +3,22 @@ are put back where they are called."""
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from fx_passes.capture import Capture, capture, clone_module
+
+log = logging.getLogger(__name__)
 
 
 def capture_for_inference(
@@ -22,12 +27,25 @@ def capture_for_inference(
     *,
     dynamic_shapes: Any = None,
 ) -> Capture:
-    """As :func:`~fx_passes.capture.capture`, but never the model itself, and with ``inline_modes``."""
+    """As :func:`~fx_passes.capture.capture`, but never the model itself, with ``inline_modes``, and with the
+    shapes that ``example_inputs`` give, whatever the route; not where some of them are to stay open."""
     captured = capture(model, example_inputs, dynamic_shapes=dynamic_shapes)
     if captured.graph_module is model:
         captured = replace(captured, graph_module=clone_module(captured.graph_module))
     inline_modes(captured.graph_module)
+    if example_inputs is not None and dynamic_shapes is None:
+        _propagate(captured.graph_module, example_inputs)
     return captured
+
+
+def _propagate(graph_module: GraphModule, example_inputs: Sequence[Any]) -> None:
+    """Give the nodes of a graph that was not made by torch.export their shapes."""
+    if all("val" in node.meta for node in graph_module.graph.nodes if node.op == "placeholder"):
+        return
+    try:
+        FakeTensorProp(graph_module, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*example_inputs)
+    except Exception:  # it reads a number, say; then the shapes stay unknown, as sites will report
+        log.debug("shapes could not be propagated", exc_info=True)
 
 
 def inline_modes(graph_module: GraphModule) -> None:

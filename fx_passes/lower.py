@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils import _pytree as pytree
 
 from fx_passes import rewrite
@@ -64,11 +62,6 @@ def lower(
         (True, 'fx_passes.lowerings.separable_polyphase')
     """
     captured = capture_for_inference(model, example_inputs).graph_module
-    if isinstance(model, GraphModule):
-        known = all("val" in node.meta for node in captured.graph.nodes if node.op == "placeholder")
-        if example_inputs is not None and not known:
-            mode = FakeTensorMode(allow_non_fake_inputs=True)
-            FakeTensorProp(captured, mode).propagate(*example_inputs)
     sites, _ = lowerable_sites(captured)
     chosen = static_plan(sites, exactness) if plan == "static" else plan
     lower_in_place(captured, sites, chosen)

@@ -187,7 +187,9 @@ def _bias(verdict: Verdict, state: State) -> Tensor | str | None:
     value = _constant(verdict.call.bias, verdict, state)
     if isinstance(value, str):
         return f"its bias is no constant: {value}"
-    rows = verdict.finding.site.geometry.out_channels // verdict.finding.groups
+    shared = verdict.finding.kernel
+    assert shared is not None
+    rows = shared.shape[verdict.finding.site.geometry.transposed]  # torch's layout has columns first there
     repeats = verdict.finding.groups > 1 and torch.equal(value, value[:rows].repeat(len(value) // rows))
     return value[:rows].clone() if repeats else value.clone()
 

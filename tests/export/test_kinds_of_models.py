@@ -17,6 +17,7 @@ from export.equivalence import check_equivalence
 from export.onnx_export import stock_export
 from export.report import summary_lines
 from export.session import open_session, run
+from fx_passes import share_kernels, unshare_kernels
 
 X = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 
@@ -161,3 +162,50 @@ def test_a_kernel_of_one_channel_alone_is_lowered_and_said_so(tmp_path: Path) ->
     )
     assert [choice.proposal is None for choice in report.plan.choices.values()] == [False]
     assert not any("plain export" in line for line in summary_lines(report))
+
+
+def test_an_open_batch_from_an_example_of_one(tmp_path: Path) -> None:
+    """The size that people give; torch.export alone would take it for a size that stays."""
+    batch = torch.export.Dim("batch")
+
+    class Branched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = nn.Buffer(gauss(11, 2.0).repeat(3, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 2 if x.shape[2] > 4 else x
+            return F.conv2d(x, self.kernel, padding=5, groups=3)
+
+    model = Branched()
+    report = optimize(
+        model, (X,), tmp_path / "out.onnx", lowering="static", dynamic_shapes=({0: batch},), seconds=0
+    )
+    assert report.route == "torch.export"
+    assert [choice.proposal is None for choice in report.plan.choices.values()] == [False]
+    for size in (1, 4):
+        x = torch.rand(size, *X.shape[1:])
+        [found] = run(open_session(tmp_path / "out.onnx"), [x.numpy()])
+        np.testing.assert_allclose(found, model(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["share", "share auto", "unshare", "symbolic_trace"])
+def test_a_graph_module_is_lowered_as_the_model_is(way: str, tmp_path: Path) -> None:
+    """What was trained is what is exported."""
+    conv = nn.Conv2d(3, 3, 11, padding=5, groups=3)
+    conv.weight.data = torch.rand(1, 1, 11, 11).repeat(3, 1, 1, 1)
+    up = nn.ConvTranspose2d(3, 3, 4, stride=2, padding=1, groups=3)
+    up.weight.data = torch.rand(1, 1, 4, 4).repeat(3, 1, 1, 1)
+    model = nn.Sequential(conv, nn.ReLU(), up).eval()
+    shared = share_kernels(model, formulation="auto" if way == "share auto" else "grouped")
+    given = {"unshare": unshare_kernels(shared), "symbolic_trace": torch.fx.symbolic_trace(model)}.get(
+        way, shared
+    )
+    report = optimize(given, (X,), tmp_path / "out.onnx", lowering="static", seconds=0)
+    plain = optimize(model, (X,), tmp_path / "plain.onnx", lowering="static", seconds=0)
+    lowered, expected = (
+        [choice.proposal.name if choice.proposal else None for choice in r.plan.choices.values()]
+        for r in (report, plain)
+    )
+    assert lowered == expected
+    assert lowered[0] is not None
