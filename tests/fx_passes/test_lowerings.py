@@ -1069,6 +1069,17 @@ def test_refusal_by_exactness() -> None:
     assert refusals["separable"] == "it is reordered, and only bitwise is allowed"
 
 
+def test_a_kernel_that_underflowed_is_exact_for_finite_numbers_alone() -> None:
+    """0 * Inf is NaN; with factors that are not 0 it is Inf."""
+    taps = torch.exp(-((torch.arange(31) - 15) ** 2) / (2 * 1.2**2)).double()
+    kernel = torch.outer(taps, taps).float()
+    assert bool((kernel == 0).any())
+    for name, values in (("finite", kernel), ("reordered", kernel[8:23, 8:23])):
+        case = make(tuple(values.shape), (12, 40), rank=1)
+        proposals, _ = propose(case.resample(), values[None, None])
+        assert {p.exactness for p in proposals if p.lowering == "separable"} == {name}
+
+
 # What did not hold once.
 
 
