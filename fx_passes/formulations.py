@@ -44,7 +44,9 @@ def require_formulation(name: str) -> None:
 def require_kernel(module: _SharedKernel) -> None:
     """Raises ValueError where the weight is something else than the kernel of one group: all repeats, say."""
     weight = module._parameters.get("weight")
-    if weight is None or torch._C._is_tracing() or tuple(weight.shape) == module.kernel_shape:
+    if weight is None or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return
+    if tuple(weight.shape) == module.kernel_shape:
         return
     raise ValueError(
         f"the weight {list(weight.shape)} is not the kernel of one group, {list(module.kernel_shape)}: set "
