@@ -547,6 +547,8 @@ def test_agrees_to_rounding(name: str, dtype: torch.dtype) -> None:
             assert checked.agrees, checked.proposal
 
     law()
+    if proposed < 20:  # of 60 draws, 30 to 50 as a rule; once 19
+        law()
     assert proposed >= 20, "the lowering was hardly tested"
 
 
@@ -567,7 +569,10 @@ def test_small_integers_are_exact(name: str) -> None:
     for case in EXAMPLES[name]:
         require(case)
     if name != "low_rank":  # rank 1 is not proposed; test_low_rank_of_exact_factors
-        FEW(given(case=cases(name))(require))()
+        law = FEW(given(case=cases(name))(require))
+        law()
+        if seen < 15:  # as above
+            law()
         assert seen >= 15, "the lowering was hardly tested"
 
 
