@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,23 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from export.equivalence import Reference
+from export.float64 import Float64
 from export.session import Array
-from fx_passes.errors import UsageError
+from fx_passes.capture import capture, clone_module
+from fx_passes.errors import UsageError, one_line
+
+log = logging.getLogger(__name__)
+
+# Weights above this are not run in float64: a run holds them three times, and takes minutes.
+LARGEST_BYTES = 1_000_000_000
+# How many times as large as a rounding error noise is: what the bound allows for ...
+LEVEL = 4.0
+# ... and where a decision is looked for that rounding could turn.
+FAR = 64.0
+# A held run that moves an output so many times less than a free one shows a jump.
+JUMP = 4.0
+# An output of few elements is drawn as often as to have about so many, at least once.
+DRAWS = 8
 
 
 def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
@@ -26,34 +40,132 @@ def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
         raise UsageError(f"example inputs cannot be passed to onnxruntime: {error}") from error
 
 
-def float64_reference(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any]) -> Reference | None:
-    """The original model on float64, as a function of arrays; None where there is no module to convert."""
-    if not isinstance(model, nn.Module):
+class Float64Reference:
+    """The original model in float64: what it gives, how far rounding moves that, and whether it decides.
+
+    Nothing of the model is copied or written to, see ``float64.py``.
+
+    Args:
+        make: a module to run once, around the tensors of the model.
+        example_inputs: with what is no tensor among the arguments.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], example_inputs: Sequence[Any]) -> None:
+        self.make, self.example_inputs = make, example_inputs
+        self._clean: tuple[Any, list[Array], Float64] | None = None
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs for inputs in the order of an ONNX file."""
+        return self._known(arrays)[0]
+
+    def spread(self, arrays: Sequence[Array]) -> list[float]:
+        """For each output the farthest that rounding moves any element, ``LEVEL`` times as large as it is."""
+        clean, mode = self._known(arrays)
+        smallest = min((output.size for output in clean if output.size), default=1)
+        farthest = [0.0] * len(clean)
+        for seed in range(max(1, -(-DRAWS // smallest))):
+            found, _ = self._run(arrays, _noisy(LEVEL, seed, mode, held=True))
+            farthest = [max(pair) for pair in zip(farthest, _apart(clean, found), strict=True)]
+        return farthest
+
+    def decides(self, arrays: Sequence[Array]) -> list[bool]:
+        """For each output whether it jumps where rounding turns a decision of the model."""
+        clean, mode = self._known(arrays)
+        jumps = [False] * len(clean)
+        for seed in range(2 if mode.decisions else 0):
+            free, noisy = self._run(arrays, _noisy(FAR, seed, mode, held=False))
+            if not noisy.flipped:
+                continue
+            held, _ = self._run(arrays, _noisy(FAR, seed, mode, held=True))
+            pairs = zip(clean, _apart(clean, free), _apart(clean, held), strict=True)
+            here = [far > (JUMP * near if c.dtype.kind == "f" else 0.0) for c, far, near in pairs]
+            jumps = [a or b for a, b in zip(jumps, here, strict=True)]
+        return jumps
+
+    def _known(self, arrays: Sequence[Array]) -> tuple[list[Array], Float64]:
+        if self._clean is None or self._clean[0] is not arrays:
+            self._clean = None
+            self._clean = (arrays, *self._run(arrays, Float64()))
+        return self._clean[1:]
+
+    def _run(self, arrays: Sequence[Array], mode: Float64) -> tuple[list[Array], Float64]:
+        with torch.no_grad(), mode:
+            outputs = self.make()(*with_arrays(self.example_inputs, arrays))
+        mode.forget()
+        leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        return [leaf.detach().numpy() for leaf in leaves], mode
+
+
+def float64_reference(
+    model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], *, notes: list[str] | None = None
+) -> Float64Reference | None:
+    """The original model in float64, as a function of arrays.
+
+    The model itself is tried, and then its graph, in which what it asks of types is answered.
+
+    Args:
+        notes: takes why there is none.
+
+    Returns:
+        None where neither runs on the example, or the weights are larger than ``LARGEST_BYTES``.
+    """
+    notes = [] if notes is None else notes
+    size = _weight_bytes(model)
+    if size > LARGEST_BYTES:
+        notes.append(
+            f"not compared in float64: the weights have {size / 1e9:.1f} GB, more than "
+            f"{LARGEST_BYTES / 1e9:.1f} GB; compared with the original file"
+        )
         return None
-    try:
-        double = copy.deepcopy(model).double()
-    except Exception:  # a module that cannot be copied, or refuses another dtype
-        return None
+    reasons = []
+    for which in ("model", "graph"):
+        if which == "model" and not isinstance(model, nn.Module):
+            continue
+        try:
+            made = model if which == "model" else capture(model, example_inputs).graph_module
+            reference = Float64Reference(lambda made=made: clone_module(made), example_inputs)
+            reference(tensor_arrays(example_inputs))
+            return reference
+        except Exception as error:  # the model's own code, in a type that it may not be made for
+            reasons.append(f"{which}: {type(error).__name__}: {one_line(error, 160)}")
+            log.debug("no float64 by the %s", which, exc_info=True)
+    notes.append(
+        f"the original cannot be run in float64 ({'; '.join(reasons)}); compared with the original file"
+    )
+    return None
 
-    def reference(arrays: Sequence[Array]) -> list[Array]:
-        # A copy for each call: a model that writes to its buffers would go on from where the last case ended.
-        with torch.no_grad():
-            outputs = copy.deepcopy(double)(*with_arrays(example_inputs, arrays, torch.float64))
-        return [leaf.detach().numpy() for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
 
-    return reference
-
-
-def with_arrays(
-    example_inputs: Sequence[Any], arrays: Sequence[Array], floating: torch.dtype | None = None
-) -> tuple[Any, ...]:
-    """The example inputs with ``arrays`` in the place of their tensors; floats as ``floating`` if given."""
+def with_arrays(example_inputs: Sequence[Any], arrays: Sequence[Array]) -> tuple[Any, ...]:
+    """The example inputs with ``arrays`` in the place of their tensors."""
     remaining = iter(arrays)
 
     def swap(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        tensor = torch.from_numpy(np.array(next(remaining)))
-        return tensor.to(floating) if floating and tensor.is_floating_point() else tensor
+        return torch.from_numpy(np.array(next(remaining))) if isinstance(leaf, Tensor) else leaf
 
     return pytree.tree_map(swap, tuple(example_inputs))  # type: ignore[no-any-return]
+
+
+def _noisy(level: float, seed: int, clean: Float64, *, held: bool) -> Float64:
+    return Float64(level, seed=seed, unit=clean.unit, decisions=clean.decisions, held=held)
+
+
+def _apart(clean: Sequence[Array], found: Sequence[Array]) -> list[float]:
+    """The largest difference of each output where both have numbers; infinite where the shapes differ."""
+    if len(clean) != len(found):
+        return [float("inf")] * len(clean)
+    return [_farthest(a, b) for a, b in zip(clean, found, strict=True)]
+
+
+def _farthest(a: Array, b: Array) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if a.dtype.kind not in "fc":
+        return float((a != b).any())
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a - b)
+    return float(apart[np.isfinite(apart)].max(initial=0.0))
+
+
+def _weight_bytes(model: nn.Module | ExportedProgram) -> int:
+    stored = model.state_dict().values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in stored if isinstance(tensor, Tensor))
