@@ -1,7 +1,7 @@
 """Does the optimised file compute what the original does? Both in onnxruntime, against float64.
 
 Every case is an input; on each, both files run at onnxruntime's default optimisation and with optimisation
-off, and every output is compared (``compare.py`` says how).
+off, and every output is compared (``compare.py`` says how). One session is open at a time: weights may be large.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 import onnxruntime as ort
 
 from export.cases import EXAMPLE, make_cases
-from export.compare import RTOL, Mismatch, OutputError, Tally, compare, lost_number, overflow
+from export.compare import Mismatch, OutputError, Tally, compare, lost_number, overflow
+from export.reference import FAR, Float64Reference
 from export.session import Array, open_session, run
+from export.weight_noise import WeightNoise
 from fx_passes.errors import ExportError, NotEquivalentError
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,11 @@ Reference = Callable[[Sequence[Array]], Sequence[Array]]
 
 @dataclass(frozen=True)
 class Equivalence:
-    """The verdict: how it was checked, the error of each output, and the first mismatch if there is one."""
+    """The verdict: how it was checked, the error of each output, and the first mismatch if there is one.
+
+    ``sensitive`` says which output jumps where rounding turns a decision: then no rounding but its own will
+    do, and whether the files happened to agree here says nothing of another processor.
+    """
 
     passed: bool
     cases: int
@@ -37,6 +43,7 @@ class Equivalence:
     mismatch: Mismatch | None = None
     notes: tuple[str, ...] = ()
     failing_inputs: tuple[Array, ...] | None = field(default=None, repr=False, compare=False)
+    sensitive: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The "equivalence" object of the JSON contract."""
@@ -47,6 +54,7 @@ class Equivalence:
             "reference": self.reference,
             "outputs": [vars(output) for output in self.outputs],
             "mismatch": None if self.mismatch is None else str(self.mismatch),
+            "sensitive": self.sensitive,
             "site": None if self.mismatch is None else self.mismatch.site,
             "notes": list(self.notes),
         }
@@ -81,85 +89,174 @@ def check_equivalence(
         NotEquivalentError: the files do not have the same inputs and outputs.
         UsageError: the example inputs do not fit the files.
     """
-    files = [Path(baseline), Path(optimized)]
-    pairs = {level: [open_session(path, optimized=level) for path in files] for level in (True, False)}
-    names = _require_same_signature(*pairs[True])
-    tally = {name: Tally() for name in names}
-    notes: list[str] = []
-    scales: dict[str, float] = {}
-    count, bitwise, mismatch, failing = 0, True, None, None
-    for case, inputs in make_cases(pairs[True][0], example_inputs, special=non_finite):
-        if progress:
-            progress(case)
-        expected = _reference_outputs(reference, inputs, len(names), case, notes)
-        if expected is None:
-            reference = None
-        for level, sessions in pairs.items():
-            try:
-                original = run(sessions[0], inputs)
-                if case == EXAMPLE:
-                    _require_deterministic(sessions[0], inputs, original)
-            except ExportError as error:
-                if case == EXAMPLE:
-                    raise
-                notes.append(f"{case}: skipped, the original model refuses this input ({error})")
-                break
-            found = _run_optimized(sessions[1], inputs)
-            if isinstance(found, str):
-                mismatch = mismatch or Mismatch(names[0], case, level, (), 0, 0, 0, 0, found)
-                failing = failing or tuple(inputs)
-                continue
-            for i, name in enumerate(names):
-                ideal = None if expected is None else expected[i]
-                if case == "uniform":  # the inputs of "constant" are as large
-                    scales[name] = _largest(original[i])
-                here = compare(
-                    name,
-                    case,
-                    level,
-                    original[i],
-                    found[i],
-                    ideal,
-                    require_bitwise,
-                    scale=scales.get(name, 0.0) if case == "constant" else 0.0,
-                    finite_only=finite_only,
+    files = Path(baseline), Path(optimized)
+    judge = _Judge(files[0], reference, require_bitwise, finite_only)
+    for level in (True, False):
+        session = open_session(files[0], optimized=level)
+        if level:
+            cases = list(make_cases(session, example_inputs, special=non_finite))
+            signature = _signature(session)
+        originals: dict[str, list[Array] | None] = {}
+        for case, inputs in cases:
+            originals[case] = judge.original(session, case, inputs, level)
+        del session
+        session = open_session(files[1], optimized=level)
+        _require_same_signature(signature, _signature(session))
+        for case, inputs in cases:
+            if (original := originals.pop(case)) is not None:
+                if progress:
+                    progress(case)
+                judge.compare(case, inputs, level, original, _run_optimized(session, inputs))
+        del session
+    return judge.verdict(len(cases))
+
+
+class _Judge:
+    """What is found out, case by case."""
+
+    def __init__(
+        self, baseline: Path, reference: Reference | None, require_bitwise: bool, finite_only: bool
+    ) -> None:
+        self.baseline, self.reference = baseline, reference
+        self.require_bitwise, self.finite_only = require_bitwise, finite_only
+        self.names: list[str] = []
+        self.tally: dict[str, Tally] = {}
+        self.notes: list[str] = []
+        self.skipped: set[str] = set()
+        self.bitwise = True
+        self.mismatch: Mismatch | None = None
+        self.failing: tuple[Array, ...] | None = None
+        self.sensitive: str | None = None
+        self.ideals: dict[str, list[Array] | None] = {}
+        self.spreads: dict[str, list[float]] = {}
+        self.noise: WeightNoise | None = None
+
+    def original(
+        self, session: ort.InferenceSession, case: str, inputs: Sequence[Array], level: bool
+    ) -> list[Array] | None:
+        """The outputs of the original, or None where it refuses the input, as a note says."""
+        self.names = [slot.name for slot in session.get_outputs()]
+        self.tally = self.tally or {name: Tally() for name in self.names}
+        try:
+            outputs = run(session, inputs)
+        except ExportError as error:
+            if case == EXAMPLE:
+                raise
+            self.skipped.add(case)
+            self.note(f"{case}: skipped, the original model refuses this input ({error})")
+            return None
+        if case == EXAMPLE:
+            _require_deterministic(session, inputs, outputs)
+        return outputs
+
+    def compare(
+        self, case: str, inputs: list[Array], level: bool, original: list[Array], found: list[Array] | str
+    ) -> None:
+        """Compare all outputs of one run of both files."""
+        if isinstance(found, str):
+            self._fails(Mismatch(self.names[0], case, level, (), 0, 0, 0, 0, found), inputs)
+            return
+        ideals = self._ideals(case, inputs)
+        self._look_for_jumps(case, inputs, level)
+        for i, name in enumerate(self.names):
+            ideal = None if ideals is None else ideals[i]
+            here = compare(
+                name,
+                case,
+                level,
+                original[i],
+                found[i],
+                ideal,
+                self.require_bitwise,
+                spread=lambda i=i: self._spread(case, inputs)[i],  # type: ignore[misc]
+                finite_only=self.finite_only,
+            )
+            if self.finite_only:
+                self.note(overflow(name, case, original[i]))
+            self.note(lost_number(name, case, original[i], ideal))
+            self.bitwise &= here.bitwise
+            self.tally[name].add(here)
+            if here.mismatch:
+                self._fails(here.mismatch, inputs)
+
+    def verdict(self, cases: int) -> Equivalence:
+        """All of it."""
+        return Equivalence(
+            passed=self.mismatch is None and self.sensitive is None,
+            cases=cases - len(self.skipped),
+            bitwise=self.bitwise and self.mismatch is None,
+            reference=_describe(self.reference, self.require_bitwise),
+            outputs=tuple(self.tally[name].result(name) for name in self.names),
+            mismatch=self.mismatch,
+            notes=tuple(self.notes),
+            failing_inputs=self.failing,
+            sensitive=self.sensitive,
+        )
+
+    def note(self, text: str | None) -> None:
+        """Say it, once."""
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+    def _fails(self, mismatch: Mismatch, inputs: Sequence[Array]) -> None:
+        if self.mismatch is None:
+            self.mismatch, self.failing = mismatch, tuple(inputs)
+
+    def _ideals(self, case: str, inputs: Sequence[Array]) -> list[Array] | None:
+        """The outputs in float64, computed once for a case."""
+        if self.reference is not None and case not in self.ideals:
+            found = _reference_outputs(self.reference, inputs, len(self.names), case, self.notes)
+            self.reference = None if found is None else self.reference
+            self.ideals[case] = found
+        return self.ideals.get(case)
+
+    def _look_for_jumps(self, case: str, inputs: Sequence[Array], level: bool) -> None:
+        """Whether rounding turns a decision of the model that an output shows; looked for once a case."""
+        if self.require_bitwise or self.sensitive or not level:
+            return
+        if not isinstance(self.reference, Float64Reference) or not _all_finite(inputs):
+            return
+        for name, jumps in zip(self.names, self.reference.decides(inputs), strict=True):
+            if jumps:
+                self.sensitive = (
+                    f"output `{name}` ({case}) jumps where rounding turns a decision of the model: "
+                    f"errors {FAR:g} times as large as rounding were put in"
                 )
-                if finite_only and (beyond := overflow(name, case, original[i])) and beyond not in notes:
-                    notes.append(beyond)
-                bitwise &= here.bitwise
-                tally[name].add(here)
-                if (lost := lost_number(name, case, original[i], ideal)) and lost not in notes:
-                    notes.append(lost)
-                if here.mismatch and mismatch is None:
-                    mismatch, failing = here.mismatch, tuple(inputs)
-        else:
-            count += 1
-    return Equivalence(
-        passed=mismatch is None,
-        cases=count,
-        bitwise=bitwise and mismatch is None,
-        reference=_describe(reference, require_bitwise),
-        outputs=tuple(tally[name].result(name) for name in names),
-        mismatch=mismatch,
-        notes=tuple(notes),
-        failing_inputs=failing,
-    )
+                return
+
+    def _spread(self, case: str, inputs: Sequence[Array]) -> list[float]:
+        """How far rounding moves each output, measured once for a case."""
+        if case not in self.spreads:
+            self.spreads[case] = self._measured(inputs)
+        return self.spreads[case]
+
+    def _measured(self, inputs: Sequence[Array]) -> list[float]:
+        if isinstance(self.reference, Float64Reference):
+            return self.reference.spread(inputs)
+        if self.noise is None and WeightNoise.fits(self.baseline):
+            self.noise = WeightNoise(self.baseline)
+        if self.noise is not None:
+            return self.noise.spread(inputs)
+        raise ExportError(f"{self.baseline} is too large for what rounding does to it to be measured")
 
 
-def _largest(output: Array) -> float:
-    finite = output[np.isfinite(output)] if np.issubdtype(output.dtype, np.floating) else output[:0]
-    return float(np.abs(finite).max(initial=0.0))
+def _all_finite(inputs: Sequence[Array]) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in inputs if array.dtype.kind == "f")
 
 
-def _require_same_signature(a: ort.InferenceSession, b: ort.InferenceSession) -> list[str]:
-    for kind, first, second in (
-        ("inputs", a.get_inputs(), b.get_inputs()),
-        ("outputs", a.get_outputs(), b.get_outputs()),
-    ):
-        ours, theirs = ([(s.name, s.type) for s in slots] for slots in (first, second))
-        if ours != theirs:
-            raise NotEquivalentError(f"not equivalent: the files have different {kind}: {ours} and {theirs}")
-    return [slot.name for slot in a.get_outputs()]
+def _signature(session: ort.InferenceSession) -> dict[str, list[tuple[str, str]]]:
+    slots = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {kind: [(slot.name, slot.type) for slot in both] for kind, both in slots.items()}
+
+
+def _require_same_signature(
+    first: dict[str, list[tuple[str, str]]], second: dict[str, list[tuple[str, str]]]
+) -> None:
+    for kind, ours in first.items():
+        if ours != second[kind]:
+            raise NotEquivalentError(
+                f"not equivalent: the files have different {kind}: {ours} and {second[kind]}"
+            )
 
 
 def _require_deterministic(
@@ -201,5 +298,7 @@ def _reference_outputs(
 
 
 def _describe(reference: Reference | None, require_bitwise: bool) -> str:
-    against = "float64" if reference else f"original file, rtol {RTOL['float32']:g} in float32"
-    return f"equal bits, errors against {against}" if require_bitwise else against
+    against = "float64" if reference else "original file"
+    if require_bitwise:
+        return f"equal bits, errors against {against}"
+    return f"{against}, within what rounding can do"

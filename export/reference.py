@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -123,7 +124,7 @@ def float64_reference(
             continue
         try:
             made = model if which == "model" else capture(model, example_inputs).graph_module
-            reference = Float64Reference(lambda made=made: clone_module(made), example_inputs)
+            reference = Float64Reference(lambda made=made: _own(made), example_inputs)
             reference(tensor_arrays(example_inputs))
             return reference
         except Exception as error:  # the model's own code, in a type that it may not be made for
@@ -143,6 +144,18 @@ def with_arrays(example_inputs: Sequence[Any], arrays: Sequence[Array]) -> tuple
         return torch.from_numpy(np.array(next(remaining))) if isinstance(leaf, Tensor) else leaf
 
     return pytree.tree_map(swap, tuple(example_inputs))  # type: ignore[no-any-return]
+
+
+def _own(model: nn.Module) -> Any:
+    """A copy of ``model`` around the very same tensors, for what its code changes beside them."""
+    tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
+    # Tensors of any kind: one that was computed from parameters cannot be copied.
+    for module in model.modules():
+        tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    except Exception:  # an attribute that cannot be copied
+        return clone_module(model)
 
 
 def _noisy(level: float, seed: int, clean: Float64, *, held: bool) -> Float64:
