@@ -106,7 +106,8 @@ class Float64(TorchDispatchMode):
         self.decisions: list[Tensor] = []
         self.clean = decisions
         self.flipped = False
-        self.largest: float | None = None  # sum of |terms| of a convolution, where it is asked for
+        self.largest: float | None = None  # sum of |terms| of a convolution, while it is asked for
+        self.measured = 0.0
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
         self._names = _Function(self)
 
@@ -125,9 +126,10 @@ class Float64(TorchDispatchMode):
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Within it, ``largest`` becomes the largest sum of |terms| of any convolution."""
+        """Within it, ``measured`` becomes the largest sum of |terms| of any convolution."""
         self.largest = 0.0
         yield
+        self.measured, self.largest = self.largest, None
 
     def wide(self, value: Any) -> Any:
         """A tensor in float64, the same object each time; other values, and wide tensors, as they are."""

@@ -99,18 +99,22 @@ class Job:
             NotEquivalentError: they differ; with the site that causes it.
         """
         used = self.plan.exactness
+        notes: list[str] = []
         equivalence = check_equivalence(
             self.baseline,
             self.optimized,
             example_inputs=tensor_arrays(self.inputs),
-            reference=float64_reference(self.model, self.inputs),
+            reference=float64_reference(self.model, self.inputs, notes=notes),
             require_bitwise=used == "bitwise",
             non_finite=used != "finite",
             finite_only=used == "finite",
             progress=lambda case: self.progress(f"checking equivalence: {case}"),
         )
+        equivalence = replace(equivalence, notes=(*notes, *equivalence.notes))
         if equivalence.passed:
             return equivalence
+        if equivalence.sensitive is not None:
+            raise NotEquivalentError(f"not equivalent: {equivalence.sensitive}")
         assert equivalence.mismatch is not None and equivalence.failing_inputs is not None
         failing = with_arrays(self.inputs, equivalence.failing_inputs)
         rewritten = self.captured.graph_module
@@ -123,8 +127,9 @@ class Job:
     def verify_or_put_back(self, how: Decide) -> Equivalence:
         """Verify; where only rounding makes the files differ, keep every convolution and verify that.
 
-        A model may decide by thresholds, and then no rounding but its own will do. A site that is wrong in
-        exact arithmetic, and a plan that was asked for, are errors all the same.
+        A model may decide by thresholds, and then no rounding but its own will do: whether or not the files
+        happen to agree on this processor. A site that is wrong in exact arithmetic, and a plan that was asked
+        for, are errors all the same.
         """
         try:
             return self.verify()

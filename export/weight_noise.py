@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export.session import Array, open_session, run
+from export.session import Array, open_session
+from fx_passes.errors import ExportError, one_line
 
 # How many times as large as rounding, and how often; see reference.py, which draws less noisily.
 LEVEL = 4.0
@@ -71,7 +72,10 @@ class WeightNoise:
             feed[name] = weight if random is None else _moved(weight, terms, random)
         if not self.weights and random is not None:
             feed = {name: _moved(array, 1.0, random) for name, array in feed.items()}
-        return run(self.session, [feed[slot.name] for slot in self.session.get_inputs()])
+        try:
+            return list(self.session.run(None, feed))
+        except Exception as error:
+            raise ExportError(f"onnxruntime could not run the model: {one_line(error)}") from error
 
 
 def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:
