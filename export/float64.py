@@ -8,9 +8,9 @@ writes goes into the wide copy, which lasts as long as the mode.
 **Rounding, put in on purpose** (Monte Carlo arithmetic, D. S. Parker 1997). With ``level > 0`` every result
 ``z`` of an operator that rounds becomes
 
-    z + level * unit * sqrt(n) * magnitude * (s + t) / 2        s, t random signs
+    z + level * sqrt(n) * (unit * magnitude + tiny) * (s + t) / 2        s, t random signs
 
-``unit`` is half a unit in the last place of the narrowest type met (2^-24 for float32). An operator on
+``unit`` is half a unit in the last place of the narrowest type met (2^-24 for float32), ``tiny`` its smallest number, by which is off what underflows. An operator on
 elements has n = 1 and magnitude |z|. A sum of n terms (convolutions, matrix products, sums, means) has
 magnitude sum |term|: by N. J. Higham and T. Mary (2019, theorem 2.4) a sum of n terms in *any* order is off
 by more than ``level * sqrt(n) * unit * sum |term|`` with a probability of at most 2 n exp(-level^2 / 2). So
@@ -51,6 +51,8 @@ WIDE = {
 _NARROW = {torch.float64: torch.float32, torch.complex128: torch.complex64}
 # Noise below this is lost in the rounding of float64 itself.
 _LEAST_UNIT = 2.0**-40
+# The smallest number above 0, by the unit: what underflows is off by as much.
+_SMALLEST = {2.0**-24: 2.0**-149, 2.0**-11: 2.0**-24, 2.0**-8: 2.0**-133}
 _SUMS = frozenset("convolution mm bmm addmm baddbmm mv dot sum mean cumsum avg_pool1d avg_pool2d".split())
 _SUMS_OF_WEIGHTS = frozenset(["convolution"])
 # They give numbers that they were given, or that have few bits.
@@ -166,6 +168,7 @@ class Float64(TorchDispatchMode):
 
     def _disturb(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
         """Put noise into the results of an operator, in place."""
+        unit, tiny = max(self.unit, _LEAST_UNIT), _SMALLEST.get(self.unit, 0.0)
         for z in pytree.tree_leaves(result):
             if not isinstance(z, Tensor) or not z.numel():
                 continue
@@ -178,13 +181,13 @@ class Float64(TorchDispatchMode):
                 magnitude = _absolute(func, args, kwargs)
                 if _exact_sum(args, magnitude, self.unit):
                     continue
-                scale = math.sqrt(terms) * magnitude
+                scale = math.sqrt(terms) * (magnitude * unit + tiny)
             else:
-                scale = torch.where(_fits(z, self.unit), 0.0, z.abs())
+                scale = torch.where(_fits(z, self.unit), 0.0, z.abs() * unit + tiny)
             scale = torch.where(scale.isfinite(), scale, 0.0)
             signs = torch.randint(0, 2, z.shape, generator=self.random, dtype=torch.int8).double()
             common = float(torch.randint(0, 2, (), generator=self.random))
-            z.add_(scale * (signs + (common - 1.0)), alpha=self.level * max(self.unit, _LEAST_UNIT))
+            z.add_(scale * (signs + (common - 1.0)), alpha=self.level)
 
     def _decide(self, name: str, result: Any) -> Any:
         """Note what is discrete in ``result``; where this run is held, replace it by what the first noted."""
@@ -268,7 +271,11 @@ def _fits(z: Tensor, unit: float) -> Tensor:
     """Which elements have no more bits than the type of rounding ``unit`` holds."""
     mantissa, _ = torch.frexp(z)
     scaled = mantissa / unit
-    return scaled == scaled.round()
+    fits = scaled == scaled.round()
+    if unit in _SMALLEST:
+        scaled = z / _SMALLEST[unit]
+        fits &= (scaled == scaled.round()) | ~scaled.isfinite()
+    return fits
 
 
 def _exact_sum(args: Any, magnitude: Tensor, unit: float) -> bool:
@@ -279,7 +286,7 @@ def _exact_sum(args: Any, magnitude: Tensor, unit: float) -> bool:
     for leaf in args:
         if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point:
             step *= _step(leaf)
-    return step > 0 and float(magnitude.max()) <= step / unit
+    return step >= _SMALLEST.get(unit, 0.0) and float(magnitude.max()) <= step / unit
 
 
 def _step(x: Tensor) -> float:
