@@ -346,16 +346,16 @@ def test_a_module_that_is_called_often_is_stored_once(chained: Chained) -> None:
     require_close(run(open_session(chained.file), [chained.x.numpy()])[0], chained.model(chained.x))
 
 
-def test_a_trial_puts_sites_back(chained: Chained) -> None:
+def test_a_trial_puts_sites_back(chained: Chained, tmp_path: Path) -> None:
     """One export gives the graph with any of its sites as they were; without any it is the file itself."""
-    trial = make_trial(chained.graph_module, chained.original, chained.sites, (chained.x,), None)
+    trial = make_trial(chained.graph_module, chained.original, chained.sites, (chained.x,), None, tmp_path)
     often, once = dict.fromkeys(site.key for site in chained.sites)
     counts = {}
     for without in (frozenset(), frozenset([often]), frozenset([once]), frozenset([often, once])):
-        data = trial.model(without)
-        require_sound(onnx.load_from_string(data))
-        require_close(run(open_session(data), [chained.x.numpy()])[0], chained.model(chained.x))
-        counts[without] = Counter(node.op_type for node in onnx.load_from_string(data).graph.node)
+        file = trial.write(without)
+        require_sound(onnx.load(file))
+        require_close(run(open_session(file), [chained.x.numpy()])[0], chained.model(chained.x))
+        counts[without] = Counter(node.op_type for node in onnx.load(file).graph.node)
     assert [count["Transpose"] for count in counts.values()] == [4, 1, 3, 0]
     assert {count["Conv"] for count in counts.values()} == {4}
     assert counts[frozenset()] == Counter(node.op_type for node in onnx.load(chained.file).graph.node)
