@@ -2,7 +2,7 @@
 
 ``torch.export`` puts a check in front of its graphs that takes longer than a small site. In its place comes
 one that refuses all that torch's refuses, and other types of numbers as well, in a few comparisons where the
-inputs fit. Where a size is computed from others, torch's stays, too. What users hang in front of a graph stays.
+inputs fit. Where a size is computed from others, torch's stays, too. Hooks of users stay.
 """
 
 from __future__ import annotations
