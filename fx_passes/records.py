@@ -170,13 +170,11 @@ class Proposal:
 
     Args:
         params: what ``Module`` of the lowering is built with, as sorted pairs.
-        static: the rules that look at geometry alone would choose it, the larger the rather; 0: never.
     """
 
     lowering: str
     params: tuple[tuple[str, Any], ...]
     exactness: Exactness
-    static: float = 0.0
 
     @property
     def name(self) -> str:
