@@ -1,10 +1,10 @@
 """The constants of ``fx_passes/costs.py``, from what ``grid.py`` measured.
 
-    python benchmarks/fit_costs.py FILE ...      JSON files of benchmarks/grid.py, of grids with every lowering
+    python benchmarks/fit_costs.py FILE ...      JSON files of benchmarks/grid.py, without --check
 
 Every graph of one site alone is one equation: the counts of its work times the constants are its time.
-They are solved for constants that are not negative and make the relative errors small, and what each lowering's
-gain is then off by is printed, in percent: the margin of ``fx_passes/choose.py`` has to be above that.
+They are solved for constants that are not negative and make the relative errors small. Then it is printed how
+far the gains so counted are above those measured, which is what the margin of ``fx_passes/choose.py`` is for.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from geometries import Point, build, draw
 from numpy.typing import NDArray
 
 from fx_passes import costs
-from fx_passes.costs import Sizes, Work, original, sizes_of
+from fx_passes.costs import Work, original
 from fx_passes.inline import capture_for_inference
 from fx_passes.lowerable import lowerable_sites
 from fx_passes.lowerings import propose
 from fx_passes.ranking import WORK
+from fx_passes.site_sizes import Sizes, sizes_of
 
 # Channels in a block on the machine that measured.
 _BLOCK = 8
@@ -58,7 +59,9 @@ def _site(point: Point, index: int) -> tuple[Sizes | None, dict[str, tuple[str, 
     site = sites[0]
     own_bias = site.bias is not None and site.bias.numel() != site.resample.rows
     proposals, _ = propose(site.resample, site.kernel)
-    return sizes_of(site.resample, own_bias=own_bias, transposed=site.transposed), {p.name: (p.lowering, dict(p.params)) for p in proposals}
+    return sizes_of(site.resample, own_bias=own_bias, transposed=site.transposed), {
+        p.name: (p.lowering, dict(p.params)) for p in proposals
+    }
 
 
 def solve(rows: Sequence[Work], times: Vector) -> dict[str, float]:

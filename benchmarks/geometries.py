@@ -1,7 +1,7 @@
 """Shared convolutions drawn at random: what ``grid.py`` measures.
 
-Point ``i`` of seed ``s`` is the same on every machine. Its work is bounded by counting multiplications, not by
-a clock: about 0.02 to 60 ms for the stock export on one thread.
+Point ``i`` of seed ``s`` is the same on every machine. Its work is bounded by counting multiplications, not
+by a clock: about 0.02 to 60 ms for the stock export on one thread.
 """
 
 from __future__ import annotations
@@ -106,15 +106,17 @@ def _draw(rng: random.Random, kind: str, dim: int, transposed: bool) -> Point | 
     between = rng.choice((0, 0, 1, 3)) if siblings == 1 else 0
     rank = rng.choice((0, 1, 1, 2))
     point = Point(
-        kind, transposed, channels, rows, columns, taps, rank, stride, dilation, padding, mode, bias, batch, size,
-        siblings, between,
+        kind, transposed, channels, rows, columns, taps, rank, stride, dilation, padding, mode, bias, batch,
+        size, siblings, between,
     )  # fmt: skip
     return point if _fits(point) else None
 
 
 def _group(rng: random.Random, kind: str) -> tuple[int, int]:
     if kind == "several":
-        return rng.choice(((2, 1), (2, 1), (3, 1), (4, 1), (4, 1), (8, 1), (1, 2), (1, 4), (2, 2), (4, 4), (8, 8)))
+        return rng.choice(
+            ((2, 1), (2, 1), (3, 1), (4, 1), (4, 1), (8, 1), (1, 2), (1, 4), (2, 2), (4, 4), (8, 8))
+        )
     if kind == "dense":
         return rng.choice(((1, 1), (1, 1), (1, 1), (2, 2), (4, 4)))
     return 1, 1
@@ -205,7 +207,8 @@ def _kernel(point: Point) -> Tensor:
     if point.dim == 1 or not point.rank:
         return torch.randint(1, 9, shape).float() + torch.rand(shape)
     products = (
-        torch.randint(1, 9, (*shape[:2], point.taps[0], 1)) * torch.randint(1, 9, (*shape[:2], 1, point.taps[1]))
+        torch.randint(1, 9, (*shape[:2], point.taps[0], 1))
+        * torch.randint(1, 9, (*shape[:2], 1, point.taps[1]))
         for _ in range(point.rank)
     )
     return sum(products, torch.zeros(shape))

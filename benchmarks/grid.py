@@ -2,13 +2,13 @@
 
     python benchmarks/grid.py --json FILE                    400 points of seed 0, the table; goes on where
                                                              FILE ends, so that it may be interrupted
-    python benchmarks/grid.py --json FILE --table            the table again
+    python benchmarks/grid.py --json FILE --table            nothing measured; what today's rules reach of it
     python benchmarks/grid.py --json FILE --check --seed 1   only what `static` chooses; exits 1 where a point
                                                              is below 0.95x after it was measured again
 
-All in onnxruntime, one thread, in turn, by lower quartiles: what else a machine does makes times longer. What
-``static`` keeps is the file that there was, 1.00x. The share of the possible gain is the sum of the logarithms
-of the gains with ``static`` over that with the fastest way of each point, the original among them.
+All in onnxruntime, one thread, in turn, by lower quartiles: what else a machine does makes times longer.
+What ``static`` keeps is the file that there was, 1.00x. The share of the possible gain is the sum of the
+logarithms of the gains with ``static`` over that with the fastest way of each point, the original among them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ from fx_passes.lower import lower_in_place, sites_on_copy
 from fx_passes.lowerable import lowerable_sites
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
-from fx_passes.records import Proposal
 
 KEPT = "expand"
 LOSS, AGAIN = 0.95, 0.97
@@ -68,7 +67,7 @@ def prepared(index: int, seed: int, check: bool) -> Prepared:
     model, inputs = build(point, index)
     captured = capture_for_inference(model, inputs).graph_module
     sites, _ = lowerable_sites(captured)
-    chosen: Proposal | None = static_choice(sites[0], "finite") if sites else None
+    chosen = static_choice(sites[0], "finite") if sites else None
     proposals = propose(sites[0].resample, sites[0].kernel)[0] if sites else []
     if check:
         proposals = [chosen] if chosen is not None else []
@@ -80,6 +79,13 @@ def prepared(index: int, seed: int, check: bool) -> Prepared:
         graphs.append(lowered)
     names = (KEPT, *(proposal.name for proposal in proposals))
     return Prepared(index, point, chosen.name if chosen else KEPT, names, tuple(graphs), inputs)
+
+
+def static_name(index: int, seed: int) -> str:
+    """What the rules choose for a point."""
+    sites, _ = lowerable_sites(capture_for_inference(*build(draw(seed, index), index)).graph_module)
+    chosen = static_choice(sites[0], "finite") if sites else None
+    return chosen.name if chosen else KEPT
 
 
 class _Whole(nn.Module):
@@ -156,7 +162,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="only what static chooses; exit 1 below 0.95x")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing for each point")
-    parser.add_argument("--limit", type=float, default=math.inf, help="stop after so many seconds, to go on later")
+    parser.add_argument(
+        "--limit", type=float, default=math.inf, help="stop after so many seconds, to go on later"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     known: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
@@ -164,6 +172,8 @@ def main() -> int:
     setting = {"seed": options.seed, "check": options.check}
     if rows and {name: known[name] for name in setting} != setting:
         parser.error(f"{options.json} holds another grid")
+    if options.table:
+        rows = [{**row, "static": static_name(row["index"], options.seed)} for row in rows]
     start, done = time.perf_counter(), {row["index"] for row in rows}
     todo = [] if options.table else [i for i in range(options.points) if i not in done]
     while todo and time.perf_counter() - start < options.limit:
@@ -172,7 +182,9 @@ def main() -> int:
             batch.append(prepared(todo.pop(0), options.seed, options.check))
         for row in measured(batch, options.seconds):
             rows.append(row)
-            print(f"{row['index']:4} {gain(row):6.2f}x of {best(row):6.2f}x  {row['static']:40} {row['title']}")
+            print(
+                f"{row['index']:4} {gain(row):6.2f}x of {best(row):6.2f}x  {row['static']:40} {row['title']}"
+            )
         options.json.write_text(json.dumps({**setting, "rows": rows}, indent=0))
         print(f"{len(rows)} points, {time.perf_counter() - start:.0f} s", flush=True)
     print(table(rows, options.seed))

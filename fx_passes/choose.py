@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fx_passes.costs import nanoseconds, sizes_of
+from fx_passes.costs import nanoseconds
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan, Site
 from fx_passes.ranking import works
 from fx_passes.records import Exactness, Proposal
+from fx_passes.site_sizes import sizes_of
 
 # How much less work than the original a lowering has to be: what the count of the work and the time that is
 # measured differ by. Fewer gains, rather than any loss.
@@ -24,11 +25,10 @@ def static_gain(site: Site, proposal: Proposal) -> float:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> import torch
         >>> from fx_passes.resample import Axis, Resample
         >>> axis, shape = Axis(9, shift=4), (1, 3, 256, 256)
         >>> resample = Resample((axis, axis), 3, 1, 1, "zeros", False, shape, shape)
-        >>> site = SimpleNamespace(resample=resample, kernel=torch.ones(1, 1, 9, 9), bias=None, transposed=False)
+        >>> site = SimpleNamespace(resample=resample, bias=None, transposed=False)
         >>> static_gain(site, Proposal("separable_polyphase", (("phases", 16),), "finite")) > 2
         True
         >>> static_gain(site, Proposal("of another kind", (), "finite"))
@@ -48,7 +48,7 @@ def static_gain(site: Site, proposal: Proposal) -> float:
 
 
 def preferred(site: Site, proposals: Sequence[Proposal]) -> Proposal:
-    """The one of ``proposals`` that the rules take for the least work; the first of those they do not know."""
+    """The one of ``proposals`` that the rules take for the least work; the first, where they know none."""
     return max(proposals, key=lambda proposal: static_gain(site, proposal))
 
 

@@ -15,10 +15,10 @@ measured; what is compared are ratios of costs, and they are close on other mach
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
-from fx_passes.resample import Axis, Resample
+from fx_passes.site_sizes import Sizes
 
 Work: TypeAlias = Counter[str]
 
@@ -57,76 +57,6 @@ def nanoseconds(work: Work) -> float:
     return NANOSECONDS["run"] + sum(NANOSECONDS[name] * count for name, count in work.items())
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """A site in numbers: a 1-D one has height 1.
-
-    Args:
-        items: batch items.
-        inputs, outputs: (height, width).
-        padded: something else than zeros continues the input, which takes a Pad.
-        stuffed: the model itself puts zeros between samples, and has an ordinary convolution.
-        own_bias: every channel has another bias.
-    """
-
-    dim: int
-    items: int
-    groups: int
-    rows: int
-    columns: int
-    dense: bool
-    height: Axis
-    width: Axis
-    inputs: tuple[int, int]
-    outputs: tuple[int, int]
-    padded: bool
-    stuffed: bool
-    own_bias: bool
-
-    @property
-    def planes(self) -> int:
-        return self.items * self.groups
-
-    @property
-    def read(self) -> int:
-        """Elements of the input."""
-        return self.planes * self.columns * self.inputs[0] * self.inputs[1]
-
-    @property
-    def written(self) -> int:
-        """Elements of the output."""
-        return self.planes * self.rows * self.outputs[0] * self.outputs[1]
-
-    @property
-    def up(self) -> int:
-        return max(self.height.up, self.width.up)
-
-
-def sizes_of(
-    resample: Resample, *, own_bias: bool, transposed: bool, assumed: tuple[int, int] = (1, 1)
-) -> Sizes:
-    """The sizes of a site.
-
-    Args:
-        own_bias: as in :class:`Sizes`.
-        transposed: the model has a transposed convolution there.
-        assumed: what open sizes are taken for: (leading, spatial).
-    """
-    dim, height_width = resample.dim, resample.height_width()
-    spatial = [assumed[1] if size is None else size for size in resample.in_shape[-dim:]]
-    leading = 1
-    for size in resample.in_shape[:-dim]:
-        leading *= assumed[0] if size is None else size
-    inputs = (1, spatial[0]) if dim == 1 else (spatial[-2], spatial[-1])
-    height, width = (max(axis.size(n), 1) for axis, n in zip(height_width, inputs, strict=True))
-    padded = resample.mode != "zeros" and any(axis.pad != (0, 0) for axis in resample.axes)
-    items = max(leading // (resample.groups * resample.columns), 1)
-    return Sizes(
-        dim, items, resample.groups, resample.rows, resample.columns, resample.block_diagonal,
-        *height_width, inputs, (height, width), padded, resample.up > 1 and not transposed, own_bias,
-    )  # fmt: skip
-
-
 def nodes(count: int) -> Work:
     return Counter(node=count)
 
@@ -150,7 +80,9 @@ def depthwise(images: int, channels: int, out: tuple[int, int], taps: tuple[int,
     """One channel a group, in blocks, on a tensor that is in blocks already."""
     places = images * up_to(channels, block) // block * out[0] * out[1]
     rows = places // max(out[1], 1) * taps[0]
-    work: Work = Counter(depthwise=places * taps[0] * taps[1], depthwise_place=places, depthwise_row=rows, node=1)
+    work: Work = Counter(
+        depthwise=places * taps[0] * taps[1], depthwise_place=places, depthwise_row=rows, node=1
+    )
     return work + beyond_cache(places * block)
 
 
@@ -172,7 +104,9 @@ def one_to_many(
     return work + beyond_cache(places * block)
 
 
-def dense(images: int, channels: tuple[int, int], out: tuple[int, int], taps: tuple[int, int], block: int) -> Work:
+def dense(
+    images: int, channels: tuple[int, int], out: tuple[int, int], taps: tuple[int, int], block: int
+) -> Work:
     """From blocks of channels to blocks of channels."""
     places = images * up_to(channels[1], block) // block * out[0] * out[1]
     products = up_to(channels[0], block) * taps[0] * taps[1]
@@ -227,7 +161,9 @@ def convolution(
     if site.padded:
         pad, chain = moved(read), False
     if flat and groups == 1 and few < block:
-        return pad + one_to_many(images, channels, out, taps, block) + (Counter() if chain else moved(written))
+        return (
+            pad + one_to_many(images, channels, out, taps, block) + (Counter() if chain else moved(written))
+        )
     blocked = flat and few % 4 == 0 and groups == 1
     if flat and groups > 1 and groups % 4 == 0 and channels == (1, 1):
         work = depthwise(images, groups, out, taps, block)
@@ -235,7 +171,9 @@ def convolution(
     elif blocked or (flat and groups > 1 and few % block == 0 and many % block == 0):
         work = dense(images * groups, channels, out, taps, block)
     else:
-        return pad + looped(images * groups, channels, out[0] * out[1], taps[0] * taps[1], site.width.down > 1)
+        return pad + looped(
+            images * groups, channels, out[0] * out[1], taps[0] * taps[1], site.width.down > 1
+        )
     return pad + work + (Counter() if chain else moved(read) + moved(written))
 
 

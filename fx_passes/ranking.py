@@ -1,4 +1,4 @@
-"""What each lowering makes onnxruntime do at a site: the one place where lowerings are compared without a clock.
+"""What each lowering makes onnxruntime do at a site: the one place where they are compared without a clock.
 
 ``WORK`` has the lowerings that the static rules know. One that is not in it is proposed, and tuning times it,
 but the rules never choose it.
@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from fx_passes.costs import (
-    Sizes,
     Work,
     convolution,
     depthwise,
@@ -24,6 +23,8 @@ from fx_passes.costs import (
 )
 from fx_passes.lowerings.low_rank import MOST
 from fx_passes.phases import Phases, phases_of
+from fx_passes.resample import Axis
+from fx_passes.site_sizes import Sizes
 
 Params: TypeAlias = Mapping[str, Any]
 Way: TypeAlias = Callable[[Sizes, Params, int], Work]
@@ -69,9 +70,7 @@ def _separable_polyphase(site: Sizes, params: Params, block: int, rank: int = 1)
     count, across = params["phases"], _phases(site.width, params["phases"])
     blocks, height = _blocks(site, count), _window_height(site)
     rows = one_to_many(site.planes, (1, count * rank), (height, blocks), (1, across.window), block)
-    columns = depthwise(
-        site.planes, count * rank, (site.outputs[0], blocks), (site.height.taps, 1), block
-    )
+    columns = depthwise(site.planes, count * rank, (site.outputs[0], blocks), (site.height.taps, 1), block)
     sums = moved(2 * rank * site.written) if rank > 1 else Counter()
     return _window(site, across) + rows + columns + sums + _tail(site, count)
 
@@ -86,7 +85,9 @@ def _column_polyphase(site: Sizes, params: Params, block: int) -> Work:
     wide = (site.outputs[1] - 1) * site.width.down + site.width.span + 1
     columns = one_to_many(site.planes, (1, count), (blocks, wide), (down.window, 1), block)
     rows = depthwise(site.planes, count, (blocks, site.outputs[1]), (1, site.width.taps), block)
-    return moved(site.planes * wide * blocks * down.step) + columns + rows + moved(site.written) + _tail(site, 1)
+    return (
+        moved(site.planes * wide * blocks * down.step) + columns + rows + moved(site.written) + _tail(site, 1)
+    )
 
 
 def _transposed_polyphase(site: Sizes, params: Params, block: int) -> Work:
@@ -142,7 +143,9 @@ WORK: dict[str, Way] = {
 }
 
 
-def works(site: Sizes, lowering: str, params: Params, block: int, siblings: int = 1) -> tuple[Work, Work] | None:
+def works(
+    site: Sizes, lowering: str, params: Params, block: int, siblings: int = 1
+) -> tuple[Work, Work] | None:
     """What a site is as it is, and lowered, at the worst place it can have in a graph; None: not known.
 
     That is between two convolutions that keep their channels in blocks, where the original needs no
@@ -168,7 +171,7 @@ def _times(work: Work, count: int) -> Work:
     return Counter({name: count * amount for name, amount in work.items()})
 
 
-def _phases(axis: Any, count: int) -> Phases:
+def _phases(axis: Axis, count: int) -> Phases:
     phases = phases_of(axis, count)
     assert phases is not None  # or it would not be proposed
     return phases

@@ -27,6 +27,7 @@ from export.splice import entry_of, model_of, splice
 from export.trial import make_trial
 from fx_passes import lower
 from fx_passes.capture import capture
+from fx_passes.choose import preferred
 from fx_passes.expand import expand_block_diagonal
 from fx_passes.lowerable import Site, lowerable_sites
 from fx_passes.lowerings import MODULES, propose
@@ -60,7 +61,7 @@ def lowered(
 
 def proposal_of(site: Site, name: str) -> Proposal:
     proposals = [p for p in propose(site.resample, site.kernel)[0] if p.lowering == name]
-    return max(proposals, key=lambda proposal: proposal.static)
+    return preferred(site, proposals)
 
 
 def repeated(kernel: Tensor, groups: int = 3) -> Tensor:
