@@ -206,6 +206,7 @@ def best(row: dict[str, Any]) -> float:
 
 def table(rows: Sequence[dict[str, Any]], seed: int) -> str:
     """Markdown: for each kind of geometry, what the rules reach, and their worst point."""
+    every = any(set(row["ms"]) - {KEPT, row["static"]} for row in rows)  # not only what the rules choose
     lines = ["| geometry | points | lowered | possible | static | share | worst |", "|" + "---|" * 7]
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -217,7 +218,8 @@ def table(rows: Sequence[dict[str, Any]], seed: int) -> str:
         possible, static = (sum(math.log(of(row)) for row in some) for of in (best, gain))
         lowered = sum(row["static"] != KEPT for row in some)
         means = [f"{math.exp(total / max(len(some), 1)):.2f}x" for total in (possible, static)]
-        share = f"{static / possible:.0%}" if possible > 0 else ""
+        means[0] = means[0] if every else ""
+        share = f"{static / possible:.0%}" if possible > 0 and every else ""
         worst = f"{min(map(gain, some), default=1.0):.2f}x"
         lines.append("| " + " | ".join([name, str(len(some)), str(lowered), *means, share, worst]) + " |")
     return "\n".join(lines)

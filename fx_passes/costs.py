@@ -58,6 +58,7 @@ def nanoseconds(work: Work) -> float:
 
 
 def nodes(count: int) -> Work:
+    """Nodes that do nothing else."""
     return Counter(node=count)
 
 

@@ -162,7 +162,8 @@ def works(
     if lowering not in WORK:
         return None
     after = WORK[lowering](site, params, block)
-    if chain and lowering not in ("separable", "grouped"):
+    # With open sizes, these end in a Reshape as well.
+    if chain and not (site.known and lowering in ("separable", "grouped")):
         after += moved(site.read) + moved(site.written)
     return before, after
 

@@ -17,6 +17,7 @@ class Sizes:
         padded: something else than zeros continues the input, which takes a Pad.
         stuffed: the model itself puts zeros between samples, and has an ordinary convolution.
         own_bias: every channel has another bias.
+        known: none of the sizes is open in the model.
     """
 
     dim: int
@@ -32,6 +33,7 @@ class Sizes:
     padded: bool
     stuffed: bool
     own_bias: bool
+    known: bool = True
 
     @property
     def planes(self) -> int:
@@ -74,4 +76,5 @@ def sizes_of(
     return Sizes(
         dim, items, resample.groups, resample.rows, resample.columns, resample.block_diagonal,
         *height_width, inputs, (height, width), padded, resample.up > 1 and not transposed, own_bias,
+        resample.static,
     )  # fmt: skip
