@@ -16,3 +16,9 @@ _torchvision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Te
 def _repeatable() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def eager_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The static rules lower whatever can be lowered, so that a test of what follows needs no large site."""
+    monkeypatch.setattr("fx_passes.choose.MARGIN", 0.0)

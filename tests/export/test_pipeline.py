@@ -23,6 +23,8 @@ from fx_passes.expand import expand_kernel
 from fx_passes.lowerings import MODULES
 from fx_passes.records import EXACTNESS, Exactness
 
+pytestmark = pytest.mark.usefixtures("eager_rules")
+
 
 class Blurs(nn.Module):
     """Two blurs by one window each, and a mix between them."""
