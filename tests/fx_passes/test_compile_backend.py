@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fx_passes import SharedKernelConv2d, compile_backend
 
-pytestmark = pytest.mark.usefixtures("eager_rules")
+pytestmark = pytest.mark.usefixtures("simple_rules")
 
 LOGGER = "fx_passes.compile_backend"
 
