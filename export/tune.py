@@ -28,7 +28,7 @@ from export.session import Array, open_session, run
 from export.splice import model_of
 from export.stages import Stages
 from export.trial import Trial
-from fx_passes.choose import static_choice
+from fx_passes.choose import preferred, static_choice
 from fx_passes.lowerable import Site
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Exactness, Proposal
@@ -179,7 +179,7 @@ def _winner(candidates: Candidates, times: Mapping[str, float]) -> Proposal | No
     if best * GAIN > times["expand"]:
         return None
     close = [p for p in known if times[p.name] <= best * CLOSE]
-    return max(close, key=lambda proposal: proposal.static)
+    return preferred(candidates.site, close)
 
 
 def _in_graph(

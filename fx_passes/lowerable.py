@@ -47,6 +47,11 @@ class Site:
     def resample(self) -> Resample:
         return self.around.resample
 
+    @property
+    def transposed(self) -> bool:
+        """The model has a transposed convolution; another may fill in zeros by itself."""
+        return self.finding.site.geometry.transposed
+
 
 def lowerable_sites(
     graph_module: GraphModule, verdicts: Sequence[Verdict] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Form = Literal["module", "functional", "aten"]
@@ -171,14 +171,11 @@ class Proposal:
     Args:
         params: what ``Module`` of the lowering is built with, as sorted pairs; a list in them becomes a
             tuple, so that proposals that say the same are equal, wherever they come from.
-        static: the rules that look at geometry alone would choose it, the larger the rather; 0: never.
-            How it was chosen is no part of what it is: it is not compared, and not written into a plan.
     """
 
     lowering: str
     params: tuple[tuple[str, Any], ...]
     exactness: Exactness
-    static: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         params = tuple(sorted((name, _frozen(value)) for name, value in self.params))
