@@ -92,7 +92,6 @@ PROPOSALS = st.builds(
     st.sampled_from(sorted(MODULES)),
     PARAMS.map(lambda params: tuple(params.items())),
     st.sampled_from(EXACTNESS),
-    st.floats(),
 )
 CHOICES = st.builds(Choice, st.text(), st.none() | PROPOSALS)
 
