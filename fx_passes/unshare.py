@@ -153,7 +153,7 @@ def _only_expanded(node: Node, expansions: Mapping[Node, int]) -> bool:
     """Whether everything that reads ``node`` expands it, or does not look at its shape."""
     return all(
         user in expansions
-        or sees_no_shape(user)
+        or sees_no_shape(user, node)
         or _leads_to(user, expansions)
         or (transparent_input(user) is node and _only_expanded(user, expansions))
         for user in node.users
