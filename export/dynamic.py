@@ -60,24 +60,6 @@ def dynamic_shapes(
     return tuple(shape or None for shape in shapes)
 
 
-def widened(inputs: Sequence[Any], shapes: Any) -> tuple[Any, ...]:
-    """``inputs``, twice along what is open and 1: ``torch.export`` takes a size of 1 for one that stays.
-
-    Args:
-        shapes: ``dynamic_shapes`` for torch; nested ones are left as they are.
-    """
-
-    def wide(value: Any, sizes: Any) -> Any:
-        for dim, size in sizes.items() if isinstance(value, Tensor) and isinstance(sizes, dict) else ():
-            if size is not None and value.shape[dim] == 1:
-                value = torch.cat([value, value], dim)
-        return value
-
-    if not isinstance(shapes, tuple | list) or len(shapes) != len(inputs):
-        return tuple(inputs)
-    return tuple(wide(value, sizes) for value, sizes in zip(inputs, shapes, strict=True))
-
-
 def _position(which: str, names: list[str], count: int) -> int:
     position = names.index(which) if which in names else int(which) if which.isdigit() else count
     if position >= count:

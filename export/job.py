@@ -15,7 +15,6 @@ from torch.fx import GraphModule
 
 from export.blame import blame_site
 from export.decide import Decide
-from export.dynamic import widened
 from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
 from export.onnx_export import stock_export, to_onnx
@@ -28,6 +27,7 @@ from fx_passes.find import judge
 from fx_passes.inline import capture_for_inference
 from fx_passes.lower import lower_in_place
 from fx_passes.lowerable import before_batch_norm, lowerable_sites
+from fx_passes.open_sizes import open_sizes
 from fx_passes.records import Finding
 from fx_passes.share import share_in_place
 
@@ -47,9 +47,9 @@ class Job:
         name: str,
         progress: Progress,
     ) -> None:
-        self.model, self.inputs, self.dynamic_shapes = model, inputs, dynamic_shapes
-        self.progress = progress
-        self.traced = widened(inputs, dynamic_shapes)
+        self.model, self.inputs, self.progress = model, inputs, progress
+        self.sizes = open_sizes(model, inputs, dynamic_shapes)
+        self.dynamic_shapes = self.sizes.dynamic_shapes if self.sizes else None
         # Both have the name of the output, which a file with external data holds within.
         self.baseline, self.optimized = (folder / kind / name for kind in ("baseline", "optimized"))
         self.baseline.parent.mkdir()
@@ -69,7 +69,7 @@ class Job:
         self.findings = [verdict.finding for verdict in verdicts]
         sites, reasons = lowerable_sites(graph_module, verdicts)
         self.reasons = reasons if how.plan is not None or how.lowering != "expand" else {}
-        self.plan = how.decide(graph_module, sites, self.baseline, self.traced, self.dynamic_shapes)
+        self.plan = how.decide(graph_module, sites, self.baseline, self.inputs, self.dynamic_shapes)
         lowered = lower_in_place(graph_module, sites, self.plan)
         # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
         # folded by torch, whose exp() may differ from the exporter's in the last bit.
@@ -80,7 +80,7 @@ class Job:
             self.optimized.parent.mkdir(exist_ok=True)
             to_onnx(
                 graph_module,
-                self.traced,
+                self.inputs,
                 self.optimized,
                 dynamic_shapes=self.dynamic_shapes,
                 output_names=output_names(self.baseline),
@@ -90,7 +90,7 @@ class Job:
 
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""
-        return capture_for_inference(self.model, self.traced, dynamic_shapes=self.dynamic_shapes)
+        return capture_for_inference(self.model, self.inputs, dynamic_shapes=self.dynamic_shapes)
 
     def verify(self) -> Equivalence:
         """Compare both files in onnxruntime.
@@ -107,6 +107,7 @@ class Job:
             require_bitwise=used == "bitwise",
             non_finite=used != "finite",
             finite_only=used == "finite",
+            sizes=self.sizes,
             progress=lambda case: self.progress(f"checking equivalence: {case}"),
         )
         if equivalence.passed:

@@ -51,7 +51,7 @@ def optimize(
             every machine; ``"expand"``: the expanded convolution, equal to the original bit for bit.
         exactness: the least exact that may be chosen: ``"bitwise"``, ``"reordered"`` or ``"finite"``.
         plan: what was decided before, in place of ``lowering``.
-        dynamic_shapes: as for ``torch.export.export``.
+        dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
         threads: threads of the onnxruntime sessions that are timed.
         budget: seconds that tuning may spend on timing.
         seconds: how long to measure the result at most; 0: not.
@@ -106,6 +106,7 @@ def optimize(
         plan=job.plan,
         kept=job.reasons,
         rejected=job.captured.rejected,
+        sizes=job.sizes.notes if job.sizes else (),
     )
 
 

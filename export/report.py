@@ -35,7 +35,8 @@ class Report:
 
     ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
     stored whole, because the exporter multiplies the scales of a batch norm into it; ``kept`` says, by id,
-    why a shared site cannot be lowered; ``rejected`` why the route before ``route`` gave no graph.
+    why a shared site cannot be lowered; ``rejected`` why the route before ``route`` gave no graph;
+    ``sizes`` what the model needs of its open sizes beyond what was asked for.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Report:
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
     rejected: str | None = None
+    sizes: tuple[str, ...] = ()
 
     @property
     def rewritten(self) -> bool:
@@ -108,6 +110,7 @@ class Report:
             ],
             "equivalence": self.equivalence.to_json(),
             "speed": None if self.speed is None else self.speed.to_json(),
+            "open_sizes": list(self.sizes),
             "size": {"baseline_bytes": self.baseline_bytes, "optimized_bytes": self.optimized_bytes},
             "environment": self.environment,
         }
@@ -192,7 +195,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def summary_lines(report: Report) -> list[str]:
     """The result in a few plain lines."""
-    check, lines = report.equivalence, []
+    check, lines = report.equivalence, list(report.sizes)
     if not report.rewritten:
         lines.append("nothing was shared: the output is the plain export")
     if failed := report.plan.made.get("failed"):

@@ -68,8 +68,8 @@ def export_open(
 
     Args:
         inputs: positional arguments of ``model``; an open size may be 1 in them.
-        dynamic_shapes: as for ``torch.onnx.export``: ``Dim``, ``Dim.DYNAMIC``, ``Dim.AUTO`` or a name for each open
-            size.
+        dynamic_shapes: as for ``torch.onnx.export``: for each open size a ``Dim``, a name, ``Dim.DYNAMIC`` or
+            ``Dim.AUTO``.
 
     Raises:
         CaptureError: the model fixes a size that is to stay open; ``Dim.AUTO`` leaves that to the model.
@@ -245,8 +245,9 @@ def _require_open(program: ExportedProgram, sizes: OpenSizes, asked: list[dict[i
             number = found if isinstance(found, int) else fixed.get(found.node.expr)
             if number is not None and _is_open(size):
                 raise CaptureError(
-                    f"{_described(dim, size)} of `{name}` cannot stay open: with this example the model fixes it to "
-                    f"{number}; leave it out of dynamic_shapes (--dynamic), or give an example of another size"
+                    f"{_described(dim, size)} of `{name}` cannot stay open: with this example the model "
+                    f"fixes it to {number}; leave it out of dynamic_shapes (--dynamic), or give an example "
+                    "of another size"
                 )
 
 
