@@ -10,8 +10,8 @@ import onnxruntime as ort
 
 from export.session import Array
 from export.sizes import other_sizes
+from fx_passes.asked_sizes import OpenSizes
 from fx_passes.errors import UsageError
-from fx_passes.open_sizes import OpenSizes
 
 EXAMPLE = "example input"
 

@@ -18,8 +18,8 @@ import onnxruntime as ort
 from export.cases import EXAMPLE, make_cases
 from export.compare import RTOL, Mismatch, OutputError, Tally, compare, lost_number, overflow
 from export.session import Array, open_session, run
+from fx_passes.asked_sizes import OpenSizes
 from fx_passes.errors import ExportError, NotEquivalentError
-from fx_passes.open_sizes import OpenSizes
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy
 
-from fx_passes.open_sizes import OpenSizes
+from fx_passes.asked_sizes import OpenSizes
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -79,9 +79,10 @@ def _values(sizes: OpenSizes, shapes: Sequence[Sequence[int]]) -> dict[sympy.Sym
         if isinstance(stated, sympy.Symbol):
             values.setdefault(stated, size)
     for stated, size in pairs:
-        unknown = sympy.sympify(stated).free_symbols - set(values)
-        if len(unknown) == 1 and stated.is_polynomial(*unknown):
+        form = sympy.sympify(stated)
+        unknown = form.free_symbols - set(values)
+        if len(unknown) == 1 and form.is_polynomial(*unknown):
             (symbol,) = unknown
-            roots = [root for root in sympy.roots(stated.subs(values) - size, symbol) if root.is_Integer]
+            roots = [root for root in sympy.roots(form.subs(values) - size, symbol) if root.is_Integer]
             values |= {symbol: int(roots[0])} if roots else {}
     return values
