@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from fx_passes.errors import CaptureError
+from fx_passes.errors import CaptureError, UsageError
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,13 @@ def _pairs(value: Any, shapes: Any) -> Iterator[dict[int, Any]]:
     """What ``shapes`` say of each leaf of ``value``, in its order."""
     if isinstance(value, Tensor):
         items = shapes.items() if isinstance(shapes, dict) else enumerate(shapes or ())
-        yield {dim % value.ndim: size for dim, size in items if size is not None}
+        asked = {dim: size for dim, size in items if size is not None}
+        if beyond := [dim for dim in asked if dim not in range(value.ndim)]:
+            raise UsageError(
+                f"dynamic_shapes: no dimension {beyond[0]} in an input of shape {tuple(value.shape)}; "
+                f"they are 0 to {value.ndim - 1}"
+            )
+        yield asked
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _pairs(item, shapes.get(key) if isinstance(shapes, dict) else None)

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fx_passes.checkpoint import keep_cuts
-from fx_passes.errors import CaptureError, one_line
+from fx_passes.errors import CaptureError, FxPassesError, one_line
 from fx_passes.open_sizes import export_open
 from fx_passes.restore import restore_order, restore_state
 from fx_passes.shared_conv import _SharedKernel
@@ -89,7 +89,7 @@ def capture(
                 graph_module = _trace(model)
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
-        except CaptureError:  # a size cannot stay open: another route would not see it
+        except FxPassesError:  # a size cannot stay open: another route would not see it
             raise
         except (Exception, SystemExit) as error:  # whatever a model raises means: not by this route
             reasons.append(f"{route}: {_described(error)}")

@@ -23,7 +23,7 @@ from torch.fx.experimental import _config as symbolic
 from torch.utils import _pytree as pytree
 
 from fx_passes.asked_sizes import OpenSizes, asked_of, inputs_of, insisted, require_open, with_notes
-from fx_passes.errors import CaptureError
+from fx_passes.errors import FxPassesError
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def open_sizes(
         return _sizes_of(model, dynamic_shapes)
     try:
         return export_open(model, inputs, dynamic_shapes)[1]
-    except CaptureError:
+    except FxPassesError:
         raise
     except (Exception, SystemExit):  # whatever the model raises: there may be another route
         log.debug("torch.export failed", exc_info=True)
