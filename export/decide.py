@@ -29,13 +29,11 @@ class Example:
     """The example inputs of a model.
 
     Args:
-        inputs: what the file is verified and measured on.
-        traced: what it is traced with: no size is 1 that is to stay open.
+        inputs: positional arguments; what the file is verified and measured on.
         dynamic_shapes: which sizes stay open, as for ``torch.export.export``.
     """
 
     inputs: tuple[Any, ...]
-    traced: tuple[Any, ...]
     dynamic_shapes: Any
 
 
@@ -87,7 +85,7 @@ class Decide:
             lowered = clone_module(graph_module, compiled=False)
             lower_in_place(lowered, sites_on_copy(sites, lowered), plan)
             share_in_place(lowered, fold_constants=False)
-            return make_trial(lowered, graph_module, sites, example.traced, example.dynamic_shapes, folder)
+            return make_trial(lowered, graph_module, sites, example.inputs, example.dynamic_shapes, folder)
 
         try:
             plan = tune(

@@ -18,6 +18,7 @@ import onnxruntime as ort
 from export.cases import EXAMPLE, make_cases
 from export.compare import RTOL, Mismatch, OutputError, Tally, compare, lost_number, overflow
 from export.session import Array, open_session, run
+from fx_passes.asked_sizes import OpenSizes
 from fx_passes.errors import ExportError, NotEquivalentError
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def check_equivalence(
     require_bitwise: bool = False,
     non_finite: bool = False,
     finite_only: bool = False,
+    sizes: OpenSizes | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Equivalence:
     """Compare two ONNX files on inputs made for the purpose.
@@ -72,6 +74,7 @@ def check_equivalence(
         require_bitwise: ask for equal bits. Without it, equal bits pass too, and are reported.
         non_finite: add a case in which inputs hold Inf and NaN.
         finite_only: where the original overflows, Inf and NaN may reach more elements of the optimised file.
+        sizes: what the model needs of its open sizes; without it, other sizes are guesses.
         progress: called with the name of each case.
 
     Raises:
@@ -88,7 +91,7 @@ def check_equivalence(
     notes: list[str] = []
     scales: dict[str, float] = {}
     count, bitwise, mismatch, failing = 0, True, None, None
-    for case, inputs in make_cases(pairs[True][0], example_inputs, special=non_finite):
+    for case, inputs in make_cases(pairs[True][0], example_inputs, special=non_finite, sizes=sizes):
         if progress:
             progress(case)
         expected = _reference_outputs(reference, inputs, len(names), case, notes)

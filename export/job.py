@@ -15,7 +15,6 @@ from torch.fx import GraphModule
 
 from export.blame import blame_site
 from export.decide import Decide, Example
-from export.dynamic import widened
 from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
 from export.onnx_export import stock_export, to_onnx
@@ -30,6 +29,7 @@ from fx_passes.find import judge
 from fx_passes.inline import capture_for_inference
 from fx_passes.lower import lower_in_place
 from fx_passes.lowerable import before_batch_norm, lowerable_sites
+from fx_passes.open_sizes import open_sizes
 from fx_passes.records import Finding
 from fx_passes.share import share_in_place
 
@@ -49,7 +49,8 @@ class Job:
         stages: Stages,
     ) -> None:
         self.model, self.stages = model, stages
-        self.example = Example(inputs, widened(inputs, dynamic_shapes), dynamic_shapes)
+        self.sizes = open_sizes(model, inputs, dynamic_shapes)
+        self.example = Example(inputs, self.sizes.dynamic_shapes if self.sizes else None)
         self.arrays = tensor_arrays(inputs)
         # Both have the name of the output, which a file with external data holds within.
         self.baseline, self.optimized = (folder / kind / name for kind in ("baseline", "optimized"))
@@ -93,7 +94,7 @@ class Job:
                 self.optimized.parent.mkdir()
                 to_onnx(
                     graph_module,
-                    self.example.traced,
+                    self.example.inputs,
                     self.optimized,
                     dynamic_shapes=self.example.dynamic_shapes,
                     output_names=output_names(self.baseline),
@@ -104,7 +105,7 @@ class Job:
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""
         return capture_for_inference(
-            self.model, self.example.traced, dynamic_shapes=self.example.dynamic_shapes
+            self.model, self.example.inputs, dynamic_shapes=self.example.dynamic_shapes
         )
 
     def verify(self) -> Equivalence:
@@ -126,6 +127,7 @@ class Job:
             require_bitwise=used == "bitwise",
             non_finite=used != "finite",
             finite_only=used == "finite",
+            sizes=self.sizes,
             progress=lambda case: self.stages.say(f"checking equivalence: {case}"),
         )
         if equivalence.passed:

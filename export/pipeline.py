@@ -51,7 +51,7 @@ def optimize(
             every machine; ``"expand"``: the expanded convolution, equal to the original bit for bit.
         exactness: the least exact that may be chosen: ``"bitwise"``, ``"reordered"`` or ``"finite"``.
         plan: what was decided before, in place of ``lowering``.
-        dynamic_shapes: as for ``torch.export.export``.
+        dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
         threads: threads of the onnxruntime sessions that are timed.
         budget: seconds that tuning may spend on timing, the opening of sessions included; what exports take
             is in ``Report.seconds``.
@@ -109,4 +109,5 @@ def optimize(
         kept=job.reasons,
         rejected=job.captured.rejected,
         seconds=stages.seconds,
+        sizes=job.sizes.notes if job.sizes else (),
     )

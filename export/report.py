@@ -36,7 +36,8 @@ class Report:
     ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
     stored whole, because the exporter multiplies the scales of a batch norm into it; ``kept`` says, by id,
     why a shared site cannot be lowered; ``rejected`` why the route before ``route`` gave no graph;
-    ``seconds`` how long each stage took.
+    ``seconds`` how long each stage took;
+    ``sizes`` what the model needs of its open sizes beyond what was asked for.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Report:
     kept: Mapping[str, str] = field(default_factory=dict)
     rejected: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    sizes: tuple[str, ...] = ()
 
     @property
     def rewritten(self) -> bool:
@@ -110,6 +112,7 @@ class Report:
             ],
             "equivalence": self.equivalence.to_json(),
             "speed": None if self.speed is None else self.speed.to_json(),
+            "open_sizes": list(self.sizes),
             "size": {"baseline_bytes": self.baseline_bytes, "optimized_bytes": self.optimized_bytes},
             "environment": self.environment,
             "seconds": dict(self.seconds),
@@ -195,7 +198,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def summary_lines(report: Report) -> list[str]:
     """The result in a few plain lines."""
-    check, lines = report.equivalence, []
+    check, lines = report.equivalence, list(report.sizes)
     if not report.rewritten:
         lines.append("nothing was shared: the output is the plain export")
     if why := report.plan.made.get("kept"):

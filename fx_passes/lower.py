@@ -39,6 +39,7 @@ def lower(
     example_inputs: Sequence[Any] | None = None,
     *,
     exactness: Exactness = "finite",
+    dynamic_shapes: Any = None,
 ) -> GraphModule:
     """``model`` for inference, each shared convolution computed as ``plan`` says.
 
@@ -47,9 +48,10 @@ def lower(
         plan: what to do at each site, or ``"static"`` for the rules that look at geometry alone.
         example_inputs: positional arguments; shapes come from them, and without shapes nothing is lowered.
         exactness: the least exact that ``"static"`` may choose.
+        dynamic_shapes: which sizes stay open, as for ``torch.onnx.export``.
 
     Raises:
-        CaptureError: no route gave a graph of the model.
+        CaptureError: no route gave a graph of the model, or it fixes a size that is to stay open.
         UsageError: the plan was made for another model.
 
     Example:
@@ -61,7 +63,7 @@ def lower(
         >>> torch.allclose(lowered(x), conv(x), atol=1e-4), type(lowered.lowered_0).__module__
         (True, 'fx_passes.lowerings.separable_polyphase')
     """
-    captured = capture_for_inference(model, example_inputs).graph_module
+    captured = capture_for_inference(model, example_inputs, dynamic_shapes=dynamic_shapes).graph_module
     sites, _ = lowerable_sites(captured)
     chosen = static_plan(sites, exactness) if plan == "static" else plan
     lower_in_place(captured, sites, chosen)
