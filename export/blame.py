@@ -1,8 +1,9 @@
 """Which rewritten site makes two graphs of one model differ?
 
-Each site is tried by itself: both graphs are run in PyTorch on the input that showed the difference, and in the
-rewritten one every site is given what it is given in the original, for what it computes is replaced by what the
-original computes there before anything else uses it. A site is to blame if it was computed in both and differs.
+Each site is tried by itself. Both graphs are run in PyTorch on the input that showed the difference. In the
+rewritten one, what a site computes is replaced by what the original computes there, before anything else uses
+it; so every site is given what it is given in the original. A site is to blame if it was computed in both and
+differs.
 """
 
 from __future__ import annotations

@@ -9,24 +9,31 @@ import numpy as np
 import onnxruntime as ort
 
 from export.session import Array
+from export.sizes import other_sizes
+from fx_passes.asked_sizes import OpenSizes
 from fx_passes.errors import UsageError
 
 EXAMPLE = "example input"
 
 
 def make_cases(
-    session: ort.InferenceSession, example_inputs: Sequence[Array] | None, *, special: bool = False
+    session: ort.InferenceSession,
+    example_inputs: Sequence[Array] | None,
+    *,
+    special: bool = False,
+    sizes: OpenSizes | None = None,
 ) -> Iterator[tuple[str, list[Array]]]:
     """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open.
 
     Args:
         special: a seventh kind, numbers among which are Inf and NaN.
+        sizes: what the model needs of its open sizes.
     """
     slots = session.get_inputs()
     example = list(example_inputs) if example_inputs is not None else None
     if example is None:
         rng = np.random.default_rng(0)
-        example = [_fill("normal", _shape(slot, None, 2), slot.type, None, rng) for slot in slots]
+        example = [_fill("normal", _shape(slot), slot.type, None, rng) for slot in slots]
     if len(example) != len(slots):
         wanted = ", ".join(slot.name for slot in slots)
         raise UsageError(f"the model takes {len(slots)} inputs ({wanted}), got {len(example)}")
@@ -35,42 +42,15 @@ def make_cases(
     for seed, kind in enumerate(kinds):
         rng = np.random.default_rng(seed)
         yield kind, [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
-    open_batch = any(slot.shape and not isinstance(slot.shape[0], int) for slot in slots)
-    for size in (1, 3) if open_batch else ():
-        rng = np.random.default_rng(size)
-        shapes = [_shape(s, a, size) for s, a in zip(slots, example, strict=True)]
-        arrays = [
-            _fill("normal", shape, s.type, a, rng) for shape, s, a in zip(shapes, slots, example, strict=True)
-        ]
-        yield f"batch of {size}", arrays
-    if any(not isinstance(size, int) for slot in slots for size in slot.shape[1:]):
-        rng = np.random.default_rng(0)
-        yield (
-            "other sizes",
-            [
-                _fill("normal", _doubled(slot, array), slot.type, array, rng)
-                for slot, array in zip(slots, example, strict=True)
-            ],
-        )
+    for seed, (name, shapes) in enumerate(other_sizes(slots, example, sizes)):
+        rng = np.random.default_rng(seed)
+        triples = zip(slots, example, shapes, strict=True)
+        yield name, [_fill("normal", shape, slot.type, array, rng) for slot, array, shape in triples]
 
 
-def _shape(slot: Any, example: Array | None, batch: int) -> tuple[int, ...]:
-    """The sizes of an input, an open first one set to ``batch``, other open ones as in the example."""
-    sizes = []
-    for dim, size in enumerate(slot.shape):
-        if isinstance(size, int):
-            sizes.append(size)
-        elif dim == 0 or example is None:
-            sizes.append(batch if dim == 0 else 64)
-        else:
-            sizes.append(example.shape[dim])
-    return tuple(sizes)
-
-
-def _doubled(slot: Any, example: Array) -> tuple[int, ...]:
-    """The sizes of the example, open ones but the first twice as large."""
-    pairs = enumerate(zip(slot.shape, example.shape, strict=True))
-    return tuple(size * (1 + (i > 0 and not isinstance(stated, int))) for i, (stated, size) in pairs)
+def _shape(slot: Any) -> tuple[int, ...]:
+    """The sizes of an input: a batch of 2 where that is open, other open ones 64."""
+    return tuple(size if isinstance(size, int) else 64 if dim else 2 for dim, size in enumerate(slot.shape))
 
 
 _DTYPES = {

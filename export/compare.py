@@ -9,10 +9,10 @@ What is asked depends on what the lowering claims:
 
                 ``ref`` is the original model in float64. ``spread`` is how far rounding can move this output
                 for these inputs: measured on the original by putting rounding errors in (``float64.py``;
-                without float64, ``weight_noise.py``). Both files are float32 evaluations of one function, each
-                within the spread of the truth, whatever the processor; what is further off is no rounding.
-                Near the original counts too: approximations of exp and the like are the same in both files,
-                and further from float64 than rounding is.
+                without float64, ``weight_noise.py``). Both files compute one function in float32, each within
+                the spread of the truth, whatever the processor; what is further off is no rounding.
+                Near the original counts too: approximations of exp and the like are the same in both
+                files, and further from float64 than rounding is.
 
 Elements that are no floats, and outputs that jump where rounding turns a decision of the model (a threshold,
 a rounding to integers), must be the same: no spread covers a jump.

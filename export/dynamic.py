@@ -39,14 +39,13 @@ def dynamic_shapes(
         raise UsageError("--dynamic: the sizes of an exported program were fixed when it was exported")
     if example_inputs is None:
         raise UsageError("--dynamic needs example inputs: give --input")
-    names = list(inspect.signature(model.forward).parameters)
-    shapes: list[dict[int, Dim]] = [{} for _ in example_inputs]
+    parameters = inspect.signature(model.forward).parameters
+    names = list(parameters)
+    shapes: list[Any] = [{} if isinstance(value, Tensor) else None for value in example_inputs]
     for spec in specs:
         if spec == "batch":
             batch = Dim("batch")
-            for shape, value in zip(shapes, example_inputs, strict=True):
-                if isinstance(value, Tensor) and value.ndim:
-                    shape[0] = batch
+            shapes = [_batched(v, s, batch) for v, s in zip(example_inputs, shapes, strict=True)]
             continue
         which, colon, dims = spec.partition(":")
         if not colon:
@@ -56,26 +55,23 @@ def dynamic_shapes(
             value = example_inputs[position]
             if not text.isdigit() or not isinstance(value, Tensor) or int(text) >= value.ndim:
                 raise UsageError(f"--dynamic {spec}: argument {which!r} has no dimension {text!r}")
-            shapes[position][int(text)] = Dim(f"{names[position]}_{text}")
-    return tuple(shape or None for shape in shapes)
+            name = names[position] if position < len(names) else f"input_{position}"
+            shapes[position][int(text)] = Dim(f"{name}_{text}")
+    kinds = [parameter.kind for parameter in parameters.values()]
+    given = [shape or None for shape in shapes]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # for torch, *args are one argument
+        first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        given[first:] = [tuple(given[first:])]
+    return tuple(given)
 
 
-def widened(inputs: Sequence[Any], shapes: Any) -> tuple[Any, ...]:
-    """``inputs``, twice along what is open and 1: ``torch.export`` takes a size of 1 for one that stays.
-
-    Args:
-        shapes: ``dynamic_shapes`` for torch; nested ones are left as they are.
-    """
-
-    def wide(value: Any, sizes: Any) -> Any:
-        for dim, size in sizes.items() if isinstance(value, Tensor) and isinstance(sizes, dict) else ():
-            if size is not None and value.shape[dim] == 1:
-                value = torch.cat([value, value], dim)
-        return value
-
-    if not isinstance(shapes, tuple | list) or len(shapes) != len(inputs):
-        return tuple(inputs)
-    return tuple(wide(value, sizes) for value, sizes in zip(inputs, shapes, strict=True))
+def _batched(value: Any, sizes: Any, batch: Dim) -> Any:
+    """What is open of an argument, and dimension 0 of every tensor in it."""
+    if isinstance(value, Tensor):
+        return {**(sizes or {}), 0: batch} if value.ndim else None
+    return pytree.tree_map(
+        lambda leaf: _batched(leaf, None, batch) if isinstance(leaf, Tensor) else None, value
+    )
 
 
 def _position(which: str, names: list[str], count: int) -> int:

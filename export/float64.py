@@ -10,14 +10,15 @@ writes goes into the wide copy, which lasts as long as the mode.
 
     z + level * sqrt(n) * (unit * magnitude + tiny) * (s + t) / 2        s, t random signs
 
-``unit`` is half a unit in the last place of the narrowest type met (2^-24 for float32), ``tiny`` its smallest number, by which is off what underflows. An operator on
-elements has n = 1 and magnitude |z|. A sum of n terms (convolutions, matrix products, sums, means) has
-magnitude sum |term|: by N. J. Higham and T. Mary (2019, theorem 2.4) a sum of n terms in *any* order is off
-by more than ``level * sqrt(n) * unit * sum |term|`` with a probability of at most 2 n exp(-level^2 / 2). So
-the noise is as large as what another order of summation, another processor or a lowering can do, and it
-passes through the rest of the model as such an error would. ``s`` is drawn for each element, as rounding
-errors of unlike numbers are; ``t`` once for each operator, as those of like numbers are (an even picture),
-which a mean does not average out.
+``unit`` is half a unit in the last place of the narrowest type met (2^-24 for float32). ``tiny`` is the
+smallest number of that type: what underflows is off by as much. An operator on elements has n = 1 and
+magnitude |z|. A sum of n terms (convolutions, matrix products, sums, means) has magnitude sum |term|: by
+N. J. Higham and T. Mary (2019, theorem 2.4) a sum of n terms in *any* order is off by more than
+``level * sqrt(n) * unit * sum |term|`` with a probability of at most 2 n exp(-level^2 / 2). So the noise is as
+large as what another order of summation, another processor or a lowering can do, and it passes through the
+rest of the model as such an error would. ``s`` is drawn for each element, as rounding errors of unlike numbers
+are; ``t`` once for each operator, as those of like numbers are (an even picture), which a mean does not
+average out.
 
 What float32 computes exactly gets no noise: a result that fits into float32, and a sum all of whose terms
 are multiples of one power of two, of which it holds fewer than 2^24. Pictures of integers under binomial
@@ -58,19 +59,20 @@ _SUMS_OF_WEIGHTS = frozenset(["convolution"])
 # They give numbers that they were given, or that have few bits.
 _EXACT = frozenset(
     """
-    relu relu_ clamp clamp_ clamp_min clamp_max hardtanh threshold neg abs sgn maximum minimum max min amax amin
-    where cat stack index index_select index_put index_put_ gather scatter scatter_ take masked_fill masked_fill_
-    masked_select clone copy copy_ _to_copy contiguous repeat flip roll constant_pad_nd reflection_pad1d
-    reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d sort topk max_pool2d
-    max_pool2d_with_indices max_pool3d_with_indices slice_scatter select_scatter tril triu diag_embed fill fill_
-    zero_ zeros ones full empty new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like
-    scalar_tensor arange lift_fresh lift_fresh_copy _unsafe_index unfold im2col pixel_shuffle pixel_unshuffle
-    round round_ floor floor_ ceil ceil_ trunc trunc_ sign sign_ heaviside nan_to_num isnan isinf real imag
-    adaptive_max_pool2d upsample_nearest1d upsample_nearest2d upsample_nearest3d _local_scalar_dense
-    """.split()  # noqa: SIM905
+    relu relu_ clamp clamp_ clamp_min clamp_max hardtanh threshold neg abs sgn maximum minimum max min
+    amax amin where cat stack index index_select index_put index_put_ gather scatter scatter_ take
+    masked_fill masked_fill_ masked_select clone copy copy_ _to_copy contiguous repeat flip roll
+    constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+    replication_pad3d sort topk max_pool2d max_pool2d_with_indices max_pool3d_with_indices slice_scatter
+    select_scatter tril triu diag_embed fill fill_ zero_ zeros ones full empty new_zeros new_ones new_full
+    new_empty zeros_like ones_like full_like empty_like scalar_tensor arange lift_fresh lift_fresh_copy
+    _unsafe_index unfold im2col pixel_shuffle pixel_unshuffle round round_ floor floor_ ceil ceil_ trunc
+    trunc_ sign sign_ heaviside nan_to_num isnan isinf real imag adaptive_max_pool2d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d _local_scalar_dense
+    """.split()
 )
 _ROUNDINGS = frozenset(
-    "round round_ floor floor_ ceil ceil_ trunc trunc_ sign sign_ heaviside floor_divide".split()  # noqa: SIM905
+    "round round_ floor floor_ ceil ceil_ trunc trunc_ sign sign_ heaviside floor_divide".split()
 )
 _CHECKS = frozenset(["_assert_tensor_metadata"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,17 +120,14 @@ def float64_reference(
         )
         return None
     reasons = []
-    for which in ("model", "graph"):
-        if which == "model" and not isinstance(model, nn.Module):
-            continue
+    for kind, make in _kinds(model, example_inputs).items():
         try:
-            made = model if which == "model" else capture(model, example_inputs).graph_module
-            reference = Float64Reference(lambda made=made: _own(made), example_inputs)
+            reference = Float64Reference(partial(_own, make()), example_inputs)
             reference(tensor_arrays(example_inputs))
             return reference
         except Exception as error:  # the model's own code, in a type that it may not be made for
-            reasons.append(f"{which}: {type(error).__name__}: {one_line(error, 160)}")
-            log.debug("no float64 by the %s", which, exc_info=True)
+            reasons.append(f"{kind}: {type(error).__name__}: {one_line(error, 160)}")
+            log.debug("no float64 by the %s", kind, exc_info=True)
     notes.append(
         f"the original cannot be run in float64 ({'; '.join(reasons)}); compared with the original file"
     )
@@ -144,6 +142,16 @@ def with_arrays(example_inputs: Sequence[Any], arrays: Sequence[Array]) -> tuple
         return torch.from_numpy(np.array(next(remaining))) if isinstance(leaf, Tensor) else leaf
 
     return pytree.tree_map(swap, tuple(example_inputs))  # type: ignore[no-any-return]
+
+
+def _kinds(
+    model: nn.Module | ExportedProgram, example_inputs: Sequence[Any]
+) -> dict[str, Callable[[], nn.Module]]:
+    kinds: dict[str, Callable[[], nn.Module]] = {}
+    if isinstance(model, nn.Module):
+        kinds["model"] = lambda: model
+    kinds["graph"] = lambda: capture(model, example_inputs).graph_module
+    return kinds
 
 
 def _own(model: nn.Module) -> Any:

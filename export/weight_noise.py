@@ -1,10 +1,13 @@
 """How far rounding can move the outputs of an ONNX file, where the model cannot be run in float64.
 
-The weights of the convolutions and matrix products of the file are made inputs of a copy, and moved as far as
-another order of summation would move the sums that they are factors of: a weight that is used in sums of n
-terms by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``), half of it with one sign for the
-whole weight and half with one for each tap. That is larger than what rounding does to the sum itself, so the
-processor that runs the copy makes little difference. A file without such weights has its floating inputs moved.
+The weights of the convolutions and matrix products of the file are made inputs of a copy. They are moved as
+far as another order of summation would move the sums that they are factors of. A weight that is used in sums
+of n terms is moved by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``): half of it with one
+sign for the whole weight, half with one for each tap. That is more than rounding does to the sum itself, so
+the processor that runs the copy makes little difference.
+
+What is stored outside the file is too large to be copied, and stays where it is: both files compute with it
+by the same operators. A file without weights has its floating inputs moved.
 """
 
 from __future__ import annotations
@@ -15,15 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx.external_data_helper import uses_external_data
 
-from export.session import Array, open_session
-from fx_passes.errors import ExportError, one_line
+from export.session import Array, open_session, run
 
 # How many times as large as rounding, and how often; see reference.py, which draws less noisily.
 LEVEL = 4.0
 DRAWS = 4
-# A larger file is not copied.
-LARGEST_BYTES = 1_000_000_000
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WAYS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "Expand", "Where", "Flatten")
 
@@ -33,32 +34,33 @@ class WeightNoise:
 
     Args:
         path: the file.
+
+    Raises:
+        ExportError: onnxruntime does not accept the copy.
     """
 
     def __init__(self, path: Path) -> None:
-        model = onnx.load(path)
-        weights = _weights(model.graph)
-        self.names = [value.name for value in model.graph.input]
+        model = onnx.load(path, load_external_data=False)
+        terms = _weights(model.graph)
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.weights = {name: (onnx.numpy_helper.to_array(stored[name]), n) for name, n in weights.items()}
-        self.names = [name for name in self.names if name not in stored]
+        self.weights = {name: (onnx.numpy_helper.to_array(stored[name]), n) for name, n in terms.items()}
+        self.names = [value.name for value in model.graph.input if value.name not in stored]
+        listed = {value.name for value in model.graph.input}
         for name in self.weights:
-            if all(value.name != name for value in model.graph.input):
-                tensor = stored[name]
-                model.graph.input.append(
-                    onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
-                )
+            tensor = stored[name]
+            if name not in listed:
+                info = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+                model.graph.input.append(info)
+            model.graph.initializer.remove(tensor)
         model.ir_version = max(model.ir_version, 4)
-        self.session = open_session(model.SerializeToString(), optimized=False)
-
-    @staticmethod
-    def fits(path: Path) -> bool:
-        """Whether the file is small enough to be copied."""
-        data = path.with_name(f"{path.name}.data")
-        return path.stat().st_size + (data.stat().st_size if data.exists() else 0) <= LARGEST_BYTES
+        self.session = open_session(model.SerializeToString(), optimized=False, folder=path.parent)
 
     def spread(self, inputs: Sequence[Array]) -> list[float]:
-        """For each output the farthest that any draw moves any element."""
+        """For each output the farthest that any draw moves any element.
+
+        Raises:
+            ExportError: onnxruntime cannot run the file on these inputs.
+        """
         clean = self._run(inputs, None)
         farthest = [0.0] * len(clean)
         for seed in range(DRAWS):
@@ -72,10 +74,7 @@ class WeightNoise:
             feed[name] = weight if random is None else _moved(weight, terms, random)
         if not self.weights and random is not None:
             feed = {name: _moved(array, 1.0, random) for name, array in feed.items()}
-        try:
-            return list(self.session.run(None, feed))
-        except Exception as error:
-            raise ExportError(f"onnxruntime could not run the model: {one_line(error)}") from error
+        return run(self.session, [feed[slot.name] for slot in self.session.get_inputs()])
 
 
 def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:
@@ -87,8 +86,8 @@ def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, float]:
-    """Initializers that are weights -> how many terms the sums have that they are used in."""
-    stored = {tensor.name: tensor for tensor in graph.initializer}
+    """Weights that the file itself stores -> how many terms the sums have that they are used in."""
+    stored = {tensor.name: tensor for tensor in graph.initializer if not uses_external_data(tensor)}
     producers = {name: node for node in graph.node for name in node.output}
     found: dict[str, float] = {}
     for node in graph.node:

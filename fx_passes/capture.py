@@ -27,7 +27,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fx_passes.checkpoint import keep_cuts
-from fx_passes.errors import CaptureError, one_line
+from fx_passes.errors import CaptureError, FxPassesError, one_line
+from fx_passes.open_sizes import export_open
 from fx_passes.restore import restore_order, restore_state
 from fx_passes.shared_conv import _SharedKernel
 from fx_passes.weights.operators import RANDOM
@@ -56,13 +57,14 @@ def capture(
     Args:
         model: a module, a graph module, or an exported program.
         example_inputs: positional arguments of ``model``; without them only symbolic tracing is tried.
-        dynamic_shapes: as for ``torch.export.export``.
+        dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
 
     Returns:
         The graph module, whose tensors are the model's own, not copies.
 
     Raises:
-        CaptureError: no route worked; the message gives the reason of each.
+        CaptureError: no route worked; the message gives the reason of each. Or the model fixes a size that
+            is to stay open.
 
     Example:
         >>> capture(nn.Sequential(nn.Conv1d(2, 2, 3, groups=2))).route
@@ -87,6 +89,8 @@ def capture(
                 graph_module = _trace(model)
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
+        except FxPassesError:  # a size cannot stay open: another route would not see it
+            raise
         except (Exception, SystemExit) as error:  # whatever a model raises means: not by this route
             reasons.append(f"{route}: {_described(error)}")
             log.debug("%s failed", route, exc_info=True)
@@ -163,9 +167,12 @@ def _trace(model: nn.Module) -> GraphModule:
 
 
 def _export(model: nn.Module, example_inputs: tuple[Any, ...], dynamic_shapes: Any) -> GraphModule:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(model, example_inputs, dynamic_shapes=dynamic_shapes)
+    if dynamic_shapes is not None:
+        program, _ = export_open(model, example_inputs, dynamic_shapes)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, example_inputs)
     graph_module = _unlift(program)
     for module in graph_module.modules():
         module.training = model.training
