@@ -87,7 +87,8 @@ class Tally:
 
     def add(self, comparison: Comparison) -> None:
         """Take one more comparison into account."""
-        ratio = comparison.error / comparison.bound if comparison.bound else comparison.error * 1e300
+        allowed = comparison.bound or 1e-300
+        ratio = 0.0 if comparison.bitwise else comparison.error / allowed
         if ratio > self.ratio or (comparison.mismatch and not self.worst.mismatch):
             self.worst, self.ratio = comparison, ratio
 
