@@ -8,17 +8,22 @@ writes goes into the wide copy, which lasts as long as the mode.
 **Rounding, put in on purpose** (Monte Carlo arithmetic, D. S. Parker 1997). With ``level > 0`` every result
 ``z`` of an operator that rounds becomes
 
-    z + level * sqrt(n) * (unit * magnitude + tiny) * (s + t) / 2        s, t random signs
+    z + level * (unit * magnitude + tiny) * (s + t) / 2        s, t random signs
 
 ``unit`` is half a unit in the last place of the narrowest type met (2^-24 for float32). ``tiny`` is the
-smallest number of that type: what underflows is off by as much. An operator on elements has n = 1 and
-magnitude |z|. A sum of n terms (convolutions, matrix products, sums, means) has magnitude sum |term|: by
-N. J. Higham and T. Mary (2019, theorem 2.4) a sum of n terms in *any* order is off by more than
-``level * sqrt(n) * unit * sum |term|`` with a probability of at most 2 n exp(-level^2 / 2). So the noise is as
-large as what another order of summation, another processor or a lowering can do, and it passes through the
-rest of the model as such an error would. ``s`` is drawn for each element, as rounding errors of unlike numbers
-are; ``t`` once for each operator, as those of like numbers are (an even picture), which a mean does not
-average out.
+smallest number of that type: what underflows is off by as much. An operator on elements has magnitude |z|.
+A sum of n terms (convolutions, matrix products, sums, means) in *any* order is off by more than
+``level * sqrt(n) * unit * sum |term|`` with a small probability (N. J. Higham and T. Mary 2019, theorem 2.4).
+That is reached where signs have an order, as in a derivative. Where many channels are mixed they have none,
+and partial sums are as small as sqrt(n) terms.
+So the noise of a convolution of k taps and m channels to mix is
+
+    level * unit * (max(1, sqrt(k / m)) * sum |term| + sqrt(k m) * |z|)
+
+and with k = 1 that of other sums. It is as large as what another order of summation, another processor or a
+lowering can do, and it passes through the rest of the model as such an error would. ``s`` is drawn for each
+element, as rounding errors of unlike numbers are; ``t`` once for each operator, as those of like numbers are
+(an even picture), which a mean does not average out.
 
 What float32 computes exactly gets no noise: a result that fits into float32, and a sum all of whose terms
 are multiples of one power of two, of which it holds fewer than 2^24. Pictures of integers under binomial
@@ -81,7 +86,7 @@ class Float64(TorchDispatchMode):
     """Within it, models compute in float64, see the docstring of this file.
 
     Args:
-        level: how many times as large as a rounding error the noise is; 0: none.
+        level: how many times as large as a rounding error the noise is; 0: none; negative: mirrored.
         seed: of the random signs.
         unit: of rounding, from the run without noise.
         decisions: of the run without noise, or None where they are not to be compared.
@@ -183,7 +188,8 @@ class Float64(TorchDispatchMode):
                 magnitude = _absolute(func, args, kwargs)
                 if _exact_sum(args, magnitude, self.unit):
                     continue
-                scale = math.sqrt(terms) * (magnitude * unit + tiny)
+                spread = magnitude * _order(name, args) + z.abs() * math.sqrt(terms)
+                scale = spread * unit + math.sqrt(terms) * tiny
             else:
                 scale = torch.where(_fits(z, self.unit), 0.0, z.abs() * unit + tiny)
             scale = torch.where(scale.isfinite(), scale, 0.0)
@@ -267,6 +273,15 @@ def _terms(name: str, args: Any, z: Tensor) -> float:
     if name.startswith("avg_pool"):
         return float(math.prod(args[1]))
     return max(1.0, tensors[0].numel() / z.numel())
+
+
+def _order(name: str, args: Any) -> float:
+    """How much larger than sum |term| the error is for what an order of summation does; see the docstring."""
+    if name != "convolution":
+        return 1.0
+    weight, transposed, groups = args[1], args[6], args[8]
+    mixed = weight.shape[0] // groups if transposed else weight.shape[1]
+    return max(1.0, math.sqrt(math.prod(weight.shape[2:]) / max(1, mixed)))
 
 
 def _fits(z: Tensor, unit: float) -> Tensor:

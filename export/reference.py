@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # Weights above this are not run in float64: a run holds them three times, and takes minutes.
 LARGEST_BYTES = 1_000_000_000
 # How many times as large as a rounding error noise is: what the bound allows for ...
-LEVEL = 4.0
+LEVEL = 2.0
 # ... and where a decision is looked for that rounding could turn.
 FAR = 64.0
 # A held run that moves an output so many times less than a free one shows a jump.
@@ -74,11 +74,11 @@ class Float64Reference:
         """For each output whether it jumps where rounding turns a decision of the model."""
         clean, mode = self._known(arrays)
         jumps = [False] * len(clean)
-        for seed in range(2 if mode.decisions else 0):
-            free, noisy = self._run(arrays, _noisy(FAR, seed, mode, held=False))
+        for level in (FAR, -FAR) if mode.decisions else ():  # and its mirror image: half of it is common
+            free, noisy = self._run(arrays, _noisy(level, 0, mode, held=False))
             if not noisy.flipped:
                 continue
-            held, _ = self._run(arrays, _noisy(FAR, seed, mode, held=True))
+            held, _ = self._run(arrays, _noisy(level, 0, mode, held=True))
             pairs = zip(clean, _apart(clean, free), _apart(clean, held), strict=True)
             here = [far > (JUMP * near if c.dtype.kind == "f" else 0.0) for c, far, near in pairs]
             jumps = [a or b for a, b in zip(jumps, here, strict=True)]
@@ -188,5 +188,5 @@ def _farthest(a: Array, b: Array) -> float:
 
 
 def _weight_bytes(model: nn.Module | ExportedProgram) -> int:
-    stored = model.state_dict().values()
+    stored = model.state_dict.values() if isinstance(model, ExportedProgram) else model.state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in stored if isinstance(tensor, Tensor))

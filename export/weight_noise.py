@@ -2,9 +2,9 @@
 
 The weights of the convolutions and matrix products of the file are made inputs of a copy. They are moved as
 far as another order of summation would move the sums that they are factors of. A weight that is used in sums
-of n terms is moved by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``): half of it with one
-sign for the whole weight, half with one for each tap. That is more than rounding does to the sum itself, so
-the processor that runs the copy makes little difference.
+of n terms is moved by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``): half of it with
+one sign for the whole weight, half with one for each tap. That is more than rounding does to the sum itself,
+so the processor that runs the copy makes little difference.
 
 What is stored outside the file is too large to be copied, and stays where it is: both files compute with it
 by the same operators. A file without weights has its floating inputs moved.

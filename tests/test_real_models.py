@@ -10,11 +10,16 @@ import pytest
 import real_models
 import torch
 from click.testing import CliRunner
+from onnx import numpy_helper
 from real_models import EXPECTED
 
 from export.cli import main
+from export.equivalence import check_equivalence
+from export.onnx_export import stock_export, to_onnx
+from export.reference import float64_reference, tensor_arrays
 from fx_passes.capture import capture
 from fx_passes.find import judge
+from fx_passes.share import share_kernels
 from fx_passes.sites import find_calls
 
 MODELS = Path(real_models.__file__)
@@ -40,7 +45,7 @@ def test_optimize_keeps_every_bit_and_finds_every_site(name: str, tmp_path: Path
 
 
 # How many sites of each model the rules lower; the others are too small, or fast as they are. Canny compares
-# with thresholds, and other rounding moves edges: its Gaussian is lowered, found out, and put back.
+# with thresholds, and other rounding moves edges: its Gaussian is kept, on every processor (see below).
 LOWERED = {
     "gaussian_blur": 1,
     "blur_pool": 0,
@@ -66,6 +71,71 @@ def test_static_lowering_is_equivalent(name: str, tmp_path: Path) -> None:
     assert report["equivalence"]["cases"] >= 7
     lowered = [s for s in report["sites"] if s["lowering"] not in (None, "expand")]
     assert len(lowered) == LOWERED[name], [s["lowering"] for s in report["sites"]]
+
+
+def test_canny_is_sensitive_on_every_processor(tmp_path: Path) -> None:
+    """Rounding turns its thresholds: that is read off the model; these two files agree in every bit."""
+    model, inputs = real_models.canny()
+    file = stock_export(model, inputs, tmp_path / "stock.onnx")
+    reference = float64_reference(model, inputs)
+    result = check_equivalence(
+        file, file, example_inputs=tensor_arrays(inputs), reference=reference, require_bitwise=False
+    )
+    assert result.mismatch is None
+    assert result.bitwise
+    assert not result.passed
+    assert result.sensitive is not None
+    assert "jumps where rounding turns a decision" in result.sensitive
+
+
+KERNELS = 4
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("vocoder", "resnetblur50"))) for n in EXPECTED]
+)
+def test_a_wrong_tap_is_found(name: str, tmp_path: Path) -> None:
+    """A ten-thousandth in one tap of one kernel (first, last, those between) is more than rounding."""
+    model, inputs = getattr(real_models, name)()
+    stock, shared, faulty = (tmp_path / f"{kind}.onnx" for kind in ("stock", "shared", "faulty"))
+    stock_export(model, inputs, stock)
+    to_onnx(share_kernels(model, inputs), inputs, shared)
+    reference = float64_reference(model, inputs)
+    kernels = _kernels(onnx.load(shared))
+    assert kernels
+    for kernel in kernels[:: max(1, len(kernels) // KERNELS)]:
+        file = onnx.load(shared)
+        (tensor,) = [i for i in file.graph.initializer if i.name == kernel]
+        taps = numpy_helper.to_array(tensor).copy()
+        taps.reshape(-1)[taps.size // 3] += 1e-4
+        tensor.CopyFrom(numpy_helper.from_array(taps, kernel))
+        onnx.save(file, faulty)
+        result = check_equivalence(
+            stock, faulty, example_inputs=tensor_arrays(inputs), reference=reference, require_bitwise=False
+        )
+        assert result.mismatch is not None, kernel
+
+
+def _kernels(model: onnx.ModelProto) -> list[str]:
+    """The initializers that weights of shared convolutions are made of."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found = []
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        name, expanded = node.input[1], False
+        while name not in stored and name in producers:
+            source = producers[name]
+            expanded |= source.op_type == "Expand"
+            name = source.input[source.op_type == "Where"]
+        if name in stored and name not in found and (expanded or _is_single(model, name)):
+            found.append(name)
+    return found
+
+
+def _is_single(model: onnx.ModelProto, name: str) -> bool:
+    return any(list(i.dims[:2]) == [1, 1] for i in model.graph.initializer if i.name == name)
 
 
 def _require_kernels_stored_once(model: onnx.ModelProto, sites: list[dict]) -> None:

@@ -127,7 +127,7 @@ def test_one_ulp_fails_bits_and_passes_bounds(tmp_path: Path) -> None:
 
 
 def test_the_bound_is_what_the_docstring_says(tmp_path: Path) -> None:
-    """Where bits differ: the measured spread, and ULPS ulp. A sum of nine terms is off by a few units in all."""
+    """Where bits differ: the measured spread, and ULPS ulp. A sum of nine terms is off by a few units."""
     a, b = conv(tmp_path / "a.onnx"), conv(tmp_path / "b.onnx", one_tap(1e-7))
     (output,) = check_equivalence(a, b, reference=convolved).outputs
     inputs = dict(make_cases(open_session(a), None))

@@ -1,0 +1,86 @@
+"""How far rounding moves the outputs of a file, by its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.helper as oh
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from export.weight_noise import WeightNoise
+
+WEIGHT = np.random.default_rng(0).standard_normal((3, 1, 5, 5)).astype(np.float32)
+X = np.random.default_rng(1).standard_normal((1, 3, 16, 16)).astype(np.float32)
+
+
+def write(
+    path: Path, nodes: list, *, listed: bool = False, external: bool = False, **stored: np.ndarray
+) -> Path:
+    """A file of x and y; ``listed``: initializers are inputs too, as they once had to be."""
+    slots = [oh.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)]
+    if listed:
+        slots += [oh.make_tensor_value_info(n, TensorProto.FLOAT, a.shape) for n, a in stored.items()]
+    graph = oh.make_graph(
+        nodes,
+        "test",
+        slots,
+        [oh.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    model = oh.make_model(graph, opset_imports=[oh.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, path, save_as_external_data=external, size_threshold=0, location=f"{path.name}.data")
+    return path
+
+
+CONV = oh.make_node("Conv", ["x", "w"], ["y"], group=3)
+
+
+def test_the_spread_is_what_rounding_of_the_sums_is(tmp_path: Path) -> None:
+    """A few units of the largest sum of |terms|."""
+    (spread,) = WeightNoise(write(tmp_path / "a.onnx", [CONV], w=WEIGHT)).spread([X])
+    terms = np.abs(WEIGHT).sum(axis=(1, 2, 3)).max() * np.abs(X).max()
+    assert 2**-24 * np.abs(WEIGHT).max() < spread < 20 * 2**-24 * terms
+
+
+def test_weights_are_found_behind_an_expand_and_among_the_inputs(tmp_path: Path) -> None:
+    """Wherever they are stored, they are what is moved."""
+    expand = [oh.make_node("Expand", ["k", "shape"], ["w"]), CONV]
+    shape = np.array([3, 1, 5, 5])
+    behind = WeightNoise(write(tmp_path / "a.onnx", expand, k=WEIGHT[:1], shape=shape))
+    assert list(behind.weights) == ["k"]
+    assert behind.spread([X])[0] > 0
+    listed = WeightNoise(write(tmp_path / "b.onnx", [CONV], listed=True, w=WEIGHT))
+    assert list(listed.weights) == ["w"]
+    assert listed.spread([X])[0] > 0
+
+
+def test_without_weights_the_inputs_are_moved(tmp_path: Path) -> None:
+    """By units in the last place of themselves."""
+    (spread,) = WeightNoise(write(tmp_path / "a.onnx", [oh.make_node("Neg", ["x"], ["y"])])).spread([X])
+    assert 0 < spread < 32 * 2**-24 * np.abs(X).max()
+
+
+def test_what_is_stored_beside_the_file_stays_there(tmp_path: Path) -> None:
+    """Large weights are not copied; the file runs from where it lies, and its inputs are moved."""
+    noise = WeightNoise(write(tmp_path / "a.onnx", [CONV], external=True, w=WEIGHT))
+    assert noise.weights == {}
+    assert noise.spread([X])[0] > 0
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.int64])
+def test_other_types_are_moved_by_their_own_units_or_not(kind: type, tmp_path: Path) -> None:
+    """Halves move by 2^-11; integers do not move."""
+    path = tmp_path / "a.onnx"
+    slots = [oh.make_tensor_value_info(n, oh.np_dtype_to_tensor_dtype(np.dtype(kind)), [4]) for n in "xy"]
+    model = oh.make_model(
+        oh.make_graph([oh.make_node("Abs", ["x"], ["y"])], "test", slots[:1], slots[1:]),
+        opset_imports=[oh.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    onnx.save(model, path)
+    (spread,) = WeightNoise(path).spread([np.array([1, 2, 3, 4], kind)])
+    assert (spread > 0) == (kind is np.float16)
+    assert spread < 0.1
