@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from export.blame import blame_site
+from export.candidates import in_frame, original_of
 from export.decide import Decide, Example
 from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
@@ -22,13 +23,14 @@ from export.onnx_file import output_names
 from export.reference import float64_reference, tensor_arrays, with_arrays
 from export.report import count_shared
 from export.session import open_session, run
+from export.site_check import Place, require_right_sites
 from export.stages import Stages
 from fx_passes.capture import Capture
 from fx_passes.errors import NotEquivalentError
 from fx_passes.find import judge
 from fx_passes.inline import capture_for_inference
 from fx_passes.lower import lower_in_place
-from fx_passes.lowerable import before_batch_norm, lowerable_sites
+from fx_passes.lowerable import Site, before_batch_norm, lowerable_sites
 from fx_passes.open_sizes import open_sizes
 from fx_passes.records import Finding
 from fx_passes.share import share_in_place
@@ -83,6 +85,7 @@ class Job:
         self.reasons = reasons if how.plan is not None or how.lowering != "expand" else {}
         self.plan = how.decide(graph_module, sites, self.baseline, self.example, self.trials, self.stages)
         shutil.rmtree(self.trials)
+        self._remember(graph_module, sites)
         lowered = lower_in_place(graph_module, sites, self.plan)
         # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
         # folded by torch, whose exp() may differ from the exporter's in the last bit.
@@ -98,9 +101,25 @@ class Job:
                     self.optimized,
                     dynamic_shapes=self.example.dynamic_shapes,
                     output_names=output_names(self.baseline),
+                    places=self.places,
                 )
         else:
             shutil.copytree(self.baseline.parent, self.optimized.parent)
+
+    def _remember(self, graph_module: GraphModule, sites: Sequence[Site]) -> None:
+        """What is going to be lowered, as it is before."""
+        self.places: list[Place] = []
+        self.originals: dict[str, nn.Module] = {}
+        self.ids: dict[str, list[str]] = {}
+        for site in sites:
+            proposal = self.plan.choices[site.id].proposal
+            if proposal is None:
+                continue
+            self.ids.setdefault(site.key, []).append(site.id)
+            if site.key not in self.originals:
+                one: nn.Module = original_of(graph_module, site)
+                merged = proposal.lowering == "sibling_merge"
+                self.originals[site.key] = in_frame(site, "expand", one) if merged else one
 
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""
@@ -119,7 +138,7 @@ class Job:
 
     def _verify(self) -> Equivalence:
         used = self.plan.exactness
-        notes: list[str] = []
+        notes = require_right_sites(self.optimized, self.places, self.originals, self.ids)
         equivalence = check_equivalence(
             self.baseline,
             self.optimized,

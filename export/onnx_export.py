@@ -26,7 +26,8 @@ from torch.utils import _pytree as pytree
 
 from export.exact_constants import exact_constants
 from export.onnx_file import save
-from export.splice import Library, hide_lowered, open_sizes, splice
+from export.site_check import Place
+from export.splice import Call, Hidden, Library, hide_lowered, open_sizes, splice
 from fx_passes.errors import ExportError
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def to_onnx(
     *,
     dynamic_shapes: Any = None,
     output_names: Sequence[str] | None = None,
+    places: list[Place] | None = None,
 ) -> Path:
     """Write ``model`` to ``path``, each shared kernel as one initializer with an Expand.
 
@@ -51,6 +53,7 @@ def to_onnx(
         path: the file; written to a temporary name and moved into place when it is complete and valid.
         dynamic_shapes: as for ``torch.onnx.export``.
         output_names: of the file; without them, those that torch gives.
+        places: takes where the lowered sites are in the file.
 
     Raises:
         ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
@@ -67,14 +70,24 @@ def to_onnx(
     hidden = hide_lowered(model)
     program = export_program(hidden.model, example_inputs, dynamic_shapes)
     fold_constants(program.model)
+    calls: list[Call] = []
     if hidden.modules:
         sizes = open_sizes(hidden.modules)
         library = export_program(Library(hidden.modules), hidden.inputs, sizes)
         fold_constants(library.model)
-        splice(program.model, library.model)
+        calls = splice(program.model, library.model)
     if output_names is not None:
         _name_outputs(program.model.graph, output_names)
-    return save(program.model, Path(path))
+    file = save(program.model, Path(path))
+    if places is not None:
+        places += [_place(hidden, call) for call in calls]
+    return file
+
+
+def _place(hidden: Hidden, call: Call) -> Place:
+    nodes = frozenset(str(node.name) for node in call.nodes)
+    key, example = hidden.modules[call.index].key, hidden.inputs[call.index]
+    return Place(key, str(call.source.name), str(call.end.name), nodes, example)
 
 
 def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -11,13 +13,16 @@ import real_models
 import torch
 from click.testing import CliRunner
 from onnx import numpy_helper
+from planted import plant, spoil
 from real_models import EXPECTED
 
+from export import optimize
 from export.cli import main
 from export.equivalence import check_equivalence
 from export.onnx_export import stock_export, to_onnx
 from export.reference import float64_reference, tensor_arrays
 from fx_passes.capture import capture
+from fx_passes.errors import NotEquivalentError
 from fx_passes.find import judge
 from fx_passes.share import share_kernels
 from fx_passes.sites import find_calls
@@ -91,9 +96,11 @@ def test_canny_is_sensitive_on_every_processor(tmp_path: Path) -> None:
 KERNELS = 4
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("vocoder", "resnetblur50"))) for n in EXPECTED]
-)
+def slow(names: Iterable[str], *marked: str) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if name in marked else name for name in names]
+
+
+@pytest.mark.parametrize("name", slow(EXPECTED, "vocoder", "resnetblur50"))
 def test_a_wrong_tap_is_found(name: str, tmp_path: Path) -> None:
     """A ten-thousandth in one tap of one kernel (first, last, those between) is more than rounding."""
     model, inputs = getattr(real_models, name)()
@@ -114,6 +121,18 @@ def test_a_wrong_tap_is_found(name: str, tmp_path: Path) -> None:
             stock, faulty, example_inputs=tensor_arrays(inputs), reference=reference, require_bitwise=False
         )
         assert result.mismatch is not None, kernel
+
+
+@pytest.mark.parametrize("name", slow([name for name, count in LOWERED.items() if count], "vocoder"))
+def test_a_wrong_tap_of_one_site_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one among hundreds, the first, the last or one between: the error names a site, no file is left."""
+    model, inputs = getattr(real_models, name)()
+    for at in (0.0, 0.5, 1.0):
+        with monkeypatch.context() as patch:
+            plant(patch, lambda m, places, at=at: spoil(m, places[round(at * (len(places) - 1))], 1e-4))
+            with pytest.raises(NotEquivalentError, match="by itself"):
+                optimize(model, inputs, tmp_path / "out.onnx", lowering="static", seconds=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def _kernels(model: onnx.ModelProto) -> list[str]:
