@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import IO
 
 import onnx
 import onnx_ir as ir
+from onnx.external_data_helper import uses_external_data
 
 from fx_passes.errors import ExportError
 
@@ -61,9 +63,16 @@ def is_large_file(path: Path) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of an ONNX file with its external data."""
-    data = path.with_name(f"{path.name}.data")
-    return sum(file.stat().st_size for file in (path, data) if file.exists())
+    """Bytes of an ONNX file with the external data that it refers to."""
+    own = path.stat().st_size
+    if not any(path.parent.glob("*.data")):
+        return own
+    stored = onnx.load(path, load_external_data=False).graph.initializer
+    return own + round(sum(math.prod(t.dims) * _item_bytes(t) for t in stored if uses_external_data(t)))
+
+
+def _item_bytes(tensor: onnx.TensorProto) -> float:
+    return ir.DataType(tensor.data_type).itemsize
 
 
 @contextmanager

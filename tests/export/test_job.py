@@ -1,0 +1,179 @@
+"""What a job does where a stage says no: the original first, and a tuned file that is slower."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from export import job, onnx_file, optimize, tune
+from export.candidates import Candidates
+from export.measure import Block, Ratio, Timing, measure_speed
+from export.report import Report, summary_lines
+from fx_passes.errors import ExportError
+
+X = torch.rand(1, 3, 32, 48)
+
+
+def blur() -> nn.Module:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 3, 5, padding=2, groups=3)
+    conv.weight.data = conv.weight.data[:1].repeat(3, 1, 1, 1)
+    return nn.Sequential(conv).eval()
+
+
+def timing(baseline: float, optimized: float) -> Timing:
+    return Timing((Block((baseline,), (optimized,), (baseline,)),) * 4, 1)
+
+
+class Desk:
+    """Lets polyphase win while tuning, and measures the result as told, one ratio a measurement."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *measured: float) -> None:
+        self.measured = iter(measured)
+        self.tuned_on: list[tuple[int, ...]] = []
+        monkeypatch.setattr(tune, "_time_alone", self.alone)
+        monkeypatch.setattr(tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))])
+        monkeypatch.setattr(tune, "measure_speed", self.in_graph)
+        monkeypatch.setattr(job, "measure_speed", lambda *_, **__: timing(1.0, 1.0 / next(self.measured)))
+
+    def alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
+        return {name: 9.0 if name == "expand" else 3.0 for name in candidates.names}
+
+    def in_graph(self, first: Path, second: Path, inputs: list[np.ndarray], **_: Any) -> Timing:
+        self.tuned_on += [array.shape for array in inputs]
+        return timing(2.0, 1.0)
+
+
+def lowered(report: Report) -> list[str]:
+    return [choice.proposal.lowering for choice in report.plan.choices.values() if choice.proposal]
+
+
+def test_a_tuned_file_that_is_slower_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every convolution is kept, verified and measured; the report says so, by site and in its summary."""
+    Desk(monkeypatch, 0.8, 1.0)
+    report = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1)
+    assert lowered(report) == []
+    assert report.equivalence.bitwise
+    assert report.speed is not None
+    assert report.speed.speedup == pytest.approx(1.0)
+    assert "slower than the original: 0.800x" in "".join(report.kept.values())
+    text = "\n".join(summary_lines(report))
+    assert "every convolution is kept: the tuned file is slower than the original" in text
+    assert "keeping every convolution" in report.seconds
+    again = optimize(blur(), (X,), tmp_path / "again.onnx", seconds=0, plan=report.plan)
+    assert again.plan.choices == report.plan.choices
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
+
+
+def test_a_tuned_file_that_is_not_slower_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faster, or no difference that can be claimed."""
+    Desk(monkeypatch, 1.0)
+    report = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1)
+    assert len(lowered(report)) == 1
+    assert not report.kept
+
+
+def test_rules_and_plans_are_done_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that is slower here is a plan all the same: the report says that it is slower."""
+    Desk(monkeypatch, 2.0, 0.8)
+    plan = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1).plan
+    report = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1, plan=plan)
+    assert len(lowered(report)) == 1
+    assert any("slower" in line for line in summary_lines(report))
+
+
+def test_tuned_on_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open batch from an example of one item: traced with two, timed and measured with one."""
+    desk = Desk(monkeypatch, 1.0)
+    x = torch.rand(1, 3, 64, 96)
+    conv = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False)
+    conv.weight.data = torch.ones(3, 1, 11, 11)
+    model = nn.Sequential(conv).eval()
+    report = optimize(model, (x,), tmp_path / "out.onnx", seconds=1, dynamic_shapes=({0: Dim("batch")},))
+    assert len(lowered(report)) == 1
+    assert set(desk.tuned_on) == {(1, 3, 64, 96)}
+
+
+class Refused(nn.Module):
+    """What the exporter writes and onnxruntime cannot run: a convolution of float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, groups=4, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.double())
+
+
+def test_an_original_that_onnxruntime_refuses_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the graph is captured, let alone tuned; nothing is written."""
+    said: list[str] = []
+    with pytest.raises(ExportError, match="onnxruntime does not accept"):
+        optimize(
+            Refused().eval(),
+            (torch.rand(1, 4, 8, 8),),
+            tmp_path / "out.onnx",
+            progress=said.append,
+            seconds=0,
+        )
+    assert said == ["exporting the original", "running the original"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_every_stage_is_timed(tmp_path: Path) -> None:
+    """Each once, in order, a line each in the summary; together they are the run."""
+    report = optimize(blur(), (X,), tmp_path / "out.onnx", budget=1, seconds=0.5)
+    names = list(report.seconds)
+    assert names[:4] == [
+        "exporting the original",
+        "running the original",
+        "capturing the graph",
+        "finding and sharing kernels",
+    ]
+    assert names[-2:] == ["checking equivalence", "measuring speed"]
+    assert {"exporting the candidates", "timing the candidates"} <= report.seconds.keys()
+    lines = summary_lines(report)
+    assert all(any(line.endswith(f" s {name}") for line in lines) for name in names)
+    assert report.to_json()["seconds"] == report.seconds
+
+
+class BigHead(nn.Module):
+    """A blur, and a layer whose weights are most of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blur = blur()
+        self.head = nn.Linear(3 * 32 * 48, 100)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blur(x).flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("lowering", ["tuned", "static", "expand"])
+def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights beyond what one file holds: written beside it, verified, timed one session at a time."""
+    monkeypatch.setattr(onnx_file, "LARGE_BYTES", 100_000)
+    opened: list[bool] = []
+
+    def measured(*files: Any, **more: Any) -> Timing:
+        opened.append(all(onnx_file.is_large_file(Path(file)) for file in files[:2]))
+        return measure_speed(*files, **more)
+
+    monkeypatch.setattr(tune, "measure_speed", measured)
+    report = optimize(BigHead().eval(), (X,), tmp_path / "out.onnx", lowering=lowering, budget=2, seconds=0.5)
+    assert report.equivalence.passed
+    assert "failed" not in report.plan.made
+    assert sorted(os.listdir(tmp_path)) == ["out.onnx", "out.onnx.data"]
+    assert (tmp_path / "out.onnx").stat().st_size < 100_000
+    assert all(opened)
+    if lowering == "tuned":
+        assert opened
