@@ -106,7 +106,7 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
         show("capturing the graph")
         captured = capture_for_inference(loaded.model, loaded.example_inputs)
         show("finding kernels")
-        findings = [verdict.finding for verdict in judge(captured.graph_module)]
+        findings = [verdict.finding for verdict in judge(captured.graph_module, frozen=True)]
     if json_file:
         write_json(find_json(model, captured.route, findings), json_file)
     if json_file != "-":

@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from export.batch_norm import REASON, before_batch_norm, folded_sites
 from export.blame import blame_site
 from export.candidates import in_frame, original_of
 from export.decide import Decide, Example
@@ -30,9 +31,8 @@ from fx_passes.errors import NotEquivalentError
 from fx_passes.find import judge
 from fx_passes.inline import capture_for_inference
 from fx_passes.lower import lower_in_place
-from fx_passes.lowerable import Site, before_batch_norm, lowerable_sites
+from fx_passes.lowerable import Site, lowerable_sites
 from fx_passes.open_sizes import open_sizes
-from fx_passes.records import Finding
 from fx_passes.share import share_in_place
 
 log = logging.getLogger(__name__)
@@ -79,9 +79,14 @@ class Job:
             self.captured = self.capture()
         graph_module = self.captured.graph_module
         with self.stages.stage("finding and sharing kernels"):
-            verdicts = judge(graph_module)
+            verdicts = judge(graph_module, frozen=True)
             self.findings = [verdict.finding for verdict in verdicts]
-            sites, reasons = lowerable_sites(graph_module, verdicts)
+            sites, reasons = lowerable_sites(
+                graph_module,
+                verdicts,
+                stays=lambda conv: REASON if before_batch_norm(conv, graph_module) else None,
+                any_order=True,
+            )
         self.reasons = reasons if how.plan is not None or how.lowering != "expand" else {}
         self.plan = how.decide(graph_module, sites, self.baseline, self.example, self.trials, self.stages)
         shutil.rmtree(self.trials)
@@ -90,9 +95,9 @@ class Job:
         # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
         # folded by torch, whose exp() may differ from the exporter's in the last bit.
         share_in_place(graph_module, fold_constants=False)
-        self.folded = _before_batch_norm(graph_module, self.findings)
+        self.folded = folded_sites(graph_module, self.findings)
         shutil.rmtree(self.optimized.parent, ignore_errors=True)
-        if lowered or count_shared(self.findings):
+        if lowered or count_shared(self.findings) > len(self.folded):
             with self.stages.stage("exporting the optimised model"):
                 self.optimized.parent.mkdir()
                 to_onnx(
@@ -212,16 +217,3 @@ class Job:
     def _timed(self, threads: int, seconds: float) -> Timing:
         with self.stages.stage("measuring speed"):
             return measure_speed(self.baseline, self.optimized, self.arrays, threads=threads, seconds=seconds)
-
-
-def _before_batch_norm(graph_module: GraphModule, findings: Sequence[Finding]) -> frozenset[str]:
-    """The shared sites whose only user is a batch norm in evaluation mode, which the exporter folds."""
-    nodes = {node.name: node for node in graph_module.graph.nodes}
-    return frozenset(
-        finding.id
-        for finding in findings
-        if finding.shared
-        and finding.groups > 1
-        and finding.site.node in nodes
-        and before_batch_norm(nodes[finding.site.node], graph_module)
-    )

@@ -59,9 +59,8 @@ class Report:
 
     @property
     def rewritten(self) -> bool:
-        """Whether anything was shared or lowered; a kernel of one channel may be lowered alone."""
-        lowered = any(choice.proposal is not None for choice in self.plan.choices.values())
-        return lowered or self.shared_count > 0
+        """Whether any convolution is in the file in another form; one of one channel may be lowered."""
+        return any(self.lowering_of(finding) for finding in self.findings)
 
     @property
     def shared_count(self) -> int:
@@ -183,10 +182,10 @@ def _verdict(finding: Finding, report: Report | None) -> str:
     if lowering and lowering != "expand":
         assert report is not None
         return f"{lowering} ({EXACTNESS_TEXT[report.exactness_of(finding) or 'bitwise']})"
-    if finding.groups == 1 and not (report and finding.id in report.kept):
-        return str(finding.reason)
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)
+    if finding.groups == 1:  # there is nothing to share
+        return note
     word = lowering or "shared"
     return f"{word} ({note})" if note else word
 
@@ -200,7 +199,8 @@ def summary_lines(report: Report) -> list[str]:
     """The result in a few plain lines."""
     check, lines = report.equivalence, list(report.sizes)
     if not report.rewritten:
-        lines.append("nothing was shared: the output is the plain export")
+        what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
+        lines.append(f"{what}: the output is the plain export")
     if why := report.plan.made.get("kept"):
         lines.append(f"every convolution is kept: {why}")
     if failed := report.plan.made.get("failed"):

@@ -148,7 +148,7 @@ class _Inference:
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:
     """The inputs, by their position, that the kernels and biases of shared convolutions are computed from."""
-    calls = [verdict.call for verdict in judge(captured) if verdict.finding.shared]
+    calls = [verdict.call for verdict in judge(captured, frozen=True) if verdict.finding.shared]
     stack: list[Any] = [value for call in calls for value in (call.weight, call.bias)]
     seen: set[Node] = set()
     while stack:

@@ -59,13 +59,19 @@ def find_shared_kernels(
 
 
 def judge(
-    graph_module: GraphModule, allowed: Allowed = EXACT, sites: Collection[str] | None = None
+    graph_module: GraphModule,
+    allowed: Allowed = EXACT,
+    sites: Collection[str] | None = None,
+    *,
+    frozen: bool = False,
 ) -> list[Verdict]:
     """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights.
 
     Args:
         allowed: how far repeats may be apart.
         sites: ids of the sites that this holds for; None: of all. Elsewhere they have to be the same.
+        frozen: as for an export: what can be trained is a constant, and of tensors only the elements count,
+            not their order in memory.
 
     Raises:
         UsageError: the graph has no site of such an id, or ``sites`` is a text.
@@ -76,7 +82,7 @@ def judge(
     ids = _SiteIds()
     calls = [(call, ids.of(call.node)) for call in find_calls(graph_module)]
     verdicts = [
-        judge_call(call, name, state, allowed if sites is None or name in sites else EXACT)
+        judge_call(call, name, state, allowed if sites is None or name in sites else EXACT, frozen)
         for call, name in calls
     ]
     if sites is not None and (unknown := sorted(set(sites) - {name for _, name in calls})):

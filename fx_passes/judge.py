@@ -14,7 +14,7 @@ from fx_passes.sites.call import ConvCall
 from fx_passes.verdict import Verdict
 from fx_passes.weights.block_diagonal import diagonal_blocks, find_diagonal_blocks
 from fx_passes.weights.construction import Construction, find_construction
-from fx_passes.weights.fold import NotConstant, fold, literal, static_value
+from fx_passes.weights.fold import NotConstant, fold, literal, quantiser_of, static_value
 from fx_passes.weights.origin import (
     direct_node,
     expected_shape,
@@ -30,8 +30,14 @@ SHARED_ALREADY = "already one kernel, expanded"
 SINGLE_CHANNEL = "one input and one output channel: already one kernel"
 
 
-def judge_call(call: ConvCall, site_id: str, state: State, allowed: Allowed) -> Verdict | None:
-    """Shared, refused, or None for an ordinary dense convolution, which is no candidate."""
+def judge_call(
+    call: ConvCall, site_id: str, state: State, allowed: Allowed, frozen: bool = False
+) -> Verdict | None:
+    """Shared, refused, or None for an ordinary dense convolution, which is no candidate.
+
+    Args:
+        frozen: the weights are what they are now, and no output is read but for its elements.
+    """
     try:
         groups = static_value(call.groups)
         shape = weight_shape(call, state)
@@ -45,7 +51,7 @@ def judge_call(call: ConvCall, site_id: str, state: State, allowed: Allowed) -> 
         )
     except NotConstant as unknown:
         return refuse_unseen(call, site_id, unknown.code, unknown.reason)
-    verdict = _judge_site(call, site, state, allowed)
+    verdict = _judge_site(call, site, state, allowed, frozen)
     if verdict.finding.refusal and groups == 1 and verdict.finding.refusal.stage != "repeats":
         return None
     return verdict
@@ -63,7 +69,7 @@ def refuse_unseen(
     return _refuse(call, site, code, reason, "site")
 
 
-def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed) -> Verdict:
+def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, frozen: bool) -> Verdict:
     if call.form == "module":
         module = state.graph_module.get_submodule(str(call.node.target))
         if why := _not_plain(module):
@@ -75,13 +81,15 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed) 
         return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), done=True)
     tensor = tensor_of(call.weight, state)
     if tensor is None:
-        verdict = _judge_expression(call, site, state, allowed)
+        verdict = _judge_expression(call, site, state, allowed, frozen)
     else:
-        verdict = _judge_tensor(call, site, tensor, state, allowed)
+        verdict = _judge_tensor(call, site, tensor, state, allowed, frozen)
     return _judge_bias(verdict, state)
 
 
-def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, allowed: Allowed) -> Verdict:
+def _judge_tensor(
+    call: ConvCall, site: ConvSite, tensor: Tensor, state: State, allowed: Allowed, frozen: bool
+) -> Verdict:
     """The weight is a parameter or a buffer itself: its numbers decide."""
     names = tuple(state.names[storage_key(tensor)])
     if tensor.is_meta:
@@ -91,26 +99,42 @@ def _judge_tensor(call: ConvCall, site: ConvSite, tensor: Tensor, state: State, 
         return _refuse(call, site, "mutated", reason)
     if _has_hooks(tensor):
         return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, made for the whole weight")
-    if _is_channels_last(tensor):
+    if not frozen and _is_channels_last(tensor):
         reason = f"`{names[0]}` is stored channels_last, an order that the output takes over from it"
         return _refuse(call, site, "layout", f"{reason}; share first, then change the memory format")
     return _judge_values(Verdict(call, Finding(site), names), tensor.detach(), allowed)
 
 
 def _is_channels_last(weight: Tensor) -> bool:
-    """By the strides: where a group has one input channel, ``is_contiguous`` holds for either order."""
-    return weight.ndim in (4, 5) and weight.stride(1) == 1 and weight[0, 0].numel() > 1
+    """Whether torch takes the order of the output from this weight, as it does by the strides alone.
+
+    They grow from the channels to the last dimension, and from there to the first; ``is_contiguous`` holds
+    for either order where a group has one input channel.
+    """
+    if weight.ndim not in (4, 5) or weight[0, 0].numel() == 1:
+        return False
+    reach = 0
+    for dim in (1, *range(weight.ndim - 1, 1, -1), 0):
+        if weight.stride(dim) < reach:
+            return False
+        reach = weight.stride(dim) * weight.shape[dim]
+    return weight.stride(1) > 0
 
 
-def _judge_expression(call: ConvCall, site: ConvSite, state: State, allowed: Allowed) -> Verdict:
+def _judge_expression(
+    call: ConvCall, site: ConvSite, state: State, allowed: Allowed, frozen: bool
+) -> Verdict:
     """The weight is computed: its construction decides, or else its constant value."""
     weight = call.weight
     assert isinstance(weight, Node)
+    if (quantiser := quantiser_of(weight, call.node, state)) is not None:
+        reason = f"the weight is quantised by `{quantiser.name}`, for kernels of integers"
+        return _refuse(call, site, "quantised", reason)
     construction = find_construction(weight, call.node, site.geometry.groups, state)
     if construction is not None:
         return _judge_construction(call, site, construction, state)
     try:
-        value = fold(weight, call.node, state)
+        value = fold(weight, call.node, state, frozen=frozen)
     except NotConstant as not_constant:
         reason = f"the weight is no repeat by construction, and {not_constant.reason}"
         return _refuse(call, site, not_constant.code, reason)

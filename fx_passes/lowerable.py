@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,19 +54,26 @@ class Site:
 
 
 def lowerable_sites(
-    graph_module: GraphModule, verdicts: Sequence[Verdict] | None = None
+    graph_module: GraphModule,
+    verdicts: Sequence[Verdict] | None = None,
+    *,
+    stays: Callable[[Node], str | None] | None = None,
+    any_order: bool = False,
 ) -> tuple[list[Site], dict[str, str]]:
     """The shared convolutions of a graph that can be lowered, and for the others, by id, why not.
 
     Args:
         verdicts: what ``judge`` says of the graph, where that is known already.
+        stays: why a convolution is not to be lowered, None where it may be.
+        any_order: the order of tensors in memory does not matter.
     """
     state = State(graph_module)
     movable = not _writes_at_run_time(graph_module)
     sites, reasons, taken = [], {}, set[Node]()
-    for verdict in judge(graph_module) if verdicts is None else verdicts:
+    for verdict in judge(graph_module, frozen=True) if verdicts is None else verdicts:
         if verdict.finding.shared:
-            site = _site(verdict, state, graph_module, taken if movable else None)
+            reason = stays(verdict.call.node) if stays is not None else None
+            site = reason or _site(verdict, state, taken if movable else None, any_order)
             if isinstance(site, str):
                 reasons[verdict.finding.id] = site
             else:
@@ -128,18 +135,16 @@ def _is_pure_module(node: Node, graph_module: GraphModule) -> bool:
     return isinstance(module, nn.modules.conv._ConvNd | Lowered) or type(module).__name__ == "GuardsFn"
 
 
-def _site(verdict: Verdict, state: State, graph_module: GraphModule, taken: set[Node] | None) -> Site | str:
+def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bool) -> Site | str:
     finding, call = verdict.finding, verdict.call
     shared, geometry = finding.kernel, finding.site.geometry
     assert shared is not None
-    if before_batch_norm(call.node, graph_module):
-        return "a batch norm follows, whose scale the exporter multiplies into the weight"
     source = call.node.args[0] if call.node.args else call.node.kwargs.get("input")
     before = source.meta.get("val") if isinstance(source, Node) else None
     after = call.node.meta.get("val")
     if not isinstance(source, Node) or not isinstance(before, Tensor) or not isinstance(after, Tensor):
         return "the shape of its input is not known; give example inputs"
-    if not after.is_contiguous():
+    if not any_order and not after.is_contiguous():
         return "its output is not laid out in the order of its dimensions, which what follows may rely on"
     kernel = _values(verdict, state)
     if isinstance(kernel, str):
@@ -219,16 +224,3 @@ def _key(resample: Resample, kernel: Tensor, bias: Tensor | None) -> str:
     for tensor in (kernel, bias):
         digest.update(b"" if tensor is None else tensor.double().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def before_batch_norm(conv: Node, graph_module: GraphModule) -> bool:
-    """Whether the only user of a convolution is a batch norm in evaluation mode, which exporters fold."""
-    if len(conv.users) != 1:
-        return False
-    node = next(iter(conv.users))
-    if node.op == "call_module":
-        module = graph_module.get_submodule(str(node.target))
-        return isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training
-    if node.target is torch.ops.aten.batch_norm.default:
-        return not node.args[5]
-    return node.target is torch.ops.aten._native_batch_norm_legit_no_training.default

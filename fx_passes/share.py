@@ -45,8 +45,9 @@ class ShareKernels(PassBase):
         formulation: how shared modules compute (``formulations.py`` lists the ways): ``"grouped"`` has the
             bits of the original, ``"auto"`` is fast in training and rounds differently.
         fold_constants: put the value of a kernel that is computed from constants in a buffer; a buffer that
-            is not saved (``persistent=False``) counts as one. Off, the computation stays in the graph, so
-            that an exporter folds it with its own arithmetic.
+            is not saved (``persistent=False``) counts as one. Off, the graph is for an exporter: the
+            computation stays in it, to be folded by the exporter's own arithmetic, and what can be trained
+            is a constant.
 
     The result is a graph module of its own; the one given is left as it was. Tensors that are not cut
     down are the same objects in both.
@@ -144,7 +145,7 @@ def _judged(
     graph_module: GraphModule, allowed: Allowed, sites: Collection[str] | None, goes_on: bool
 ) -> list[Verdict]:
     """The verdicts; ``goes_on``: the model is going to be loaded or trained, not exported as it is."""
-    verdicts = judge(graph_module, allowed, sites)
+    verdicts = judge(graph_module, allowed, sites, frozen=not goes_on)
     return [refuse_changing(verdict) for verdict in verdicts] if goes_on else verdicts
 
 

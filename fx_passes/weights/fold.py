@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from fx_passes.weights.operators import described_inputs, is_random, read_inputs, reads_shape
+from fx_passes.weights.operators import base_name, described_inputs, is_random, read_inputs, reads_shape
 from fx_passes.weights.state import State, attribute
 
 
@@ -89,6 +89,12 @@ def literal(root: Node, user: Node, state: State) -> bool:
     nodes = program_slice(root, user, state, _constant_inputs).nodes
     names = (str(node.target) for node in nodes if state.read(node) is not None)
     return all(name in state.volatile for name in names)
+
+
+def quantiser_of(root: Node, user: Node, state: State) -> Node | None:
+    """What quantises ``root``, or something that it is computed from; None where nothing does."""
+    nodes = program_slice(root, user, state, _constant_inputs).nodes
+    return next((node for node in nodes if "quantize" in base_name(node)), None)
 
 
 def static_value(value: Any) -> Any:

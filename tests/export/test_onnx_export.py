@@ -62,15 +62,15 @@ def dense_model() -> nn.Module:
 
 CASES = {
     # model, the kernel initializers, and the bytes of all floats in the file
-    "module": (module_model, {"0.weight": (1, 1, 3, 3), "0.bias": (1,)}, 40),
+    "module": (module_model, {"0.weight": (1, 1, 3, 3)}, 36 + 32),
     "functional": (
         lambda: Functional(torch.randn(1, 1, 3, 3).repeat(8, 1, 1, 1), torch.randn(1).repeat(8)),
-        {"taps": (1, 1, 3, 3), "offset": (1,)},
-        40,
+        {"taps": (1, 1, 3, 3)},
+        36 + 32,
     ),
     "bias per channel": (
         lambda: Functional(torch.randn(1, 1, 3, 3).repeat(8, 1, 1, 1), torch.randn(8)),
-        {"taps": (1, 1, 3, 3), "offset": (8,)},
+        {"taps": (1, 1, 3, 3)},
         36 + 32,
     ),
     "blocks, transposed": (blocks_model, {"0.weight": (2, 4, 4, 4)}, 512),
