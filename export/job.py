@@ -24,7 +24,7 @@ from export.onnx_file import output_names
 from export.reference import float64_reference, tensor_arrays, with_arrays
 from export.report import count_shared
 from export.session import open_session, run
-from export.site_check import Place, require_right_sites
+from export.site_check import Place, check_sites
 from export.stages import Stages
 from fx_passes.capture import Capture
 from fx_passes.errors import NotEquivalentError
@@ -143,7 +143,7 @@ class Job:
 
     def _verify(self) -> Equivalence:
         used = self.plan.exactness
-        notes = require_right_sites(self.optimized, self.places, self.originals, self.ids)
+        wrong, notes = check_sites(self.optimized, self.places, self.originals, self.ids)
         equivalence = check_equivalence(
             self.baseline,
             self.optimized,
@@ -156,18 +156,23 @@ class Job:
             progress=lambda case: self.stages.say(f"checking equivalence: {case}"),
         )
         equivalence = replace(equivalence, notes=(*notes, *equivalence.notes))
+        if equivalence.mismatch is None and wrong is not None:  # lost on the way to the outputs
+            said = f"site {wrong.site} by itself, on random numbers: {wrong.said}"
+            raise NotEquivalentError(f"not equivalent: {said}; caused by site {wrong.site}", wrong.site)
         if equivalence.passed:
             return equivalence
-        if equivalence.sensitive is not None:
+        if wrong is None and equivalence.sensitive is not None:
             raise NotEquivalentError(f"not equivalent: {equivalence.sensitive}")
-        assert equivalence.mismatch is not None and equivalence.failing_inputs is not None
-        failing = with_arrays(self.example.inputs, equivalence.failing_inputs)
-        rewritten = self.captured.graph_module
-        site = blame_site(
-            self.capture().graph_module, rewritten, self.findings, failing, bitwise=used == "bitwise"
-        )
+        assert equivalence.mismatch is not None
+        site = wrong.site if wrong is not None else self._blame(equivalence, bitwise=used == "bitwise")
         cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"
         raise NotEquivalentError(f"not equivalent: {equivalence.mismatch}; {cause}", site)
+
+    def _blame(self, equivalence: Equivalence, bitwise: bool) -> str | None:
+        assert equivalence.failing_inputs is not None
+        failing = with_arrays(self.example.inputs, equivalence.failing_inputs)
+        original, rewritten = self.capture().graph_module, self.captured.graph_module
+        return blame_site(original, rewritten, self.findings, failing, bitwise=bitwise)
 
     def verify_or_put_back(self, how: Decide) -> None:
         """Verify; where only rounding makes the files differ, keep every convolution and verify that.

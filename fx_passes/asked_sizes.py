@@ -88,6 +88,11 @@ def insisted(asked: Any) -> bool:
 
 
 def require_open(program: ExportedProgram, sizes: OpenSizes, asked: list[dict[int, Any]] | None) -> None:
+    """Refuse a program that fixes a size which was asked to stay open.
+
+    Raises:
+        CaptureError: with the input and the dimension.
+    """
     named = inputs_of(program)
     if asked is None or len(asked) != len(named):
         return
@@ -119,6 +124,7 @@ def _fixed(sizes: OpenSizes) -> dict[sympy.Symbol, int]:
 
 
 def with_notes(program: ExportedProgram, sizes: OpenSizes, asked: list[dict[int, Any]]) -> OpenSizes:
+    """``sizes``, with a note on each size for which the model needs more than was asked for."""
     named = inputs_of(program)
     if len(named) != len(asked):
         return sizes

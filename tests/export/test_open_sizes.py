@@ -27,6 +27,8 @@ from fx_passes.asked_sizes import OpenSizes
 from fx_passes.errors import CaptureError, ExportError
 from fx_passes.open_sizes import open_sizes
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 OPEN = {0: Dim("batch"), 2: Dim("h"), 3: Dim("w")}
 SIZES = ((2, 5, 7), (1, 4, 4), (3, 13, 8), (1, 64, 97))
 

@@ -15,6 +15,8 @@ from fx_passes.capture import capture
 from fx_passes.inline import capture_for_inference
 from fx_passes.lowerable import lowerable_sites
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 X = torch.rand(1, 4, 96, 96)
 Weight = Callable[[nn.Module, Tensor], Tensor]
 
