@@ -419,20 +419,15 @@ def depthwise() -> nn.Conv2d:
     return conv
 
 
-def test_before_a_batch_norm() -> None:
-    """An exporter folds the scale of the batch norm: in evaluation mode, in any form, and only there."""
-    words = "a batch norm follows, whose scale the exporter multiplies into the weight"
-    model, x = nn.Sequential(depthwise(), nn.BatchNorm2d(4)), image()
-    assert reason(capture(model.eval(), (x,)).graph_module) == words
-    assert reason(with_sizes(model, x)) == words
-    lowered = lower(model, "static", (x,))
-    assert torch.equal(lowered(x), model(x))
-    assert len(lowerable_sites(capture(model.train(), (x,)).graph_module)[0]) == 1
-    assert len(lowerable_sites(with_sizes(model.train(), x))[0]) == 1
-    apart = Model(lambda m, x: (m.norm(y := m.two(x)), y)).eval()
-    assert len(lowerable_sites(capture(apart, (x,)).graph_module)[0]) == 1
-    through = torch.export.export(model.eval(), (x,)).run_decompositions()
-    assert reason(capture(through).graph_module) == words
+def test_what_stays_for_a_reason_of_the_caller() -> None:
+    """Its reason is the site's; without one, a batch norm behind a convolution stops nothing."""
+    model, x = nn.Sequential(depthwise(), nn.BatchNorm2d(4)).eval(), image()
+    graph_module = capture(model, (x,)).graph_module
+    assert len(lowerable_sites(graph_module)[0]) == 1
+    sites, reasons = lowerable_sites(graph_module, stays=lambda conv: f"`{conv.name}` stays")
+    assert sites == []
+    assert list(reasons.values()) == ["`conv2d` stays"]
+    assert torch.allclose(lower(model, "static", (x,))(x), model(x), atol=1e-5)
 
 
 def test_no_values() -> None:
