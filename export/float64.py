@@ -25,6 +25,8 @@ lowering can do, and it passes through the rest of the model as such an error wo
 element, as rounding errors of unlike numbers are; ``t`` once for each operator, as those of like numbers are
 (an even picture), which a mean does not average out.
 
+A normalisation subtracts a mean that is off by what a sum is off: sqrt(n) * unit * |mean| over the deviation.
+
 What float32 computes exactly gets no noise: a result that fits into float32, and a sum all of whose terms
 are multiples of one power of two, of which it holds fewer than 2^24. Pictures of integers under binomial
 kernels stay exact.
@@ -192,6 +194,7 @@ class Float64(TorchDispatchMode):
                 scale = spread * unit + math.sqrt(terms) * tiny
             else:
                 scale = torch.where(_fits(z, self.unit), 0.0, z.abs() * unit + tiny)
+                scale = scale + unit * _mean_error(name, args, result)
             scale = torch.where(scale.isfinite(), scale, 0.0)
             signs = torch.randint(0, 2, z.shape, generator=self.random, dtype=torch.int8).double()
             common = float(torch.randint(0, 2, (), generator=self.random))
@@ -273,6 +276,17 @@ def _terms(name: str, args: Any, z: Tensor) -> float:
     if name.startswith("avg_pool"):
         return float(math.prod(args[1]))
     return max(1.0, tensors[0].numel() / z.numel())
+
+
+def _mean_error(name: str, args: Any, result: Any) -> float:
+    """How far a normalisation is off by what is off of the mean that it subtracts, in units; 0 for others."""
+    if "norm" not in name or not isinstance(result, tuple) or len(result) < 3 or not result[1].numel():
+        return 0.0
+    mean, scale = result[1:3]
+    weight = args[1] if len(args) > 1 and isinstance(args[1], Tensor) else None
+    largest = float(weight.abs().max()) if weight is not None and weight.numel() else 1.0
+    terms = max(1.0, args[0].numel() / mean.numel())
+    return math.sqrt(terms) * float((mean * scale).abs().max()) * largest
 
 
 def _order(name: str, args: Any) -> float:

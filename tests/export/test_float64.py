@@ -103,6 +103,28 @@ def test_every_order_of_summation_is_within_the_spread(kind: str, size: int) -> 
     assert spread < 40 * max(errors)
 
 
+NORMS = {
+    "instance": lambda x: F.instance_norm(x),
+    "group": lambda x: F.group_norm(x, 2),
+    "layer": lambda x: F.layer_norm(x, x.shape[1:], torch.full(x.shape[1:], 3.0)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_mean_that_is_large_is_off_by_its_own_size(name: str) -> None:
+    """An even picture, normalised: what is off of the mean is divided by next to nothing."""
+
+    class Normed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return NORMS[name](x)
+
+    x = 100 + torch.rand(1, 4, 30, 30)
+    reference, arrays = of(Normed(), x)
+    (spread,) = reference.spread(arrays)
+    apart = float((Normed()(x).double() - torch.from_numpy(reference(arrays)[0])).abs().max())
+    assert apart < spread < 1e-2
+
+
 def test_noise_grows_with_its_level_and_has_a_seed() -> None:
     """What is drawn depends on the seed alone."""
     conv, x = nn.Conv2d(4, 4, 5, groups=4), torch.rand(1, 4, 20, 20)
