@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from export.measure import opened
 from export.onnx_export import stock_export
 from export.reference import tensor_arrays
 from export.report import Report
@@ -58,11 +60,17 @@ COLUMNS = (
 class Contestant:
     """``run`` is what is timed; ``arrays`` turns what it returned into the outputs of the stock export.
 
-    ``arrays`` is None where something else is computed.
+    ``arrays`` is None where something else is computed. ``anew`` opens a session of its own and gives what
+    runs it; what has no sessions runs as it is.
     """
 
     run: Callable[[], Any]
     arrays: Callable[[Any], list[Array]] | None = list
+    anew: Callable[[], Callable[[], Any]] | None = None
+
+    def opened(self) -> Callable[[], Any]:
+        """What runs it, in a fresh session where there are any."""
+        return self.run if self.anew is None else self.anew()
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,8 @@ def ours(lowered: Lowered, inputs: tuple[Any, ...], threads: int) -> Factories:
 
 
 def onnxruntime(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
-    session = open_session(file, threads=threads)
-    return Contestant(lambda: run(session, arrays))
+    anew = partial(opened, file, arrays, threads)
+    return Contestant(anew(), anew=anew)
 
 
 def openvino(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
@@ -142,10 +150,13 @@ def openvino(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = Core().compile_model(str(file), "CPU", options).create_infer_request()
     feed = list(arrays)
-    infer = lambda: request.infer(feed, share_inputs=True, share_outputs=True)  # noqa: E731
-    return Contestant(infer, lambda result: list(result.values()))
+
+    def anew() -> Callable[[], Any]:
+        request = Core().compile_model(str(file), "CPU", options).create_infer_request()
+        return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
+
+    return Contestant(anew(), lambda result: list(result.values()), anew)
 
 
 def pytorch(module: Callable[..., Any], inputs: tuple[Any, ...]) -> Contestant:

@@ -3,9 +3,10 @@
     python benchmarks/speed.py --json FILE                      everything, one thread and then two
     python benchmarks/speed.py --json FILE --quick --only ssim  some graphs, and short
 
-Every column is timed against the stock export in onnxruntime, in this process and in turn, A B B A: each
-such couple gives one ratio. A cell holds the median ratio (above 1: faster than the stock export) and half
-of its 95 % interval, if there are pairs enough for one; the JSON has the median times as well. The stock
+Every column is timed against the stock export in onnxruntime, in this process and in turn, in blocks of
+fresh sessions: each block gives one ratio. A cell holds the typical ratio (above 1: faster than the stock
+export) and half of its 95 % interval, if there are blocks enough for one; the JSON has the times, and the
+control of the stock export against itself, as well. The stock
 export's own time is the one beside the lowered file; beside another column it may differ, as each leaves
 other things in the caches, and a ratio is to the time beside it. Goals that compare two other columns time
 those two in turn. A column whose outputs are not those of the stock export has failed, and so has one that
@@ -49,11 +50,10 @@ from contestants import (
 )
 from goals import goals_of, judge
 from graphs import GRAPHS
-from tables import as_json, speed_tables
+from tables import as_json, speed_tables, timed_against
 from torch import nn
 
 import export
-from export.measure import FEWEST_PAIRS, stopwatch, time_pairs
 from export.report import environment
 from fx_passes.lower import lower
 from fx_passes.plan import Plan
@@ -157,23 +157,14 @@ def chosen(plan: Plan) -> list[dict[str, Any]]:
 
 
 def compare(baseline: Contestant | str, other: Contestant | str, options: Options) -> Measured:
-    """``other`` against ``baseline``, in turn: median times in milliseconds, and baseline / other."""
+    """``other`` against ``baseline``, in turn: typical times in milliseconds, and baseline / other."""
     if isinstance(baseline, str) or isinstance(other, str):
         return {"failed": baseline if isinstance(baseline, str) else other}
-    timed = stopwatch(baseline.run, other.run)
     gc.collect()
     gc.disable()
     try:
         with torch.no_grad():
-            pair_ms = timed(0) + timed(1)
-            pairs = int(options.seconds * 1e3 / pair_ms)
-            timing = time_pairs(
-                timed,
-                threads=options.threads,
-                min_pairs=max(FEWEST_PAIRS, min(pairs, 100)) // 2 * 2,
-                max_pairs=1000,
-                seconds=options.seconds,
-            )
+            timing = timed_against([baseline.opened, other.opened], options.threads, options.seconds)
     except Exception as error:
         return {"failed": reason(error)}
     finally:

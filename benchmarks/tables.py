@@ -9,30 +9,49 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contestants import COLUMNS, STOCK
 
-from export.measure import FEWEST_PAIRS, Timing
+from export.measure import Block, Timing, time_blocks
 from fx_passes.formulations import FORMULATIONS
 
 Row = Mapping[str, Any]
+# Blocks from which on a table shows an interval.
+ENOUGH = 4
 HAND, OURS = "by hand", "ours"
 TRAINED = (OURS, "torch module", f"{HAND}, compiled", "torch module, compiled")
 
 
 def as_json(timing: Timing) -> dict[str, Any]:
-    """What is kept of two ways timed in turn: median milliseconds of both, baseline / other."""
+    """What is kept of two ways timed in turn: typical milliseconds of both, baseline / other."""
     return {
-        "baseline_ms": statistics.median(timing.baseline_ms),
-        "median_ms": statistics.median(timing.optimized_ms),
+        "baseline_ms": timing.baseline_ms,
+        "typical_ms": timing.optimized_ms,
         "ratio": timing.speedup,
         "ci95": list(timing.ci95),
-        "pairs": len(timing.baseline_ms),
+        "control_ci95": list(timing.control.ci95),
+        "blocks": len(timing.blocks),
         "noisy": timing.noisy,
     }
+
+
+def timed_against(
+    contestants: Sequence[Callable[[], Callable[[], Any]]], threads: int, seconds: float
+) -> Timing:
+    """The second of two ways against the first, and the first against itself.
+
+    Args:
+        contestants: each opens itself anew, and gives what runs it once.
+        seconds: at most, but for two blocks in any case: one has no interval.
+    """
+    first, second = contestants
+    blocks = time_blocks([first, second, first], seconds=seconds)
+    if len(blocks) == 1:
+        blocks += time_blocks([first, second, first], seconds=0.0)
+    return Timing(tuple(Block(*block) for block in blocks), threads)
 
 
 def speed_table(rows: Sequence[Row]) -> str:
@@ -89,14 +108,14 @@ def compile_table(rows: Sequence[Row]) -> str:
 
 
 def cell(measured: Row) -> str:
-    """``▼ 0.87x ± 0.02``: the median ratio, half of its 95 % interval, and whether it is a loss.
+    """``▼ 0.87x ± 0.02``: the typical ratio, half of its 95 % interval, and whether it is a loss.
 
-    An interval over few pairs would say nothing, and is left out.
+    An interval over two or three blocks is wide, and is left out.
     """
     if "failed" in measured:
         return "failed"
     ratio, (low, high) = measured["ratio"], measured["ci95"]
-    enough = measured["pairs"] >= FEWEST_PAIRS
+    enough = measured["blocks"] >= ENOUGH
     digits = 2 if ratio < 10 else 1
     loss = "▼ " if (high if enough else ratio) < 1 else ""
     spread = f" ± {(high - low) / 2:.{digits}f}" if enough else ""

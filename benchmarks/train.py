@@ -9,9 +9,9 @@ that one would write by hand, and torch's own module, in which every channel has
 also under torch.compile. The input needs its gradient, as inside a network. Every formulation is timed, so
 that a rule of ``auto`` that is wrong shows. Compile: the backend against plain torch.compile, for inference.
 
-All in this process and in turn, A B B A; a cell holds the median ratio to the hand-written version (above 1:
-faster) and half of its 95 % interval, if there are pairs enough for one; the JSON has the times as well. What
-does not compute the same is an error.
+All in this process and in turn, in blocks; a cell holds the typical ratio to the hand-written version (above
+1: faster) and half of its 95 % interval, if there are blocks enough for one; the JSON has the times as well.
+What does not compute the same is an error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,9 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 import torch
 import torch.nn.functional as F
 from graphs import GRAPHS
-from tables import HAND, as_json, train_tables
+from tables import HAND, as_json, timed_against, train_tables
 from torch import Tensor, nn
 
-from export.measure import Timing, stopwatch, time_pairs
 from export.report import environment
 from fx_passes.compile_backend import fx_passes
 from fx_passes.formulations import FORMULATIONS, formulation_refusal, static_formulation
@@ -109,14 +109,6 @@ def step_of(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> Callab
     return step
 
 
-def timed_pair(first: Callable[[], Any], second: Callable[[], Any], threads: int, seconds: float) -> Timing:
-    timed = stopwatch(first, second)
-    # Two that are the same code agree within 3 % after 30 pairs; after 12 they were 13 % apart once. Of what
-    # takes seconds, few pairs: no ratio here is close where that is so.
-    fewest = 30 if timed(0) < 500 else 2
-    return time_pairs(timed, threads=threads, min_pairs=fewest, max_pairs=200, seconds=seconds)
-
-
 def train_row(
     shape: tuple[int, ...], kernel: tuple[int, ...], threads: int, seconds: float
 ) -> dict[str, Any]:
@@ -135,7 +127,9 @@ def train_row(
         if not difference <= 1e-3:
             raise AssertionError(f"{name}: the gradient of the kernel is off by {difference:.2g}")
         if name != HAND:
-            columns[name] = as_json(timed_pair(steps[HAND], step, threads, seconds))
+            columns[name] = as_json(
+                timed_against([lambda: steps[HAND], partial(lambda s: s, step)], threads, seconds)
+            )
     auto = static_formulation(modules["ours"])  # type: ignore[arg-type]
     return {"shape": shape, "kernel": kernel, "threads": threads, "auto": auto, "columns": columns}
 
@@ -161,7 +155,8 @@ def compile_rows(threads: int, seconds: float) -> list[dict[str, Any]]:
         plain, ours = torch.compile(model), torch.compile(model, backend=fx_passes)
         with torch.no_grad():
             torch.testing.assert_close(ours(*inputs), plain(*inputs), rtol=1e-4, atol=1e-5)
-            timing = timed_pair(lambda: plain(*inputs), lambda: ours(*inputs), threads, seconds)  # noqa: B023
+            ways = [partial(partial, way, *inputs) for way in (plain, ours)]
+            timing = timed_against(ways, threads, seconds)
         found.append({"title": title, "threads": threads, **as_json(timing)})
     return found
 

@@ -20,7 +20,7 @@ from export.splice import Library
 from fx_passes.lowerable import Site
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
-from fx_passes.weights.operators import SHAPE_ONLY, base_name, first_argument, is_operator
+from fx_passes.weights.operators import described_inputs, read_inputs
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,8 @@ def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
         node = stack.pop()
         if node not in needed and node is not source:
             needed.add(node)
-            shaped = first_argument(node) if is_operator(node) and base_name(node) in SHAPE_ONLY else None
-            stack.extend(n for n in node.all_input_nodes if n is not shaped)
-            if isinstance(shaped, Node):
-                like.add(shaped)
+            stack.extend(read_inputs(node))
+            like.update(described_inputs(node))
     graph = Graph()
     copies = {source: graph.placeholder("x")}
     for node in like - needed - {source}:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +27,31 @@ from fx_passes.inline import capture_for_inference
 from fx_passes.records import EXACTNESS, Exactness
 
 _INPUT_HELP = "Sizes of an example input, as 1x3x224x224 or 4x16:int64; once for each input."
+# How a shell, a scheduler or a closed terminal ends a command.
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _JSON_HELP = "Write the result as JSON to FILE, or to standard output for -."
+
+
+class _Ended(BaseException):
+    """SIGTERM or SIGHUP, as an exception: what is unfinished is cleaned up on the way out."""
+
+
+def _end(number: int, frame: Any) -> None:
+    raise _Ended(number)
 
 
 class _Group(click.Group):
     """Turns an error raised on purpose into one line and its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        # A signal handler is for the main thread; elsewhere, whoever called us has handlers of its own.
+        signals = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.signal(number, _end) for number in signals}
         try:
             return super().invoke(ctx)
+        except _Ended as error:
+            click.echo("fx-passes: ended by a signal; no model was written", err=True)
+            ctx.exit(128 + error.args[0])
         except FxPassesError as error:
             click.echo(f"fx-passes: {error}", err=True)
             ctx.exit(error.exit_code)
@@ -48,6 +66,9 @@ class _Group(click.Group):
             said = f"unexpected {type(error).__name__}: {one_line(error)} (--verbose shows where)"
             click.echo(f"fx-passes: {said}", err=True)
             ctx.exit(3)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _writable(context: click.Context, parameter: click.Parameter, file: str | None) -> str | None:
@@ -113,7 +134,11 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
     help="The least exact that may be chosen: equal bits; other rounding; that, and for finite inputs only.",
 )
 @click.option(
-    "--budget", type=click.FloatRange(1), default=60, show_default=True, help="Seconds of timing to tune."
+    "--budget",
+    type=click.FloatRange(1),
+    default=60,
+    show_default=True,
+    help="Seconds of timing to tune; exports come on top.",
 )
 @click.option(
     "--plan",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from export.reference import tensor_arrays
 from export.report import environment
+from export.stages import Stages
 from export.trial import Trial, make_trial
 from export.tune import Timings, tune
 from fx_passes.capture import clone_module
@@ -24,6 +25,19 @@ from fx_passes.share import share_in_place
 
 
 @dataclass(frozen=True)
+class Example:
+    """The example inputs of a model.
+
+    Args:
+        inputs: positional arguments; what the file is verified and measured on.
+        dynamic_shapes: which sizes stay open, as for ``torch.export.export``.
+    """
+
+    inputs: tuple[Any, ...]
+    dynamic_shapes: Any
+
+
+@dataclass(frozen=True)
 class Decide:
     """How to decide, as the arguments of ``optimize`` say it."""
 
@@ -33,17 +47,26 @@ class Decide:
     threads: int
     budget: float
     timings: Timings
-    progress: Callable[[str], None]
+
+    @property
+    def tunes(self) -> bool:
+        """Whether what is fastest here is looked for, and not what was asked for done."""
+        return self.plan is None and self.lowering == "tuned"
 
     def decide(
         self,
         graph_module: GraphModule,
         sites: Sequence[Site],
         baseline: Path,
-        inputs: tuple[Any, ...],
-        dynamic_shapes: Any,
+        example: Example,
+        folder: Path,
+        stages: Stages,
     ) -> Plan:
         """The plan for ``sites`` of ``graph_module``, which is left as it is.
+
+        Args:
+            baseline: the stock export of the model.
+            folder: an empty one, for files that are timed.
 
         Raises:
             UsageError: the plan that was given does not fit, or is less exact than is allowed.
@@ -59,37 +82,26 @@ class Decide:
             return static_plan(sites, self.exactness)
 
         def trial_of(plan: Plan) -> Trial:
-            self.progress("exporting the whole graph with the fastest lowerings")
             lowered = clone_module(graph_module, compiled=False)
             lower_in_place(lowered, sites_on_copy(sites, lowered), plan)
             share_in_place(lowered, fold_constants=False)
-            return make_trial(lowered, graph_module, sites, inputs, dynamic_shapes)
+            return make_trial(lowered, graph_module, sites, example.inputs, example.dynamic_shapes, folder)
 
         try:
-            plan = self._tuned(graph_module, sites, baseline, trial_of, inputs)
+            plan = tune(
+                graph_module,
+                sites,
+                baseline,
+                trial_of,
+                tensor_arrays(example.inputs),
+                exactness=self.exactness,
+                threads=self.threads,
+                budget=self.budget,
+                timings=self.timings,
+                stages=stages,
+            )
         except ExportError as error:
             # What cannot be exported or run cannot be timed; the convolutions as they are can be.
             kept = {site.id: Choice(site.key, None) for site in sites}
             plan = Plan(kept, {"by": "tuning", "failed": str(error)})
         return replace(plan, made={**plan.made, "environment": environment(self.threads)})
-
-    def _tuned(
-        self,
-        graph_module: GraphModule,
-        sites: Sequence[Site],
-        baseline: Path,
-        trial_of: Callable[[Plan], Trial],
-        inputs: tuple[Any, ...],
-    ) -> Plan:
-        return tune(
-            graph_module,
-            sites,
-            baseline,
-            trial_of,
-            tensor_arrays(inputs),
-            exactness=self.exactness,
-            threads=self.threads,
-            budget=self.budget,
-            timings=self.timings,
-            progress=self.progress,
-        )

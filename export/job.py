@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from export.blame import blame_site
-from export.decide import Decide
+from export.decide import Decide, Example
 from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
 from export.onnx_export import stock_export, to_onnx
 from export.onnx_file import output_names
 from export.reference import float64_reference, tensor_arrays, with_arrays
 from export.report import count_shared
+from export.session import open_session, run
+from export.stages import Stages
 from fx_passes.capture import Capture
 from fx_passes.errors import NotEquivalentError
 from fx_passes.find import judge
@@ -32,7 +34,6 @@ from fx_passes.records import Finding
 from fx_passes.share import share_in_place
 
 log = logging.getLogger(__name__)
-Progress = Callable[[str], None]
 
 
 class Job:
@@ -45,52 +46,67 @@ class Job:
         dynamic_shapes: Any,
         folder: Path,
         name: str,
-        progress: Progress,
+        stages: Stages,
     ) -> None:
-        self.model, self.inputs, self.progress = model, inputs, progress
+        self.model, self.stages = model, stages
         self.sizes = open_sizes(model, inputs, dynamic_shapes)
-        self.dynamic_shapes = self.sizes.dynamic_shapes if self.sizes else None
+        self.example = Example(inputs, self.sizes.dynamic_shapes if self.sizes else None)
+        self.arrays = tensor_arrays(inputs)
         # Both have the name of the output, which a file with external data holds within.
         self.baseline, self.optimized = (folder / kind / name for kind in ("baseline", "optimized"))
-        self.baseline.parent.mkdir()
+        self.trials = folder / "trials"
+        for inner in (self.baseline.parent, self.trials):
+            inner.mkdir()
 
     def export_baseline(self) -> None:
-        """The original, by the stock exporter."""
-        self.progress("exporting the original")
-        stock_export(self.model, self.inputs, self.baseline, dynamic_shapes=self.dynamic_shapes)
+        """The original, by the stock exporter; and onnxruntime runs it, before more work is put into it.
+
+        Raises:
+            ExportError: torch cannot export it, or onnxruntime cannot run it on its example inputs.
+        """
+        with self.stages.stage("exporting the original"):
+            stock_export(
+                self.model, self.example.inputs, self.baseline, dynamic_shapes=self.example.dynamic_shapes
+            )
+        with self.stages.stage("running the original"):
+            run(open_session(self.baseline), self.arrays)
 
     def rewrite(self, how: Decide) -> None:
         """Find, decide, lower, share, export."""
-        self.progress("capturing the graph")
-        self.captured = self.capture()
+        with self.stages.stage("capturing the graph"):
+            self.captured = self.capture()
         graph_module = self.captured.graph_module
-        self.progress("finding and sharing kernels")
-        verdicts = judge(graph_module)
-        self.findings = [verdict.finding for verdict in verdicts]
-        sites, reasons = lowerable_sites(graph_module, verdicts)
+        with self.stages.stage("finding and sharing kernels"):
+            verdicts = judge(graph_module)
+            self.findings = [verdict.finding for verdict in verdicts]
+            sites, reasons = lowerable_sites(graph_module, verdicts)
         self.reasons = reasons if how.plan is not None or how.lowering != "expand" else {}
-        self.plan = how.decide(graph_module, sites, self.baseline, self.inputs, self.dynamic_shapes)
+        self.plan = how.decide(graph_module, sites, self.baseline, self.example, self.trials, self.stages)
+        shutil.rmtree(self.trials)
         lowered = lower_in_place(graph_module, sites, self.plan)
         # onnxruntime is to see kernels computed by the same arithmetic in both files: constants are not
         # folded by torch, whose exp() may differ from the exporter's in the last bit.
         share_in_place(graph_module, fold_constants=False)
         self.folded = _before_batch_norm(graph_module, self.findings)
+        shutil.rmtree(self.optimized.parent, ignore_errors=True)
         if lowered or count_shared(self.findings):
-            self.progress("exporting the optimised model")
-            self.optimized.parent.mkdir(exist_ok=True)
-            to_onnx(
-                graph_module,
-                self.inputs,
-                self.optimized,
-                dynamic_shapes=self.dynamic_shapes,
-                output_names=output_names(self.baseline),
-            )
+            with self.stages.stage("exporting the optimised model"):
+                self.optimized.parent.mkdir()
+                to_onnx(
+                    graph_module,
+                    self.example.inputs,
+                    self.optimized,
+                    dynamic_shapes=self.example.dynamic_shapes,
+                    output_names=output_names(self.baseline),
+                )
         else:
-            shutil.copytree(self.baseline.parent, self.optimized.parent, dirs_exist_ok=True)
+            shutil.copytree(self.baseline.parent, self.optimized.parent)
 
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""
-        return capture_for_inference(self.model, self.inputs, dynamic_shapes=self.dynamic_shapes)
+        return capture_for_inference(
+            self.model, self.example.inputs, dynamic_shapes=self.example.dynamic_shapes
+        )
 
     def verify(self) -> Equivalence:
         """Compare both files in onnxruntime.
@@ -98,22 +114,26 @@ class Job:
         Raises:
             NotEquivalentError: they differ; with the site that causes it.
         """
+        with self.stages.stage("checking equivalence"):
+            return self._verify()
+
+    def _verify(self) -> Equivalence:
         used = self.plan.exactness
         equivalence = check_equivalence(
             self.baseline,
             self.optimized,
-            example_inputs=tensor_arrays(self.inputs),
-            reference=float64_reference(self.model, self.inputs),
+            example_inputs=self.arrays,
+            reference=float64_reference(self.model, self.example.inputs),
             require_bitwise=used == "bitwise",
             non_finite=used != "finite",
             finite_only=used == "finite",
             sizes=self.sizes,
-            progress=lambda case: self.progress(f"checking equivalence: {case}"),
+            progress=lambda case: self.stages.say(f"checking equivalence: {case}"),
         )
         if equivalence.passed:
             return equivalence
         assert equivalence.mismatch is not None and equivalence.failing_inputs is not None
-        failing = with_arrays(self.inputs, equivalence.failing_inputs)
+        failing = with_arrays(self.example.inputs, equivalence.failing_inputs)
         rewritten = self.captured.graph_module
         site = blame_site(
             self.capture().graph_module, rewritten, self.findings, failing, bitwise=used == "bitwise"
@@ -121,33 +141,53 @@ class Job:
         cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"
         raise NotEquivalentError(f"not equivalent: {equivalence.mismatch}; {cause}", site)
 
-    def verify_or_put_back(self, how: Decide) -> Equivalence:
+    def verify_or_put_back(self, how: Decide) -> None:
         """Verify; where only rounding makes the files differ, keep every convolution and verify that.
 
         A model may decide by thresholds, and then no rounding but its own will do. A site that is wrong in
         exact arithmetic, and a plan that was asked for, are errors all the same.
         """
         try:
-            return self.verify()
+            self.equivalence = self.verify()
+            return
         except NotEquivalentError as error:
             if error.site is not None or how.plan is not None or self.plan.exactness == "bitwise":
                 raise
             said = str(error).removeprefix("not equivalent: ").partition("; no site")[0]
             log.warning("every convolution is kept: %s", said)
-        lowered = [name for name, choice in self.plan.choices.items() if choice.proposal is not None]
-        self.progress("keeping every convolution: the model is sensitive to rounding")
-        self.rewrite(replace(how, lowering="expand"))
-        reason = f"kept, as the model is sensitive to rounding: {said}"
-        self.reasons.update(dict.fromkeys(lowered, reason))
-        return self.verify()
+        self.equivalence = self.keep_all(how, f"the model is sensitive to rounding: {said}")
 
-    def measure(self, threads: int, seconds: float) -> Timing | None:
-        """Time both files against each other."""
+    def keep_all(self, how: Decide, why: str) -> Equivalence:
+        """Keep every convolution as it was, say why, and verify that."""
+        lowered = [name for name, choice in self.plan.choices.items() if choice.proposal is not None]
+        made = {**self.plan.made, "kept": why}
+        with self.stages.stage("keeping every convolution"):
+            self.trials.mkdir(exist_ok=True)
+            self.rewrite(replace(how, lowering="expand"))
+            self.reasons.update(dict.fromkeys(lowered, f"kept, as {why}"))
+            self.plan = replace(self.plan, made=made)
+            return self.verify()
+
+    def measure(self, how: Decide, seconds: float) -> Timing | None:
+        """Time both files against each other, once they are verified.
+
+        What was tuned, and then measures slower than the original, is not written: every convolution is
+        kept, and what is kept is verified and measured in its place. Rules and plans are asked for as they
+        are: there the report says that the file is slower.
+        """
         if seconds <= 0:
             return None
-        self.progress("measuring speed")
-        arrays = tensor_arrays(self.inputs)
-        return measure_speed(self.baseline, self.optimized, arrays, threads=threads, seconds=seconds)
+        timing = self._timed(how.threads, seconds)
+        if timing.slower and how.tunes and any(choice.proposal for choice in self.plan.choices.values()):
+            low, high = timing.ci95
+            said = f"{timing.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
+            self.equivalence = self.keep_all(how, f"the tuned file is slower than the original: {said}")
+            timing = self._timed(how.threads, seconds)
+        return timing
+
+    def _timed(self, threads: int, seconds: float) -> Timing:
+        with self.stages.stage("measuring speed"):
+            return measure_speed(self.baseline, self.optimized, self.arrays, threads=threads, seconds=seconds)
 
 
 def _before_batch_norm(graph_module: GraphModule, findings: Sequence[Finding]) -> frozenset[str]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from export.read_pt2 import read_pt2
 from fx_passes.errors import LoadError, UsageError, one_line
 
 
@@ -83,8 +84,10 @@ def _load_exported_program(path: Path) -> Loaded:
     if not path.is_file():
         raise LoadError(f"no such file: {path}")
     try:
-        program = torch.export.load(path)
-    except Exception as error:  # a zip error, a version error, an unpickling error, ...
+        program = read_pt2(path)
+    except LoadError:
+        raise
+    except Exception as error:  # torch on a file that is wrong in a way that nobody foresaw
         raise LoadError(f"{path} is not a torch.export archive: {_said(error)}") from error
     arguments = program.example_inputs
     return Loaded(program, tuple(arguments[0]) if arguments else None)

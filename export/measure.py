@@ -1,12 +1,20 @@
-"""Is one ONNX file faster than another? Interleaved paired timing with a confidence interval.
+"""Is one ONNX file faster than another? Blocks of fresh sessions, and the control of a file against itself.
 
-This machine may be noisy and drift, so single times say little: the two sessions are run in turn, A B,
-B A, A B, ..., each two pairs give one ratio, and what is reported is the median ratio with a bootstrap
-interval over them. Both sessions are configured alike.
+Two sessions of one file differ: by where their memory lies, by what was packed when. So one pair of sessions
+says little, however often it runs. A block opens three sessions anew, the original, the optimised file and
+the original once more, in another order each time; then they run in turns (files too large to be open at
+once: one after the other). The typical time of a session is
+the lower quartile of its runs, which a run that was interrupted cannot move. A block gives one ratio,
+original over optimised, and one control, original over original. The interval is Student's t over the
+logarithms of the blocks' ratios, as the blocks are independent and their runs are not.
+
+"Faster" and "slower" are claims: the interval of the ratio has to lie beyond 1 and beyond the interval of the
+control, which shows what this machine makes of no difference at all.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,60 +24,125 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx_file import is_large_file
 from export.session import Array, open_session, run
 
-# An interval over fewer pairs is no ground for saying "faster".
-FEWEST_PAIRS = 12
-# Relative half-width of the 95 % interval at which a measurement is precise enough to stop ...
-TARGET_HALF_WIDTH = 0.01
-# ... and above which, when the time is up, the run is called noisy.
+# Blocks that are planned, and the fewest that a claim may rest on. With two, Student's t is 12.7: what is
+# claimed then is far from 1.
+BLOCKS, FEWEST_BLOCKS = 24, 2
+# Runs of each session in a block: the lower quartile of fewer is no quartile; more make it no better.
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
+# A measurement is called noisy where half of its interval is wider than this, relative to the ratio.
 NOISY_HALF_WIDTH = 0.05
-# Half of the pairs further apart than this, relative to the median ratio, are noise as well.
-NOISY_SPREAD = 0.25
+
+# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
+_T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
+_T95 += [2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Milliseconds of the runs of three fresh sessions: original, optimised, and the original again."""
+
+    baseline_ms: tuple[float, ...]
+    optimized_ms: tuple[float, ...]
+    control_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A typical ratio over the blocks with its 95 % interval.
+
+    Example:
+        >>> ratio_of([2.0, 2.0, 2.0])
+        Ratio(value=2.0, ci95=(2.0, 2.0))
+    """
+
+    value: float
+    ci95: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Paired times of the original and the optimised file, in milliseconds, in the order they were taken."""
+    """What was measured of two files, block by block, and what it allows one to say."""
 
-    baseline_ms: tuple[float, ...]
-    optimized_ms: tuple[float, ...]
-    ci95: tuple[float, float]
+    blocks: tuple[Block, ...]
     threads: int
 
     @property
+    def baseline_ms(self) -> float:
+        """Typical time of the original: the geometric mean over the blocks of its lower quartile."""
+        return _geometric_mean([typical(block.baseline_ms) for block in self.blocks])
+
+    @property
+    def optimized_ms(self) -> float:
+        """Typical time of the optimised file, so that ``speedup`` is the quotient of the two."""
+        return _geometric_mean([typical(block.optimized_ms) for block in self.blocks])
+
+    @property
+    def ratio(self) -> Ratio:
+        """The original's time over the optimised file's."""
+        return ratio_of([typical(b.baseline_ms) / typical(b.optimized_ms) for b in self.blocks])
+
+    @property
+    def control(self) -> Ratio:
+        """The original's time over that of the original: what is measured where there is no difference."""
+        return ratio_of([typical(b.baseline_ms) / typical(b.control_ms) for b in self.blocks])
+
+    @property
     def speedup(self) -> float:
-        """Median over the paired runs of baseline / optimised."""
-        return float(np.median(_ratios(self.baseline_ms, self.optimized_ms)))
+        """The typical ratio over the blocks; above 1 the optimised file is faster."""
+        return self.ratio.value
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The 95 % interval of ``speedup``."""
+        return self.ratio.ci95
+
+    @property
+    def runs(self) -> int:
+        """Timed runs of each file."""
+        return sum(len(block.baseline_ms) for block in self.blocks)
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough blocks for a claim."""
+        return len(self.blocks) >= FEWEST_BLOCKS
 
     @property
     def faster(self) -> bool:
-        """The whole interval lies above 1, and rests on enough pairs to be one."""
-        return self.ci95[0] > 1.0 and len(self.baseline_ms) >= FEWEST_PAIRS
+        """The whole interval lies above 1 and above what the control shows."""
+        return self.enough and self.ci95[0] > max(1.0, self.control.ci95[1])
+
+    @property
+    def slower(self) -> bool:
+        """The whole interval lies below 1 and below what the control shows."""
+        return self.enough and self.ci95[1] < min(1.0, self.control.ci95[0])
 
     @property
     def noisy(self) -> bool:
-        """The interval is too wide to tell a few per cent, or the pairs disagree too much to trust it."""
-        ratios = _ratios(self.baseline_ms, self.optimized_ms)
-        spread = _iqr(ratios) / float(np.median(ratios))
-        return _half_width(self.ci95) > NOISY_HALF_WIDTH or spread > NOISY_SPREAD
+        """The interval is too wide to tell a few per cent."""
+        low, high = self.ci95
+        return (high - low) / (high + low) > NOISY_HALF_WIDTH
 
     def to_json(self) -> dict[str, Any]:
         """The "speed" object of the JSON contract, with the raw samples."""
         return {
-            "baseline_ms": float(np.median(self.baseline_ms)),
-            "optimized_ms": float(np.median(self.optimized_ms)),
+            "baseline_ms": self.baseline_ms,
+            "optimized_ms": self.optimized_ms,
             "speedup": self.speedup,
             "ci95": list(self.ci95),
-            "runs": len(self.baseline_ms),
+            "control": {"speedup": self.control.value, "ci95": list(self.control.ci95)},
+            "blocks": len(self.blocks),
+            "runs": self.runs,
             "threads": self.threads,
             "faster": self.faster,
+            "slower": self.slower,
             "noisy": self.noisy,
-            "baseline_iqr_ms": _iqr(self.baseline_ms),
-            "optimized_iqr_ms": _iqr(self.optimized_ms),
             "samples_ms": {
-                "baseline": list(self.baseline_ms),
-                "optimized": list(self.optimized_ms),
+                "baseline": [list(block.baseline_ms) for block in self.blocks],
+                "optimized": [list(block.optimized_ms) for block in self.blocks],
+                "control": [list(block.control_ms) for block in self.blocks],
             },
         }
 
@@ -80,110 +153,118 @@ def measure_speed(
     inputs: Sequence[Array],
     *,
     threads: int = 1,
-    min_pairs: int = 100,
-    max_pairs: int = 1000,
     seconds: float = 10.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Timing:
-    """Time two ONNX files against each other on the same inputs.
+    """Time two ONNX files against each other, and the first against itself, on the same inputs.
 
     Args:
         baseline, optimized: the files; ``speedup`` is the first's time over the second's.
         inputs: arrays in the order of the files' inputs.
-        threads: intra-operator threads of both sessions.
-        min_pairs: pairs measured in any case.
-        max_pairs, seconds: where to stop if the interval does not get within 1 % of its middle before.
-        progress: called with the number of pairs and the seconds spent.
+        threads: intra-operator threads of all sessions.
+        seconds: how long to measure at most, the opening of sessions included. One block is measured in any
+            case; a single one gives a ratio, and allows no claim.
+        progress: called with the number of blocks measured and the seconds spent.
 
     Raises:
         ExportError: onnxruntime does not accept a file or cannot run it.
     """
-    sessions = [open_session(Path(path), threads=threads) for path in (baseline, optimized)]
-    return time_pairs(
-        stopwatch(*(partial(run, session, inputs) for session in sessions)),
-        threads=threads,
-        min_pairs=min_pairs,
-        max_pairs=max_pairs,
+    files = [Path(baseline), Path(optimized), Path(baseline)]
+    blocks = time_blocks(
+        [partial(opened, file, inputs, threads) for file in files],
         seconds=seconds,
+        together=not any(is_large_file(file) for file in files),
         progress=progress,
     )
+    return Timing(tuple(Block(*block) for block in blocks), threads)
 
 
-def stopwatch(*runs: Callable[[], Any]) -> Callable[[int], float]:
-    """What calls one of ``runs`` by its number, and gives the milliseconds that it took."""
-
-    def timed(which: int) -> float:
-        start = time.perf_counter()
-        runs[which]()
-        return (time.perf_counter() - start) * 1e3
-
-    return timed
+def opened(file: Path, inputs: Sequence[Array], threads: int) -> Callable[[], Any]:
+    """What runs ``file`` in a session of its own."""
+    return partial(run, open_session(file, threads=threads), inputs)
 
 
-def time_pairs(
-    timed: Callable[[int], float],
+def time_blocks(
+    contestants: Sequence[Callable[[], Callable[[], Any]]],
     *,
-    threads: int,
-    min_pairs: int,
-    max_pairs: int,
     seconds: float,
+    blocks: int = BLOCKS,
+    fewest_rounds: int = FEWEST_ROUNDS,
+    most_rounds: int = MOST_ROUNDS,
+    together: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int, float], None] | None = None,
-) -> Timing:
-    """Interleave ``timed(0)`` and ``timed(1)``, which run A and B and return milliseconds."""
-    for _ in range(3):  # the first runs allocate, pack weights and fill caches
-        timed(0), timed(1)
-    times: tuple[list[float], list[float]] = ([], [])
-    start, next_check = time.perf_counter(), min_pairs
-    while len(times[0]) < max_pairs:
-        pairs = len(times[0])
-        spent = time.perf_counter() - start
-        if progress:
-            progress(pairs, spent)
-        if pairs % 2:
-            pass  # a couple of pairs is measured to its end
-        elif pairs >= next_check:
-            if spent > seconds or _half_width(bootstrap_ci(*times)) < TARGET_HALF_WIDTH:
-                break
-            next_check = pairs + max(min_pairs, pairs // 2)
-        elif pairs >= min_pairs and spent > seconds:
+) -> list[tuple[tuple[float, ...], ...]]:
+    """Milliseconds of the runs of each contestant, block by block.
+
+    Args:
+        contestants: each opens itself anew, and gives what runs it once.
+        seconds: where to stop; one block is measured in any case.
+        blocks: how many to measure at most.
+        fewest_rounds, most_rounds: how often each contestant runs in a block.
+        together: all contestants of a block are open at once and run in turns; otherwise one after the other.
+        clock: gives seconds.
+
+    How many runs a block has follows from what opening takes: as many as let the planned blocks fit. The
+    number of blocks is not chosen by looking at the ratios: an interval that stops where it looks good is
+    none.
+    """
+    measured: list[tuple[tuple[float, ...], ...]] = []
+    start, longest, opening, one_round = clock(), 0.0, 0.0, math.inf
+    for number in range(blocks):
+        begun = clock()
+        if measured and begun - start + longest > seconds:
             break
-        # Swapping the order in every other pair cancels what the first run does to the second.
-        for which in (0, 1) if pairs % 2 == 0 else (1, 0):
-            times[which].append(float(timed(which)))
-    return Timing(tuple(times[0]), tuple(times[1]), bootstrap_ci(*times), threads)
+        left = (seconds - (begun - start)) / (blocks - number) - opening
+        rounds = round(min(max(left / one_round, fewest_rounds), most_rounds))
+        times: list[list[float]] = [[] for _ in contestants]
+        order = _turn(number, range(len(contestants)))
+        for group in [order] if together else [[which] for which in order]:
+            _run_in_turns({which: contestants[which]() for which in group}, rounds, times, clock)
+        measured.append(tuple(tuple(runs) for runs in times))
+        longest = max(longest, clock() - begun)
+        one_round = max(sum(map(sum, times)) / 1e3 / rounds, 1e-9)
+        opening = clock() - begun - rounds * one_round
+        if progress:
+            progress(len(measured), clock() - start)
+    return measured
 
 
-def bootstrap_ci(
-    baseline_ms: Sequence[float], optimized_ms: Sequence[float], resamples: int = 2000
-) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the median ratio over the pairs (Efron 1979); seeded.
-
-    Example:
-        >>> bootstrap_ci([2.0] * 30, [1.0] * 30)
-        (2.0, 2.0)
-    """
-    ratios = _ratios(baseline_ms, optimized_ms)
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(ratios, (resamples, len(ratios))), axis=1)
-    low, high = np.percentile(medians, (2.5, 97.5))
-    return float(low), float(high)
+def _run_in_turns(
+    runs: dict[int, Callable[[], Any]], rounds: int, times: list[list[float]], clock: Callable[[], float]
+) -> None:
+    """Run each once a round, and note the milliseconds."""
+    for run_once in runs.values():  # the first run allocates and fills caches
+        run_once()
+    for number in range(rounds):
+        for which in _turn(number, list(runs)):
+            start = clock()
+            runs[which]()
+            times[which].append((clock() - start) * 1e3)
 
 
-def _ratios(baseline_ms: Sequence[float], optimized_ms: Sequence[float]) -> np.ndarray:
-    """One ratio for each A B, B A couple: the geometric mean of its two, in which their order cancels.
-
-    The median of single ratios would not do: with an effect of the order they lie in two heaps, and their
-    median in one of them or in the gap between.
-    """
-    logs = np.log(np.divide(baseline_ms, optimized_ms))
-    couples = len(logs) // 2
-    return np.exp(logs[: 2 * couples].reshape(couples, 2).mean(1)) if couples else np.exp(logs)
+def _turn(number: int, order: Sequence[int]) -> list[int]:
+    """``order`` begun elsewhere each time, forwards and backwards: each comes first, and follows each."""
+    shift = number // 2 % len(order)
+    turned = [*order[shift:], *order[:shift]]
+    return turned if number % 2 == 0 else turned[::-1]
 
 
-def _half_width(ci: tuple[float, float]) -> float:
-    return (ci[1] - ci[0]) / (ci[0] + ci[1])
+def typical(times: Sequence[float]) -> float:
+    """The lower quartile: what else a machine does makes times longer, never shorter."""
+    return float(np.quantile(times, 0.25))
 
 
-def _iqr(samples: Sequence[float] | np.ndarray) -> float:
-    low, high = np.percentile(samples, (25, 75))
-    return float(high - low)
+def ratio_of(ratios: Sequence[float]) -> Ratio:
+    """The geometric mean of the blocks' ratios with Student's 95 % interval over their logarithms."""
+    logs = np.log(ratios)
+    middle = float(logs.mean())
+    if len(logs) < 2:
+        return Ratio(math.exp(middle), (0.0, math.inf))
+    quantile = _T95[min(len(logs) - 1, len(_T95)) - 1]
+    half = quantile * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    return Ratio(math.exp(middle), (math.exp(middle - half), math.exp(middle + half)))
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    return float(np.exp(np.log(values).mean()))

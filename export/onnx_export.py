@@ -2,8 +2,8 @@
 
 ``torch.onnx.export(dynamo=True)`` ends with onnxscript's optimiser, whose constant folding turns
 ``Expand(kernel)`` into a full repeated initializer. Here the same optimiser runs with that one fold
-forbidden: a node on the way from an initializer through an Expand to the weight or bias of a
-convolution stays. onnxruntime folds it when a session starts, so it costs no time at run time.
+forbidden: a node on the way from an initializer through an Expand to the weight of a convolution stays.
+onnxruntime folds it when a session starts, so it costs no time at run time.
 """
 
 from __future__ import annotations
@@ -165,22 +165,18 @@ def export_program(
 def _expansions(model: ir.Model) -> tuple[set[ir.Node], set[ir.Node]]:
     """The nodes from the Expand of a stored kernel or bias down to its convolution: to keep, and to fold.
 
-    To be folded are those in front of a batch norm: the optimiser multiplies its scale, another for each
-    channel, into the weight, and what it leaves is no repeat any more.
+    To be folded is a bias, one number a channel: tools that quantise look for an initializer. So is what is
+    in front of a batch norm: the optimiser multiplies its scale, another for each channel, into the weight,
+    and what it leaves is no repeat any more.
     """
     kept: set[ir.Node] = set()
     folded: set[ir.Node] = set()
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.op_type in _CONVOLUTIONS:
-            weight, *bias = node.inputs[1:3]
-            if _before_batch_norm(node):
-                folded.update(n for value in node.inputs[1:3] for n in _way_from_expand(value))
-                continue
-            kept.update(_way_from_expand(weight))
-            # torch gives a convolution without bias an expanded zero, which may well be folded.
-            ways = [_way_from_expand(value) for value in bias]
-            kept.update(n for way in ways if way and _stored(way[-1].inputs[0]) for n in way)
-    return kept, folded
+            weight, *bias = (_way_from_expand(value) for value in node.inputs[1:3])
+            (folded if _before_batch_norm(node) else kept).update(weight)
+            folded.update(n for way in bias for n in way)
+    return kept, folded - kept
 
 
 def _before_batch_norm(conv: ir.Node) -> bool:

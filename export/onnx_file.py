@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import onnx
 import onnx_ir as ir
 
 from fx_passes.errors import ExportError
 
+try:
+    import fcntl
+except ImportError:  # Windows: what a killed run leaves behind stays
+    fcntl = None  # type: ignore[assignment]
+
 # Initializers move to a second file above this size: a protobuf message holds at most 2 GiB.
 LARGE_BYTES = 1_800_000_000
+
+# A folder without a lock may be one that another run is making just now.
+_LOCK, _MAKING_SECONDS = ".fx-passes.lock", 60.0
 
 
 def save(model: ir.Model, path: Path) -> Path:
@@ -21,12 +35,10 @@ def save(model: ir.Model, path: Path) -> Path:
     Raises:
         ExportError: ``onnx.checker`` refuses the model, or the folder cannot be written to.
     """
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    data = f"{path.name}.data" if size > LARGE_BYTES else None
     try:
         with folder_beside(path) as folder:
-            written = Path(folder) / path.name
-            ir.save(model, written, external_data=data)
+            written = folder / path.name
+            ir.save(model, written, external_data=f"{path.name}.data" if is_large(model) else None)
             onnx.checker.check_model(str(written), full_check=True)
             move(written, path)
     except OSError as error:
@@ -37,16 +49,80 @@ def save(model: ir.Model, path: Path) -> Path:
     return path
 
 
-def folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder for what is not finished yet, on the file system of ``path``; gone at the end of a ``with``.
+def is_large(model: ir.Model) -> bool:
+    """Whether the initializers of a model are too large for one protobuf message."""
+    values = [value.const_value for value in model.graph.initializers.values()]
+    return sum(value.nbytes for value in values if value is not None) > LARGE_BYTES
+
+
+def is_large_file(path: Path) -> bool:
+    """Whether an ONNX file has more weights than one protobuf message holds: in memory, once is enough."""
+    return size_of(path) > LARGE_BYTES
+
+
+def size_of(path: Path) -> int:
+    """Bytes of an ONNX file with its external data."""
+    data = path.with_name(f"{path.name}.data")
+    return sum(file.stat().st_size for file in (path, data) if file.exists())
+
+
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A folder for what is not finished yet, on the file system of ``path``; gone at the end.
+
+    A run that is killed leaves its folder behind. The next run for the same ``path`` removes it: the lock
+    within a folder is held as long as its run lives.
 
     Raises:
         ExportError: there cannot be one.
     """
+    prefix = f".{path.name}.fx-passes-"
+    _remove_stale(path.parent, prefix)
     try:
-        return tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+    lock = _locked(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            lock.close()
+
+
+def _locked(folder: Path) -> IO[str] | None:
+    """The lock of a folder, held until it is closed; None where another run holds it."""
+    if fcntl is None:
+        return None
+    lock = (folder / _LOCK).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def _remove_stale(parent: Path, prefix: str) -> None:
+    with contextlib.suppress(OSError):  # no such folder: making one in it will say so
+        for folder in parent.iterdir():
+            if folder.name.startswith(prefix) and _is_stale(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_stale(folder: Path) -> bool:
+    """Whether the run that made ``folder`` is gone."""
+    try:
+        if not (folder / _LOCK).exists():
+            return time.time() - folder.stat().st_mtime > _MAKING_SECONDS
+        lock = _locked(folder)
+    except OSError:  # another run removed it, or it belongs to someone else
+        return False
+    if lock is None:
+        return False
+    lock.close()
+    return True
 
 
 def move(source: Path, target: Path) -> None:

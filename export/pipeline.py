@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ from export.decide import Decide
 from export.dynamic import program_shapes
 from export.job import Job
 from export.onnx_export import distinct_tensors
-from export.onnx_file import folder_beside, move
+from export.onnx_file import folder_beside, move, size_of
 from export.report import Report, environment
+from export.stages import Progress, Stages
 from export.tune import Timings
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
 from fx_passes.records import EXACTNESS, Exactness
 
 LOWERINGS = ("tuned", "static", "expand")
-Progress = Callable[[str], None]
 
 
 def optimize(
@@ -53,8 +53,9 @@ def optimize(
         plan: what was decided before, in place of ``lowering``.
         dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
         threads: threads of the onnxruntime sessions that are timed.
-        budget: seconds that tuning may spend on timing.
-        seconds: how long to measure the result at most; 0: not.
+        budget: seconds that tuning may spend on timing, the opening of sessions included; what exports take
+            is in ``Report.seconds``.
+        seconds: how long to measure the result at most, the opening of sessions included; 0: not.
         timings: what is known from an earlier tuning, and is completed by this one.
         name: what the report calls the model.
         progress: called with what is being done.
@@ -82,14 +83,15 @@ def optimize(
         raise ExportError(f"cannot write {path}: {path.parent} is not a folder")
     if path.is_dir():
         raise ExportError(f"cannot write {path}: it is a folder")
-    how = Decide(lowering, exactness, plan, threads, budget, timings or Timings(), progress)
+    how = Decide(lowering, exactness, plan, threads, budget, timings or Timings())
+    stages = Stages(progress)
     with folder_beside(path) as folder:
-        job = Job(model, distinct_tensors(example_inputs), dynamic_shapes, Path(folder), path.name, progress)
+        job = Job(model, distinct_tensors(example_inputs), dynamic_shapes, folder, path.name, stages)
         job.export_baseline()
         job.rewrite(how)
-        equivalence = job.verify_or_put_back(how)
-        speed = job.measure(threads, seconds)
-        sizes = [_size(file) for file in (job.baseline, job.optimized)]
+        job.verify_or_put_back(how)
+        speed = job.measure(how, seconds)
+        sizes = [size_of(file) for file in (job.baseline, job.optimized)]
         move(job.optimized, path)
     return Report(
         model=name or type(model).__name__,
@@ -97,7 +99,7 @@ def optimize(
         lowering="plan" if plan else lowering,
         route=job.captured.route,
         findings=tuple(job.findings),
-        equivalence=equivalence,
+        equivalence=job.equivalence,
         speed=speed,
         baseline_bytes=sizes[0],
         optimized_bytes=sizes[1],
@@ -106,10 +108,6 @@ def optimize(
         plan=job.plan,
         kept=job.reasons,
         rejected=job.captured.rejected,
+        seconds=stages.seconds,
         sizes=job.sizes.notes if job.sizes else (),
     )
-
-
-def _size(file: Path) -> int:
-    data = file.with_name(f"{file.name}.data")
-    return file.stat().st_size + (data.stat().st_size if data.exists() else 0)

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from export.equivalence import Equivalence
-from export.measure import Timing
+from export.measure import Ratio, Timing
 from fx_passes.plan import Plan
 from fx_passes.records import Finding
 
@@ -36,6 +36,7 @@ class Report:
     ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
     stored whole, because the exporter multiplies the scales of a batch norm into it; ``kept`` says, by id,
     why a shared site cannot be lowered; ``rejected`` why the route before ``route`` gave no graph;
+    ``seconds`` how long each stage took;
     ``sizes`` what the model needs of its open sizes beyond what was asked for.
     """
 
@@ -53,6 +54,7 @@ class Report:
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
     rejected: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
 
     @property
@@ -113,6 +115,7 @@ class Report:
             "open_sizes": list(self.sizes),
             "size": {"baseline_bytes": self.baseline_bytes, "optimized_bytes": self.optimized_bytes},
             "environment": self.environment,
+            "seconds": dict(self.seconds),
         }
 
 
@@ -198,6 +201,8 @@ def summary_lines(report: Report) -> list[str]:
     check, lines = report.equivalence, list(report.sizes)
     if not report.rewritten:
         lines.append("nothing was shared: the output is the plain export")
+    if why := report.plan.made.get("kept"):
+        lines.append(f"every convolution is kept: {why}")
     if failed := report.plan.made.get("failed"):
         lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
     bits = "equal bits" if check.bitwise else "within bounds"
@@ -207,17 +212,24 @@ def summary_lines(report: Report) -> list[str]:
         lines.append(f"speed: {speed_text(report.speed)}")
     kib = report.baseline_bytes / 1024, report.optimized_bytes / 1024
     lines.append(f"size: {kib[0]:.1f} KiB -> {kib[1]:.1f} KiB")
+    lines.append(f"time: {sum(report.seconds.values()):.1f} s")
+    lines += [f"  {seconds:6.1f} s {stage}" for stage, seconds in report.seconds.items()]
     return lines
 
 
 def speed_text(speed: Timing) -> str:
-    """Both medians, the ratio with its interval, and what it lets one say."""
-    data = speed.to_json()
-    low, high = speed.ci95
-    word = "faster" if speed.faster else "slower" if high < 1.0 else "no measurable difference"
+    """Both times, the ratio with its interval, the control, and what they let one say."""
+    word = "faster" if speed.faster else "slower" if speed.slower else "no measurable difference"
+    if not speed.enough:
+        word = "no claim, as one block of sessions has no interval; give more --seconds"
     noisy = ", noisy" if speed.noisy else ""
-    return (
-        f"{data['baseline_ms']:.3f} ms -> {data['optimized_ms']:.3f} ms, {speed.speedup:.3f}x "
-        f"(95 % interval {low:.3f} to {high:.3f}, {data['runs']} pairs, {speed.threads} thread(s)): "
-        f"{word}{noisy}"
-    )
+    control = f"original against itself: {_ratio_text(speed.control, speed)}"
+    basis = f"{len(speed.blocks)} blocks of fresh sessions, {speed.runs} runs, {speed.threads} thread(s)"
+    times = f"{speed.baseline_ms:.4g} ms -> {speed.optimized_ms:.4g} ms"
+    return f"{times}, {_ratio_text(speed.ratio, speed)}: {word}{noisy} ({control}; {basis})"
+
+
+def _ratio_text(ratio: Ratio, speed: Timing) -> str:
+    low, high = ratio.ci95
+    interval = f" [{low:.3f}, {high:.3f}]" if speed.enough else ""
+    return f"{ratio.value:.3f}x{interval}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from export.onnx_file import is_large_file
 from fx_passes.errors import ExportError
 
 Array = np.ndarray
@@ -21,6 +22,9 @@ def open_session(path: Path | bytes, *, threads: int = 1, optimized: bool = True
         threads: threads within an operator; operators run one after the other.
         optimized: onnxruntime's default graph optimisations (all of them), or none.
 
+    A large file is opened without packing its weights anew: its memory is the file's own, mapped, where
+    packing takes twice as much again.
+
     Raises:
         ExportError: onnxruntime does not accept the file.
     """
@@ -32,6 +36,8 @@ def open_session(path: Path | bytes, *, threads: int = 1, optimized: bool = True
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
     # Idle threads that spin steal time from whatever is measured next to them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if isinstance(path, Path) and is_large_file(path):
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.log_severity_level = 3
     try:
         source = path if isinstance(path, bytes) else str(path)

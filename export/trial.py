@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -12,8 +13,12 @@ from torch.fx import GraphModule
 
 from export.candidates import in_frame, original_of
 from export.onnx_export import export_program, fold_constants
+from export.onnx_file import is_large
 from export.splice import Library, hide_lowered, open_sizes, splice
 from fx_passes.lowerable import Site
+
+# Initializers of a large graph that its files hold themselves.
+_SMALL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,19 +30,23 @@ class Trial:
         library: the lowered form of every index, then the original of each in ``originals``.
         keys: the key of the sites that each index stands for.
         originals: the index in the library of the original, by key; sites of open sizes have none.
+        folder: where its files are written. What is large is stored there once, for all of them.
     """
 
     skeleton: ir.Model
     library: ir.Model
     keys: tuple[str, ...]
     originals: dict[str, int]
+    folder: Path
 
-    def model(self, without: frozenset[str]) -> bytes:
-        """The graph as a serialised model, the sites of the keys in ``without`` as they were."""
+    def write(self, without: frozenset[str]) -> Path:
+        """The graph as a file, the sites of the keys in ``without`` as they were."""
         model = self.skeleton.clone()
         entries = [self.originals[key] if key in without else i for i, key in enumerate(self.keys)]
         splice(model, self.library, entries)
-        return bytes(ir.to_proto(model).SerializeToString())
+        path = self.folder / f"{len(list(self.folder.iterdir()))}.onnx"
+        ir.save(model, path)
+        return path
 
 
 def make_trial(
@@ -46,6 +55,7 @@ def make_trial(
     sites: Sequence[Site],
     inputs: tuple[Any, ...],
     dynamic_shapes: Any,
+    folder: Path,
 ) -> Trial:
     """A trial of ``lowered``.
 
@@ -53,6 +63,7 @@ def make_trial(
         lowered: the graph with its sites lowered.
         original: the graph they were lowered from; ``sites`` are of this one.
         inputs, dynamic_shapes: as for the export of the model.
+        folder: an empty one for its files.
 
     Raises:
         ExportError: torch cannot export the graph.
@@ -60,6 +71,10 @@ def make_trial(
     hidden = hide_lowered(lowered)
     skeleton = export_program(hidden.model, inputs, dynamic_shapes).model
     fold_constants(skeleton)
+    if is_large(skeleton):
+        ir.external_data.unload_from_model(
+            skeleton, folder, "weights.data", size_threshold_bytes=_SMALL_BYTES
+        )
     keys = tuple(module.key for module in hidden.modules)
     by_key = {site.key: site for site in sites}
     modules: list[nn.Module] = list(hidden.modules)
@@ -74,7 +89,7 @@ def make_trial(
             examples.append(example.clone())  # one that is given twice would be one input
     library = export_program(Library(modules), examples, sizes).model
     fold_constants(library)
-    return Trial(skeleton, library, keys, originals)
+    return Trial(skeleton, library, keys, originals, folder)
 
 
 def _is_merged(example: Tensor, site: Site) -> bool:

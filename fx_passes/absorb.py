@@ -19,7 +19,7 @@ from torch.fx import Node
 from fx_passes.movement import all_planes, axis_maps, positions
 from fx_passes.resample import Axis, Moved, Resample, absorb_after, absorb_before
 from fx_passes.weights.fold import NotConstant, static_value
-from fx_passes.weights.operators import SHAPE_ONLY, TRANSPARENT, base_name
+from fx_passes.weights.operators import TRANSPARENT, base_name, read_inputs
 
 _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
@@ -28,7 +28,6 @@ _VIEWS = TRANSPARENT | frozenset(
 _PADS = frozenset(
     "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
 )
-_LOOK_AT_SHAPE = SHAPE_ONLY | {"_assert_tensor_metadata"}
 # The map of a larger tensor takes longer to make than most models take to run.
 _MOST_ELEMENTS = 1 << 27
 
@@ -145,7 +144,7 @@ def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: 
 
 def _readers(node: Node) -> list[Node]:
     """The users of ``node`` that look at its elements."""
-    return [user for user in node.users if base_name(user) not in _LOOK_AT_SHAPE]
+    return [user for user in node.users if node in read_inputs(user)]
 
 
 def _factor(node: Node) -> float | None:

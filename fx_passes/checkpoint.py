@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from fx_passes.errors import CheckpointError
+from fx_passes.restore import restore_order, restore_state
 from fx_passes.weights.block_diagonal import diagonal_blocks, is_block_diagonal
 from fx_passes.weights.repeats import Mismatch, bits, find_repeats
 
@@ -50,14 +51,23 @@ class Cut:
 
 
 def cuts_of(model: nn.Module) -> dict[str, Cut]:
-    """The tensors of ``model`` that were cut down, by their names in its state_dict."""
+    """The tensors of ``model`` that were cut down, by all their names in its state_dict."""
     cuts: dict[str, Cut] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         held: Mapping[str, Cut] = getattr(module, "shared_tensors", {})
         if isinstance(module, GraphModule):
             held = own_cuts(module)
         cuts.update({f"{prefix}.{name}" if prefix else name: cut for name, cut in held.items()})
-    return cuts
+    return {**_of_other_names(model, cuts), **cuts}
+
+
+def _of_other_names(model: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Cut]:
+    """The same for all names of the tensors that ``cuts`` names: only one of them may be that of a module
+    that knows."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    tensors.update(model.named_buffers(remove_duplicate=False))
+    cut_down = {id(tensors[name]): cut for name, cut in cuts.items() if name in tensors}
+    return {name: cut_down[id(tensor)] for name, tensor in tensors.items() if id(tensor) in cut_down}
 
 
 def own_cuts(graph_module: GraphModule) -> dict[str, Cut]:
@@ -190,9 +200,18 @@ def _remember(kind: Any) -> None:
     Args:
         kind: the class of that one graph module; torch makes one for each, and puts ``forward`` there.
     """
-    kind.__copy__ = lambda module: _again(super(kind, module).__copy__(), own_cuts(module))
+    kind.__copy__ = lambda module: _again(
+        _with_state(super(kind, module).__copy__(), module), own_cuts(module)
+    )
     kind.__deepcopy__ = lambda module, memo: _again(super(kind, module).__deepcopy__(memo), own_cuts(module))
     kind.__reduce__ = lambda module: (_revived, (*super(kind, module).__reduce__(), own_cuts(module)))
+
+
+def _with_state(copied: GraphModule, module: GraphModule) -> GraphModule:
+    """``copied`` with the whole state_dict of ``module``; torch's copy has what the graph reads."""
+    restore_state(copied, module)
+    restore_order(copied, module)
+    return copied
 
 
 def _revived(make: Callable[..., GraphModule], arguments: Any, cuts: Mapping[str, Cut]) -> GraphModule:

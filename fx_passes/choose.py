@@ -1,25 +1,64 @@
-"""Proposals -> plan, by rules or by a cost that is measured elsewhere and given in."""
+"""Proposals -> plan, by rules that look at the shape of a site alone, never at a clock or a machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fx_passes.costs import nanoseconds
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan, Site
+from fx_passes.ranking import works
 from fx_passes.records import Exactness, Proposal
+from fx_passes.site_sizes import sizes_of
 
-# Below this many outputs a site takes microseconds, whatever computes it.
-_SMALL = 4096
+# How much less work than the original a lowering has to be: what the count of the work and the time that is
+# measured differ by. Fewer gains, rather than any loss.
+MARGIN = 1.5
+# Channels in a block, of machines with AVX2 and with AVX-512: the same file serves both.
+_BLOCKS = (8, 16)
+# What open sizes may be: (batch, length of a side). A lowering has to pay for each.
+_ASSUMED = ((1, 64), (1, 512), (8, 64), (8, 512))
+
+
+def static_gain(site: Site, proposal: Proposal) -> float:
+    """By how much a proposal is less work than the original, at least; 0.0 where the rules do not know it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from fx_passes.resample import Axis, Resample
+        >>> axis, shape = Axis(9, shift=4), (1, 3, 256, 256)
+        >>> resample = Resample((axis, axis), 3, 1, 1, "zeros", False, shape, shape)
+        >>> site = SimpleNamespace(resample=resample, bias=None, transposed=False)
+        >>> static_gain(site, Proposal("separable_polyphase", (("phases", 16),), "finite")) > 2
+        True
+        >>> static_gain(site, Proposal("of another kind", (), "finite"))
+        0.0
+    """
+    resample, bias = site.resample, site.bias
+    own_bias = bias is not None and bias.numel() != resample.rows
+    gains = []
+    for assumed in _ASSUMED[:1] if resample.static else _ASSUMED:
+        sizes = sizes_of(resample, own_bias=own_bias, transposed=site.transposed, assumed=assumed)
+        for block in _BLOCKS:
+            pair = works(sizes, proposal.lowering, dict(proposal.params), block, resample.siblings)
+            if pair is None:
+                return 0.0
+            gains.append(nanoseconds(pair[0]) / nanoseconds(pair[1]))
+    return min(gains)
+
+
+def preferred(site: Site, proposals: Sequence[Proposal]) -> Proposal:
+    """The one of ``proposals`` that the rules take for the least work; the first, where they know none."""
+    return max(proposals, key=lambda proposal: static_gain(site, proposal))
 
 
 def static_choice(site: Site, exactness: Exactness) -> Proposal | None:
-    """What the rules choose for a site: they look at its geometry alone, never at a clock or a machine."""
-    outputs = site.resample.outputs
-    if outputs is not None and outputs < _SMALL:
-        return None
+    """What the rules choose for a site."""
     proposals, _ = propose(site.resample, site.kernel, exactness)
-    best = max(proposals, key=lambda proposal: proposal.static, default=None)
-    return best if best is not None and best.static > 0 else None
+    if not proposals:
+        return None
+    best = preferred(site, proposals)
+    return best if static_gain(site, best) >= MARGIN else None
 
 
 def static_plan(sites: Sequence[Site], exactness: Exactness = "finite") -> Plan:

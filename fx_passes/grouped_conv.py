@@ -55,8 +55,7 @@ class GroupedConv(Lowered):
 
     def compute(self, x: Tensor) -> Tensor:
         resample, groups = self.resample, self.groups()
-        sizes = ((1,) if resample.dim == 1 else ()) + tuple(x.shape[-resample.dim :])
-        x = x.reshape(-1, groups * resample.columns, *sizes)
+        x = self.channels(x, groups)
         axes = (self.height, self.width)
         weight = expand_kernel(self.weight, groups)
         bias = expand_kernel(self.bias, groups) if self.bias is not None and self.bias_shared else None

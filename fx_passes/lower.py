@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
 
 from fx_passes import rewrite
 from fx_passes.choose import static_plan
 from fx_passes.inline import capture_for_inference
-from fx_passes.lowerable import Site, lowerable_sites, sizes_of
+from fx_passes.input_check import check_inputs
+from fx_passes.lowerable import Site, lowerable_sites
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan, require_fitting
 from fx_passes.records import Exactness
@@ -68,38 +68,15 @@ def lower(
     chosen = static_plan(sites, exactness) if plan == "static" else plan
     lower_in_place(captured, sites, chosen)
     share_in_place(captured)
-    _check_shapes_only(captured)
+    check_inputs(captured, _guards_of(model))
     return captured
 
 
-def _check_shapes_only(graph_module: GraphModule) -> None:
-    """Put a check of the input shapes in the place of torch.export's, which takes longer than a small
-    site."""
-    exported = [hook for hook in graph_module._forward_pre_hooks.values() if "export" in hook.__module__]
-    if exported and len(exported) == len(graph_module._forward_pre_hooks):
-        graph_module._forward_pre_hooks.clear()
-        graph_module._forward_pre_hooks_with_kwargs.clear()
-        values = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
-        shapes = tuple(sizes_of(value) if isinstance(value, Tensor) else None for value in values)
-        graph_module.register_forward_pre_hook(_ShapeCheck(shapes), with_kwargs=True)
-
-
-@dataclass(frozen=True)
-class _ShapeCheck:
-    """A forward pre-hook: tensors come in the shapes the graph was captured with."""
-
-    shapes: tuple[tuple[int | None, ...] | None, ...]
-
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        # By name, inputs come in any order; a lowered site looks at the shape of its own input in any case.
-        leaves = [] if kwargs else pytree.tree_leaves(args)
-        for leaf, shape in zip(leaves, self.shapes, strict=False):
-            if shape is None or not isinstance(leaf, Tensor):
-                continue
-            if len(shape) != leaf.ndim or any(
-                want is not None and want != size for want, size in zip(shape, leaf.shape, strict=True)
-            ):
-                raise ValueError(f"the graph was captured for shape {shape}, got {tuple(leaf.shape)}")
+def _guards_of(model: nn.Module | ExportedProgram) -> Any:
+    """What torch.export assumed of several open sizes at once, which a capture leaves out; None: nothing."""
+    if not isinstance(model, ExportedProgram) or not model._guards_code:
+        return None
+    return getattr(model.module(), "_guards_fn", None)
 
 
 def sites_on_copy(sites: Sequence[Site], graph_module: GraphModule) -> list[Site]:

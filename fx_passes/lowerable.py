@@ -18,7 +18,7 @@ from fx_passes.resample import Resample, resample_of
 from fx_passes.siblings import independent_groups
 from fx_passes.verdict import Verdict
 from fx_passes.weights.fold import NotConstant, fold
-from fx_passes.weights.operators import SHAPE_ONLY, base_name, may_alias, written_nodes
+from fx_passes.weights.operators import may_alias, read_inputs, written_nodes
 from fx_passes.weights.state import State
 
 
@@ -46,6 +46,11 @@ class Site:
     @property
     def resample(self) -> Resample:
         return self.around.resample
+
+    @property
+    def transposed(self) -> bool:
+        """The model has a transposed convolution; another may fill in zeros by itself."""
+        return self.finding.site.geometry.transposed
 
 
 def lowerable_sites(
@@ -99,12 +104,13 @@ def _writes_at_run_time(graph_module: GraphModule) -> bool:
     changing: set[Node] = set()
     given: set[Node] = set()
     for node in graph_module.graph.nodes:
-        before = [n for n in node.all_input_nodes if n in changing]
+        read = read_inputs(node)
+        before = [n for n in read if n in changing]
         stored = {n for n in before if n.op == "get_attr"}
-        computed = before and base_name(node) not in SHAPE_ONLY and (len(stored) < len(before))
+        computed = len(stored) < len(set(before))
         if node.op in ("placeholder", "get_attr") or computed or any(may_alias(node, n) for n in stored):
             changing.add(node)
-        depends = base_name(node) not in SHAPE_ONLY and not given.isdisjoint(node.all_input_nodes)
+        depends = not given.isdisjoint(read)
         if node.op == "placeholder" or depends:
             given.add(node)
         written = () if _is_pure_module(node, graph_module) else written_nodes(node)

@@ -92,10 +92,15 @@ class Lowered(nn.Module):
         sizes = x.shape[-self.resample.dim :]
         return x.reshape(-1, self.resample.columns, *((1,) if self.resample.dim == 1 else ()), *sizes)
 
-    def channels(self, x: Tensor) -> Tensor:
-        """(N, groups * columns, H, W)."""
+    def channels(self, x: Tensor, groups: int | None = None) -> Tensor:
+        """(N, groups * columns, H, W); by itself ``groups`` are those of the site.
+
+        What is so already is not touched: runtimes take a Reshape for the end of a chain of convolutions.
+        """
         sizes = x.shape[-self.resample.dim :]
-        channels = self.resample.groups * self.resample.columns
+        channels = (self.resample.groups if groups is None else groups) * self.resample.columns
+        if self.resample.dim == 2 and x.ndim == 4 and isinstance(x.shape[1], int) and x.shape[1] == channels:
+            return x
         return x.reshape(-1, channels, *((1,) if self.resample.dim == 1 else ()), *sizes)
 
     def in_sizes(self, x: Tensor) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,11 +36,16 @@ class Plan:
 
     Args:
         choices: by the id of the site.
-        made: machine, versions, threads, timings; for the reader, not needed to follow the plan.
+        made: machine, versions, threads, timings; for the reader, not needed to follow the plan. Held as
+            JSON holds it, so that a plan that was written and read is the same plan.
     """
 
     choices: Mapping[str, Choice]
     made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", dict(self.choices))
+        object.__setattr__(self, "made", _plain(self.made))
 
     @property
     def exactness(self) -> Exactness:
@@ -48,7 +54,17 @@ class Plan:
         return max(used, key=EXACTNESS.index, default="bitwise")
 
     def to_json(self) -> str:
-        """The plan as JSON text, the same text for the same plan."""
+        """The plan as JSON text; :meth:`from_json` gives the same plan again.
+
+        Raises:
+            ValueError, TypeError: a parameter of a proposal is no finite number, text or list of them.
+
+        Example:
+            >>> from fx_passes.records import Proposal
+            >>> plan = Plan({"blur": Choice("0a", Proposal("polyphase", (("phases", 16),), "finite"))})
+            >>> Plan.from_json(plan.to_json()) == plan
+            True
+        """
         sites = {
             name: {
                 "key": choice.key,
@@ -58,7 +74,8 @@ class Plan:
             }
             for name, choice in self.choices.items()
         }
-        return json.dumps({"schema": SCHEMA, "sites": sites, "made": dict(self.made)}, indent=2) + "\n"
+        data = {"schema": SCHEMA, "sites": sites, "made": self.made}
+        return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -77,12 +94,32 @@ class Plan:
             raise UsageError(f"the file is no plan: {type(error).__name__}: {error}") from error
 
 
+def _plain(value: Any) -> Any:
+    """``value`` as it comes back from JSON: keys are texts, sequences lists, other objects their text.
+
+    What JSON has no number for is a text that ``float`` reads: ``inf``, ``nan``.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return str(value)
+
+
 def _choice(site: Mapping[str, Any]) -> Choice:
     if site["lowering"] == "expand":
         return Choice(str(site["key"]), None)
     if site["exactness"] not in EXACTNESS:
         raise ValueError(f"exactness {site['exactness']!r}")
-    params = tuple(sorted(site["params"].items()))
+    params = tuple(site["params"].items())
     return Choice(str(site["key"]), Proposal(str(site["lowering"]), params, site["exactness"]))
 
 
@@ -97,6 +134,10 @@ class Site(Protocol):
     def resample(self) -> Resample: ...
     @property
     def kernel(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor | None: ...
+    @property
+    def transposed(self) -> bool: ...
 
 
 def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:

@@ -169,17 +169,24 @@ class Proposal:
     """One way to compute a site: the lowering, its parameters, and how exact it is.
 
     Args:
-        params: what ``Module`` of the lowering is built with, as sorted pairs.
-        static: the rules that look at geometry alone would choose it, the larger the rather; 0: never.
+        params: what ``Module`` of the lowering is built with, as sorted pairs; a list in them becomes a
+            tuple, so that proposals that say the same are equal, wherever they come from.
     """
 
     lowering: str
     params: tuple[tuple[str, Any], ...]
     exactness: Exactness
-    static: float = 0.0
+
+    def __post_init__(self) -> None:
+        params = tuple(sorted((name, _frozen(value)) for name, value in self.params))
+        object.__setattr__(self, "params", params)
 
     @property
     def name(self) -> str:
         """The lowering with its parameters, as in a report: ``polyphase(phases=16)``."""
         listed = ", ".join(f"{key}={value}" for key, value in self.params)
         return f"{self.lowering}({listed})" if listed else self.lowering
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

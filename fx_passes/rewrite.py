@@ -162,6 +162,14 @@ def cut_value(node: Node, shape: tuple[int, ...]) -> None:
     node.meta.pop("tensor_meta", None)
 
 
+def uncut_value(node: Node, shape: tuple[int, ...]) -> None:
+    """The way back from :func:`cut_value`: the tensor has its full ``shape`` again."""
+    value = node.meta.get("val")
+    if isinstance(value, Tensor) and tuple(value.shape) != shape:
+        node.meta["val"] = value.new_empty(shape)
+    node.meta.pop("tensor_meta", None)
+
+
 def insert_module(graph_module: GraphModule, target: str, conv: Node, source: Node, end: Node) -> Node:
     """Compute ``end`` by the submodule ``target`` from ``source``, in place of ``conv`` and what is around
     it."""

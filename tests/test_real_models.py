@@ -48,7 +48,7 @@ LOWERED = {
     "ssim": 1,
     "k_downsample": 0,
     "k_upsample": 1,
-    "fir_downsample": 0,
+    "fir_downsample": 1,
     "resnetblur50": 0,
     "vocoder": 218,
 }

@@ -20,8 +20,8 @@ from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Axis, Resample
 
-# Samples of a line up to which it is worth timing; products for an output up to which the rules choose it.
-_LONGEST, _FEW = 96, 80
+# Samples of a line up to which it is worth timing.
+_LONGEST = 96
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -38,8 +38,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     longest = max(sizes)
     if longest > _LONGEST:
         return f"lines of {longest} samples, more than {_LONGEST}, are mostly zeros in its matrix"
-    pads = resample.up > 1 or any(axis.pad != (0, 0) for axis in resample.axes)
-    return [Proposal("banded", (), "finite", static=5.5 if pads and sum(sizes) <= _FEW else 0.0)]
+    return [Proposal("banded", (), "finite")]
 
 
 def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:

@@ -22,9 +22,6 @@ from fx_passes.polyphase_conv import polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
 
-# Bytes of a first-level cache, of which the rules assume as much everywhere.
-_CACHE = 32 << 10
-
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     """16 phases."""
@@ -32,9 +29,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return refusal
     if resample.up > 1:
         return "it is transposed"
-    lines = kernel.shape[2] * (resample.out_shape[-1] or 0) * kernel.element_size()
-    static = 6.0 if lines > _CACHE and resample.groups % 16 else 0.0
-    return [Proposal("column_polyphase", (("phases", 16),), "finite", static)]
+    return [Proposal("column_polyphase", (("phases", 16),), "finite")]
 
 
 class Module(Lowered):

@@ -25,7 +25,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if refusal := grouped_refusal(resample):
         return refusal
     exactness: Exactness = "finite" if resample.block_diagonal else "reordered"
-    return [Proposal("fold_batch", (), exactness, static=0.0)]
+    return [Proposal("fold_batch", (), exactness)]
 
 
 class Module(GroupedConv):

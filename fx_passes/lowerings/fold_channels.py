@@ -22,7 +22,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if refusal := grouped_refusal(resample):
         return refusal
     exactness: Exactness = "finite" if resample.block_diagonal else "reordered"
-    return [Proposal("fold_channels", (), exactness, static=1.5)]
+    return [Proposal("fold_channels", (), exactness)]
 
 
 class Module(GroupedConv):

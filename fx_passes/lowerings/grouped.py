@@ -20,7 +20,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     """The grouped form of a block-diagonal convolution."""
     if not resample.block_diagonal:
         return "the convolution is not block-diagonal"
-    return grouped_refusal(resample) or [Proposal("grouped", (), "finite", static=1.0)]
+    return grouped_refusal(resample) or [Proposal("grouped", (), "finite")]
 
 
 class Module(GroupedConv):

@@ -14,9 +14,6 @@ from fx_passes.grouped_conv import GroupedConv, grouped_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
 
-# Outputs.
-_SMALL = 1 << 16
-
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     """The 2-D form of a 1-D convolution."""
@@ -26,11 +23,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return "the convolution is dense; `grouped` lifts it as well"
     if refusal := grouped_refusal(resample):
         return refusal
-    blocked = resample.up == 1 and resample.groups % 16 == 0 and resample.rows == 1
-    # Above what `polyphase` is worth where a site is so small that what surrounds the sums counts.
-    small = resample.outputs is not None and resample.outputs <= _SMALL
-    static = (4.5 if small else 2.0) if blocked else 0.0
-    return [Proposal("lift", (), "reordered", static)]
+    return [Proposal("lift", (), "reordered")]
 
 
 class Module(GroupedConv):

@@ -31,7 +31,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return "the kernel has rank 1"
     if rank * (kw + 15 + kh) > kh * kw:
         return f"a sum of {rank} products takes no fewer multiplications than {kh} x {kw} taps"
-    return [Proposal("low_rank", (("phases", 16),), "finite", static=4.5)]
+    return [Proposal("low_rank", (("phases", 16),), "finite")]
 
 
 class Module(SeparablePolyphaseConv):

@@ -23,11 +23,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return "it is transposed"
     if refusal := polyphase_refusal(resample):
         return refusal
-    taps = resample.axes[-1].taps
-    blocked = resample.dim == 2 and resample.groups % 16 == 0
-    static = 0.0 if blocked or taps == 1 else 4.0
-    phases = [(8, 0.0), (16, static), (32, 0.0)]
-    return [Proposal("polyphase", (("phases", n),), "finite", static=value) for n, value in phases]
+    return [Proposal("polyphase", (("phases", n),), "finite") for n in (8, 16, 32)]
 
 
 class Module(PolyphaseConv):

@@ -32,8 +32,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     # Where an element of the kernel underflowed to 0 and its factors did not, NaN = 0 * Inf would be Inf.
     zeros_agree = torch.equal(torch.outer(column != 0, row != 0), kernel[0, 0] != 0)
     exactness: Exactness = "reordered" if zeros_agree and not resample.block_diagonal else "finite"
-    blocked = resample.groups % 16 == 0 and min(kernel.shape[2:]) >= 7
-    return [Proposal("separable", (), exactness, static=3.0 if blocked else 0.0)]
+    return [Proposal("separable", (), exactness)]
 
 
 def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> str | None:

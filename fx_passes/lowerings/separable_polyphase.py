@@ -25,10 +25,8 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if resample.height_width()[0].up > 1:
         return "it is transposed along the height, where `transposed_polyphase` has few taps left"
     width = resample.axes[-1]
-    blocked = resample.groups % 16 == 0
-    static = 0.0 if blocked or min(kernel.shape[2:]) < 4 else 5.0
     proposals = [
-        Proposal("separable_polyphase", (("phases", n),), "finite", static if n == 16 else 0.0)
+        Proposal("separable_polyphase", (("phases", n),), "finite")
         for n in (8, 16, 32)
         if n * width.down % width.up == 0
     ]

@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
 
-# Outputs of one site up to which the rules choose it: beyond, the copies cost more than the calls.
-_SMALL = 1 << 16
-
 
 def merged(resample: Resample) -> Resample:
     """All siblings as one site, their batches one after the other."""
@@ -42,9 +39,7 @@ def propose(resample: Resample, kernel: Tensor) -> Sequence[Proposal] | str:
             continue
         for inner in answer:
             params = tuple(sorted((("lowering", name), *inner.params)))
-            small = resample.outputs is not None and resample.outputs <= _SMALL
-            static = inner.static + 0.25 if small and inner.static else 0.0
-            proposals.append(Proposal("sibling_merge", params, inner.exactness, static))
+            proposals.append(Proposal("sibling_merge", params, inner.exactness))
     return proposals or "no lowering computes its siblings together"
 
 

@@ -30,9 +30,8 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     for phases in (8, 16, 32):
         if phases * width.down % width.up == 0:
             for way in ways:
-                static = 4.0 if (phases, way) == (16, "split") else 0.0
                 params = (("interleave", way), ("phases", phases))
-                proposals.append(Proposal("transposed_polyphase", params, "finite", static))
+                proposals.append(Proposal("transposed_polyphase", params, "finite"))
     return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
 
 

@@ -34,8 +34,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return "it is not transposed along the height"
     if phases_of(width, 16) is None:
         return f"no block of 16 outputs begins on an input sample at stride {width.up}"
-    static = 4.5 if height.up >= 4 else 0.0
-    return [Proposal("transposed_separable", (("phases", 16),), "finite", static)]
+    return [Proposal("transposed_separable", (("phases", 16),), "finite")]
 
 
 class Module(PolyphaseConv):

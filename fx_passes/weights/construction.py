@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from fx_passes.weights.block_diagonal import find_diagonal_blocks
-from fx_passes.weights.fold import NotConstant, fold, program_slice, static_value
+from fx_passes.weights.fold import NotConstant, fold, program_slice, stand_in, static_value
 from fx_passes.weights.operators import (
     CONVERSIONS,
     LAYOUT,
@@ -28,8 +28,10 @@ from fx_passes.weights.operators import (
     TRANSPARENT,
     ZEROS,
     base_name,
+    described_inputs,
     first_argument,
     is_operator,
+    reads_shape,
     written_nodes,
 )
 from fx_passes.weights.repeats import Repeats, find_repeats
@@ -156,9 +158,13 @@ def _apply(node: Node, user: Node, numbers: dict[Node, Any], state: State) -> An
     if name in SCATTER:
         _require_moves(node)
 
+    described = described_inputs(node)
+
     def value(argument: Node) -> Any:
         if argument in numbers:
             return numbers[argument]
+        if argument in described:
+            return stand_in(argument, state, reads_shape(node))
         known = argument.meta.get("val")
         return fold(argument, node, state) if isinstance(known, Tensor) else static_value(argument)
 

@@ -3,7 +3,7 @@
 The subgraph is run as the model would run it, in program order and with real memory, so that in-place
 operators on fresh tensors (``new_zeros`` then ``index_put_``) do what they do in the model. A value
 is constant when nothing it is computed from can change: no input of the model except through its
-shape, no trainable parameter, no buffer that the model writes to, no random number.
+shape or type, no trainable parameter, no buffer that the model writes to, no random number.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 from torch.fx.node import map_arg
 
-from fx_passes.weights.operators import SHAPE_ONLY, base_name, first_argument, is_operator, is_random
+from fx_passes.weights.operators import described_inputs, is_random, read_inputs, reads_shape
 from fx_passes.weights.state import State, attribute
 
 
@@ -77,7 +77,7 @@ def fold(root: Node, user: Node, state: State, *, frozen: bool = False) -> Tenso
     values: dict[Node, Any] = {}
     with torch.no_grad():
         for node in part.nodes:
-            values[node] = _run(node, values, state.graph_module)
+            values[node] = _run(node, values, state)
     value = values[root]
     if not isinstance(value, Tensor):
         raise NotConstant("not-a-tensor", f"`{root.name}` is a {type(value).__name__}, not a tensor")
@@ -95,7 +95,7 @@ def static_value(value: Any) -> Any:
     """``value`` with nodes replaced by the numbers they are known to be.
 
     Raises:
-        NotConstant: for a node whose number is not known from the shapes of the example inputs.
+        NotConstant: for a node whose number is not known from the example inputs.
     """
 
     def number(node: Node) -> Any:
@@ -106,7 +106,8 @@ def static_value(value: Any) -> Any:
             return known
         raise NotConstant(
             "dynamic-size",
-            f"`{node.name}` is computed from the shape of an input; give example inputs, or make it static",
+            f"`{node.name}` is computed from the shape or the type of an input; "
+            "give example inputs, or make it static",
         )
 
     return map_arg(value, number)
@@ -115,10 +116,7 @@ def static_value(value: Any) -> Any:
 def _constant_inputs(node: Node) -> Iterable[Node] | None:
     if node.op in ("get_attr", "placeholder"):
         return None
-    if not is_operator(node) or base_name(node) not in SHAPE_ONLY:
-        return node.all_input_nodes
-    described = first_argument(node)
-    return [n for n in node.all_input_nodes if n is not described]
+    return read_inputs(node)
 
 
 def _require_constant(node: Node, state: State, frozen: bool) -> None:
@@ -144,13 +142,15 @@ def _require_constant_tensor(node: Node, state: State, frozen: bool) -> None:
         raise NotConstant("mutated", f"`{node.target}` is written to by `{writers[0].name}`")
 
 
-def _run(node: Node, values: dict[Node, Any], graph_module: GraphModule) -> Any:
+def _run(node: Node, values: dict[Node, Any], state: State) -> Any:
     if node.op == "get_attr":
-        value = attribute(graph_module, str(node.target))
+        value = attribute(state.graph_module, str(node.target))
         return value.detach() if isinstance(value, Tensor) else value
-    if base_name(node) in SHAPE_ONLY and (known := _from_shape(node, values)) is not None:
-        return known
-    args, kwargs = map_arg((node.args, node.kwargs), lambda n: _value(n, values))
+    described = [n for n in described_inputs(node) if n not in values]
+    known = {n: stand_in(n, state, reads_shape(node)) for n in described}
+    if None in known.values():
+        return static_value(node)
+    args, kwargs = map_arg((node.args, node.kwargs), lambda n: known[n] if n in known else _value(n, values))
     target = node.target
     call = getattr(args[0], target) if isinstance(target, str) else target
     return call(*args[1:], **kwargs) if isinstance(target, str) else call(*args, **kwargs)
@@ -160,24 +160,22 @@ def _value(node: Node, values: dict[Node, Any]) -> Any:
     return values[node] if node in values else static_value(node)
 
 
-def _from_shape(node: Node, values: dict[Node, Any]) -> Any:
-    """Run an operator that looks at its first argument's shape alone, on a stand-in without memory."""
-    described = first_argument(node)
-    if not isinstance(described, Node) or described in values:
+def stand_in(node: Node, state: State, shaped: bool = True) -> Tensor | None:
+    """A tensor of the type and shape of ``node``, without memory, for what does not look at elements.
+
+    Args:
+        shaped: its shape is looked at, too; otherwise open sizes are 1.
+
+    Returns:
+        None where the type, or an open size that is looked at, is not known.
+    """
+    like = node.meta.get("val", state.read(node))
+    if not isinstance(like, Tensor) or nn.parameter.is_lazy(like):
         return None
-    if not isinstance(fake := described.meta.get("val"), Tensor):
-        return static_value(node)
-    if any(isinstance(size, torch.SymInt) for size in fake.shape) and base_name(node).endswith("_like"):
-        return static_value(node)
-    shape = [size if isinstance(size, int) else 1 for size in fake.shape]
-    if base_name(node) in ("size", "sym_size", "shape", "numel", "sym_numel", "len", "__len__"):
-        return static_value(node)
-    stand_in = torch.empty((), dtype=fake.dtype, device=fake.device).expand(shape)
-    args, kwargs = map_arg((node.args[1:], node.kwargs), lambda n: _value(n, values))
-    target = node.target
-    if isinstance(target, str):
-        return getattr(stand_in, target)(*args, **kwargs)
-    return target(stand_in, *args, **kwargs)  # type: ignore[operator]
+    if shaped and not all(isinstance(size, int) for size in like.shape):
+        return None
+    shape = [size if isinstance(size, int) else 1 for size in like.shape]
+    return torch.empty((), dtype=like.dtype, device=like.device).expand(shape)
 
 
-__all__ = ["NotConstant", "Slice", "fold", "program_slice", "static_value"]
+__all__ = ["NotConstant", "Slice", "fold", "program_slice", "stand_in", "static_value"]

@@ -37,11 +37,28 @@ LAYOUT = (
 SCATTER = frozenset("copy_ index_put_ index_put setitem slice_scatter select_scatter".split())
 # All elements are the constant zero.
 ZEROS = frozenset("zeros new_zeros zeros_like".split())
-# The result depends on the tensor argument through its shape, dtype and device alone.
-SHAPE_ONLY = frozenset(
-    "new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like "
-    "size sym_size shape dtype device ndim dim numel sym_numel __len__ len".split()
-)
+_FIRST, _OTHER = (0, "input", "self"), (1, "other", "tensor")
+# The arguments, by place and by keyword, whose type and device an operator looks at, never at elements.
+_TYPE_OF = {
+    **dict.fromkeys(
+        "new new_zeros new_ones new_full new_empty new_empty_strided new_tensor dtype device layout "
+        "requires_grad is_cuda is_floating_point is_complex get_device element_size itemsize".split(),
+        _FIRST,
+    ),
+    **dict.fromkeys(("to", "type_as"), _OTHER),
+}
+# The same, where an operator looks at the shape as well.
+_SHAPE_OF = {
+    **dict.fromkeys(
+        "zeros_like ones_like full_like empty_like rand_like randn_like randint_like size sym_size shape "
+        "ndim dim numel sym_numel nelement __len__ len _assert_tensor_metadata".split(),
+        _FIRST,
+    ),
+    **dict.fromkeys(("expand_as", "view_as", "reshape_as"), _OTHER),
+    "result_type": (*_FIRST, *_OTHER, "tensor1", "tensor2"),
+}
+# What they tell of a tensor that is no tensor itself, and may be passed where another tensor may be.
+_TYPES = frozenset("dtype device layout result_type promote_types".split())
 RANDOM = frozenset(
     "rand randn randint randperm rand_like randn_like randint_like normal normal_ uniform_ bernoulli "
     "bernoulli_ multinomial dropout dropout_ alpha_dropout feature_dropout exponential_ poisson".split()
@@ -87,6 +104,42 @@ def first_argument(node: Node) -> Any:
 def is_operator(node: Node) -> bool:
     """Whether ``node`` calls a function or a method, and not a module."""
     return node.op in ("call_function", "call_method")
+
+
+def described_inputs(node: Node) -> list[Node]:
+    """The tensors of which ``node`` looks at type, device or shape alone: ``x`` of ``kernel.type_as(x)``."""
+    return [value for value in _by_use(node)[0] if isinstance(value, Node)]
+
+
+def read_inputs(node: Node) -> list[Node]:
+    """The inputs whose elements ``node`` may look at; one that it only describes is not among them."""
+    return _nodes_in(_by_use(node)[1])
+
+
+def reads_shape(node: Node) -> bool:
+    """Whether ``node`` looks at the shapes of its ``described_inputs``, not only at type and device."""
+    return base_name(node) in _SHAPE_OF
+
+
+def _by_use(node: Node) -> tuple[list[Any], list[Any]]:
+    """The arguments of ``node`` that are described only, and all others."""
+    name = base_name(node) if is_operator(node) else ""
+    places: tuple[int | str, ...] = _TYPE_OF.get(name) or _SHAPE_OF.get(name) or ()
+    if name == "type" and len(node.args) + len(node.kwargs) == 1:  # asks for the type, and sets none
+        places = _FIRST
+    described: list[Any] = []
+    others: list[Any] = []
+    for place, value in [*enumerate(node.args), *node.kwargs.items()]:
+        (described if place in places and _may_be_tensor(value) else others).append(value)
+    return described, others
+
+
+def _may_be_tensor(value: Any) -> bool:
+    """Whether an argument can be a tensor, as far as the graph tells."""
+    if not isinstance(value, Node) or (is_operator(value) and base_name(value) in _TYPES):
+        return False
+    known = value.meta.get("val")
+    return known is None or isinstance(known, torch.Tensor)
 
 
 def is_random(node: Node) -> bool:
@@ -146,8 +199,8 @@ def may_alias(node: Node, source: Node) -> bool:
         return any(
             source in _nodes_in([value]) and argument.alias_info is not None
             for value, argument in zip(node.args, target._schema.arguments, strict=False)
-        )
-    return base_name(node) not in _FRESH and source in _nodes_in([node.args, node.kwargs])
+        ) or (target is torch.ops.aten.type_as.default and source is node.args[0])  # its schema is silent
+    return base_name(node) not in _FRESH and source in read_inputs(node)
 
 
 def _nodes_in(values: Any) -> list[Node]:

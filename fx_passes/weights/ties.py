@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from fx_passes.records import Finding, Refusal
 from fx_passes.verdict import Verdict
-from fx_passes.weights.operators import base_name, transparent_input
+from fx_passes.weights.operators import base_name, read_inputs, reads_shape, transparent_input
 from fx_passes.weights.state import State, storage_key
 
 
@@ -87,9 +87,7 @@ def _users(name: str, role: str, sites: set[Node], state: State) -> Iterator[Nod
 
 def _users_of_node(node: Node, role: str, sites: set[Node]) -> Iterator[Node | None]:
     for user in node.users:
-        if base_name(user) in ("dtype", "device", "requires_grad"):
-            continue
-        if base_name(user) == "_assert_tensor_metadata" and _checks_no_shape(user):
+        if sees_no_shape(user, node):
             continue
         if transparent_input(user) is node:
             yield from _users_of_node(user, role, sites)
@@ -112,8 +110,11 @@ def _flat(call: Node) -> Iterator[Node]:
             yield argument
 
 
-def _checks_no_shape(node: Node) -> bool:
-    return all(argument is None for argument in node.args[1:3])
+def sees_no_shape(user: Node, tensor: Node) -> bool:
+    """Whether ``user`` asks ``tensor`` only for what stays the same when it is cut down."""
+    if base_name(user) == "_assert_tensor_metadata":
+        return all(argument is None for argument in user.args[1:3])
+    return tensor not in read_inputs(user) and not reads_shape(user)
 
 
 def _refuse(verdict: Verdict, reason: str) -> Verdict:

@@ -15,6 +15,8 @@ from fx_passes.capture import capture
 from fx_passes.find import judge
 from fx_passes.lower import lower
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 X = torch.rand(1, 3, 48, 64)
 
 

@@ -18,6 +18,7 @@ import fx_passes.rewrite
 from export import cli, terminal, tune
 from export.candidates import Candidates
 from export.cli import main
+from export.measure import Block, Ratio, Timing
 from fx_passes.lowerings import MODULES
 from fx_passes.plan import Plan
 
@@ -162,7 +163,9 @@ def test_optimize_writes_verifies_and_measures(source: Path, tmp_path: Path) -> 
     assert "4x1x3x3 -> 1x1x3x3  expand\n" in result.stdout
     assert "equivalence: passed, equal bits in 8 cases" in result.stdout
     assert "speed: " in result.stdout
-    assert "95 % interval" in result.stdout
+    assert "original against itself: " in result.stdout
+    assert "s exporting the original\n" in result.stdout
+    assert "s measuring speed\n" in result.stdout
     assert f"written: {output}" in result.stdout
     assert "exporting the original ..." in result.stderr
     assert output.exists()
@@ -357,15 +360,16 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         times = {"expand": 9.0, "polyphase(phases=8)": 3.0}
         return {name: times.get(name, 8.0) for name in candidates.names}
 
-    def take_turns(sessions: list[Any], *_: Any) -> list[list[float]]:
-        return [[9.0] * 10, [3.0] * 10, *[[6.0] * 10] * (len(sessions) - 2)]
+    def measured(*_: Any, **__: Any) -> Timing:
+        return Timing((Block((9.0,), (3.0,), (9.0,)),) * 4, 1)
 
     folder = tmp_path_factory.mktemp("tuned")
     (folder / "models.py").write_text(SOURCE)
     arguments = ("optimize", f"{folder}/models.py:blurs", "-o", folder / "out.onnx", "--seconds", 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tune, "_time_alone", time_alone)
-        patch.setattr(tune, "_take_turns", take_turns)
+        patch.setattr(tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1))
+        patch.setattr(tune, "measure_speed", measured)
         result = run(*arguments, "--save-plan", folder / "plan.json", "--json", folder / "out.json")
     assert result.exit_code == 0, result.output
     return Tuned(folder, folder / "models.py", result)
@@ -402,7 +406,7 @@ def test_a_plan_reproduces_the_tuned_file(
     def refuse(*_: object) -> None:
         raise AssertionError("something was timed")
 
-    for name in ("_timed", "_time_alone", "_take_turns", "make_candidates"):
+    for name in ("_time_alone", "_against_first", "measure_speed", "make_candidates"):
         monkeypatch.setattr(tune, name, refuse)
     output = tmp_path / "again.onnx"
     result = tuned.run("blurs", output, "--json", "-")

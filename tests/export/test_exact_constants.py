@@ -15,6 +15,8 @@ from export import optimize, to_onnx
 from export.onnx_export import stock_export
 from export.session import open_session, run
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 WAYS = {"ours": to_onnx, "stock": stock_export}
 KEPT: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "x + 1e-8": ("Add", lambda x: x + 1e-8),

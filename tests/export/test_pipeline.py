@@ -23,6 +23,8 @@ from fx_passes.expand import expand_kernel
 from fx_passes.lowerings import MODULES
 from fx_passes.records import EXACTNESS, Exactness
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 
 class Blurs(nn.Module):
     """Two blurs by one window each, and a mix between them."""
@@ -272,7 +274,7 @@ def test_open_sizes_of_an_exported_program_stay_open(tmp_path: Path) -> None:
 
 
 class Filters(nn.Module):
-    """A blur in two dimensions, then one in one: large enough for the static rules to lower the last."""
+    """A blur in two dimensions, then one in one: simple rules lower the last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -305,7 +307,6 @@ def static(exactness: Exactness, folder: Path) -> Static:
     torch.manual_seed(0)
     stages: list[str] = []
     more = {"lowering": "static", "exactness": exactness, "progress": stages.append}
-    # More than the 65536 outputs up to which the rules take `lift` even where `polyphase` is allowed.
     report = run(Filters(), folder / "out.onnx", (torch.rand(1, 16, 64, 128),), **more)
     return Static(report, stages, (folder / "out.onnx").read_bytes())
 

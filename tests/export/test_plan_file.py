@@ -14,6 +14,7 @@ from export import plan_file, tune
 from export.candidates import Candidates
 from export.cli import main
 from export.loading import load_model
+from export.measure import Block, Ratio, Timing
 from export.plan_file import read_plan, resume, write_plan
 from export.report import environment
 from export.tune import Timings
@@ -180,8 +181,10 @@ class Clock:
         self.timed: list[str] = []
         self.interrupt = False
         monkeypatch.setattr(tune, "_time_alone", self.time_alone)
+        block = Block((9.0,), (3.0,), (9.0,))
+        monkeypatch.setattr(tune, "measure_speed", lambda *_, **__: Timing((block,) * 4, 1))
         monkeypatch.setattr(
-            tune, "_take_turns", lambda sessions, *_: [[9.0] * 10, *[[3.0] * 10] * len(sessions[1:])]
+            tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1)
         )
 
     def time_alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from fx_passes import SharedKernelConv2d, compile_backend
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 LOGGER = "fx_passes.compile_backend"
 
 

@@ -25,6 +25,8 @@ from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
 
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
 # Of full rank, in integers: computed in phases, every sum is exact.
 KERNEL = torch.tensor([[1.0, 2, -1], [0, 3, 1], [-2, 1, 1]])
 OTHER = torch.tensor([[0.0, 1, 0], [2, -3, 1], [1, 1, 2]])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import SCHEMA, Choice, Plan, require_fitting
-from fx_passes.records import Proposal
+from fx_passes.records import EXACTNESS, Proposal
 from fx_passes.resample import Axis, Resample
 
 POLYPHASE = Proposal("polyphase", (("phases", 16),), "finite")
@@ -66,12 +70,77 @@ def test_every_proposal_is_written_and_read() -> None:
             require_fitting(again, [Place("blur", "0a", resample, kernel)])
             found = again.choices["blur"].proposal
             assert found is not None
-            assert (found.name, found.params, found.exactness) == (
-                proposal.name,
-                proposal.params,
-                proposal.exactness,
-            )
+            assert found == proposal
+            assert again == plan
     assert len(seen) >= 5
+
+
+# Whatever a stage may note: what JSON has, and what it has not.
+NUMBERS = st.one_of(
+    st.integers(), st.floats(), st.floats(width=32).map(np.float32), st.integers(0, 9).map(np.int64)
+)
+KEYS = st.one_of(st.text(), st.integers(), st.booleans(), st.none())
+NOTES = st.recursive(
+    st.one_of(NUMBERS, st.text(), st.none(), st.booleans(), st.just(Path("x")), st.just(torch.float16)),
+    lambda inner: st.one_of(st.lists(inner), st.tuples(inner, inner), st.dictionaries(KEYS, inner)),
+    max_leaves=8,
+)
+FINITE = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans())
+PARAMS = st.dictionaries(st.text(), st.one_of(FINITE, st.lists(FINITE), st.tuples(FINITE, st.lists(FINITE))))
+PROPOSALS = st.builds(
+    Proposal,
+    st.sampled_from(sorted(MODULES)),
+    PARAMS.map(lambda params: tuple(params.items())),
+    st.sampled_from(EXACTNESS),
+)
+CHOICES = st.builds(Choice, st.text(), st.none() | PROPOSALS)
+
+
+@given(st.builds(Plan, st.dictionaries(st.text(), CHOICES), st.dictionaries(KEYS, NOTES)))
+def test_every_plan_survives_json(plan: Plan) -> None:
+    """Equal, and the same text, whatever is in it: no number, order or container of one side only."""
+    text = plan.to_json()
+    again = Plan.from_json(text)
+    assert again == plan
+    assert again.to_json() == text
+    assert {name: c.proposal and c.proposal.name for name, c in again.choices.items()} == {
+        name: c.proposal and c.proposal.name for name, c in plan.choices.items()
+    }
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_plans_that_differ_are_not_equal() -> None:
+    """In what is done at a site, at which, or in what was noted."""
+    plan = fitting()
+    other = Proposal("polyphase", (("phases", 8),), "finite")
+    for changed in (
+        replace(plan, choices={**plan.choices, "blur": Choice("0a", other)}),
+        replace(plan, choices={**plan.choices, "blur": Choice("0b", POLYPHASE)}),
+        replace(
+            plan, choices={**plan.choices, "blur": Choice("0a", replace(POLYPHASE, exactness="bitwise"))}
+        ),
+        replace(plan, choices={"blur": plan.choices["blur"]}),
+        replace(plan, made={"by": "hand", "threads": 3}),
+    ):
+        assert changed != plan
+        assert Plan.from_json(changed.to_json()) == changed
+
+
+def test_a_number_that_json_has_not_is_no_parameter() -> None:
+    """Nothing is written that would be read as something else."""
+    for value in (float("nan"), float("inf"), torch.float32):
+        plan = Plan({"blur": Choice("0a", Proposal("polyphase", (("phases", value),), "finite"))})
+        with pytest.raises((ValueError, TypeError)):
+            plan.to_json()
+
+
+def test_what_was_noted_does_not_change_afterwards() -> None:
+    """A plan is what it was when it was made, whatever becomes of the timings."""
+    timings = {"0a": {"expand": 1.0, "lost": float("inf")}}
+    plan = Plan({}, {"timings_ms": timings})
+    timings["0a"]["expand"] = 2.0
+    assert plan.made["timings_ms"]["0a"]["expand"] == 1.0
+    assert float(plan.made["timings_ms"]["0a"]["lost"]) == float("inf")
 
 
 def sites_of_all_kinds() -> list[tuple[Resample, Tensor]]:

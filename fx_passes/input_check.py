@@ -1,0 +1,235 @@
+"""The check of a call of a lowered graph: it is for the inputs it was captured with, and for no others.
+
+``torch.export`` puts a check in front of its graphs that takes longer than a small site. In its place comes
+one that refuses all that torch's refuses, and other types of numbers as well, in a few comparisons where the
+inputs fit. Where a size is computed from others, torch's stays, too. Hooks of users stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export._unlift import _check_input_constraints_pre_hook, _create_stateful_graph_module
+from torch.fx import GraphModule, Node
+from torch.fx._pytree import tree_flatten_spec
+from torch.utils import _pytree as pytree
+
+# A smallest size of 2 is what torch.export assumes of any open one; 0 and 1 are let through, as torch does.
+_ASSUMED = 2
+
+
+@dataclass(frozen=True)
+class _Array:
+    """A tensor: each size is a number, or the place of an open size in the list of all of them."""
+
+    name: str
+    dtype: torch.dtype
+    device: torch.device
+    shape: tuple[int, ...] | None
+    sizes: tuple[tuple[bool, int], ...]
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A number, text, truth value or None, by its type and text: nan is nan, and 0.0 is not -0.0."""
+
+    name: str
+    kind: type
+    text: str
+
+
+_Input = _Array | _Value | None
+
+
+def check_inputs(graph_module: GraphModule, guards: Callable[..., Any] | None = None) -> None:
+    """Put our check in the place of torch.export's, if that is in front of ``graph_module``.
+
+    Args:
+        guards: what torch.export assumed of several sizes at once, called with all inputs.
+    """
+    hooks = graph_module._forward_pre_hooks
+    ours = [key for key, hook in hooks.items() if hook is _check_input_constraints_pre_hook]
+    if not ours or not getattr(graph_module, "validate_inputs", True):
+        return
+    check, complete = _check_of(graph_module, guards)
+    if not complete:
+        graph_module.register_forward_pre_hook(check, with_kwargs=True)
+        return
+    hooks[ours[0]] = check  # where it was: hooks of users may come before it and behind it
+    for held in (hooks, graph_module._forward_hooks):
+        for key in [key for key, hook in held.items() if _opens_modules(hook)]:
+            held.pop(key)
+
+
+def _opens_modules(hook: Any) -> bool:
+    """Whether torch.export put ``hook`` around its check, for inputs that are modules."""
+    code = getattr(hook, "__code__", None)
+    return code is not None and code in _create_stateful_graph_module.__code__.co_consts
+
+
+def _check_of(graph_module: GraphModule, guards: Callable[..., Any] | None) -> tuple[InputCheck, bool]:
+    """The check, and whether it says all that torch's does."""
+    spec = graph_module._in_spec
+    children = [*spec.child(0).children(), *spec.child(1).children()]
+    names: list[str] = list(graph_module.graph._codegen.pytree_info.orig_args)  # type: ignore[attr-defined]
+    nodes = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    paths = [
+        f"`{name}{pytree.keystr(path)}`"
+        for name, child in zip(names, children, strict=True)
+        for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten([0] * child.num_leaves, child))[0]
+    ]
+    symbols: dict[Any, int] = {}
+    inputs = [_input(path, node, symbols) for path, node in zip(paths, nodes, strict=True)]
+    ranges = [_range(symbol, graph_module.range_constraints) for symbol in symbols]
+    flat = all(child.is_leaf() for child in children)
+    check = InputCheck(tuple(names), tuple(inputs), tuple(ranges), None if flat else tuple(children), guards)
+    return check, all(_is_complete(node) for node in nodes)
+
+
+def _is_complete(node: Node) -> bool:
+    """Whether ``node`` is a plain value, or a tensor each of whose open sizes stands for itself."""
+    value = node.meta.get("val", ...)
+    if isinstance(value, Tensor):
+        return all(isinstance(size, int) or size.node.expr.is_Symbol for size in value.shape)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _input(name: str, node: Node, symbols: dict[Any, int]) -> _Input:
+    """What the input ``node`` has to be; None: torch's own check looks at it."""
+    if not _is_complete(node):
+        return None
+    value = node.meta["val"]
+    if not isinstance(value, Tensor):
+        return _Value(name, type(value), repr(value))
+    sizes = tuple(
+        (False, size) if isinstance(size, int) else (True, symbols.setdefault(size.node.expr, len(symbols)))
+        for size in value.shape
+    )
+    shape = None if any(is_open for is_open, _ in sizes) else tuple(size for _, size in sizes)
+    return _Array(name, value.dtype, value.device, shape, sizes)
+
+
+def _range(symbol: Any, constraints: Any) -> tuple[int | None, int | None]:
+    """The least and the largest that an open size may be, None for no limit."""
+    if not isinstance(constraints, Mapping) or symbol not in constraints:
+        return None, None
+    low, high = constraints[symbol].lower, constraints[symbol].upper
+    return (
+        int(low) if low.is_Integer and low > _ASSUMED else None,
+        int(high) if high.is_Integer else None,
+    )
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """A forward pre-hook: the inputs are those that the graph was captured for.
+
+    Args:
+        names: of the arguments, in their order; each may be given by name.
+        inputs: what each leaf of the arguments has to be.
+        ranges: of the open sizes.
+        structures: of each argument, or None where all of them are leaves.
+        guards: is called with all leaves, and raises.
+    """
+
+    names: tuple[str, ...]
+    inputs: tuple[_Input, ...]
+    ranges: tuple[tuple[int | None, int | None], ...]
+    structures: tuple[Any, ...] | None
+    guards: Callable[..., Any] | None = None
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = args if not kwargs and len(args) == len(self.names) else self._in_order(args, kwargs)
+        leaves = given if self.structures is None else self._flat(given)
+        open_sizes: list[tuple[int, str] | None] | None = None
+        for want, leaf in zip(self.inputs, leaves, strict=True):
+            if isinstance(want, _Array):
+                if not isinstance(leaf, Tensor):
+                    raise ValueError(f"input {want.name}: expected a tensor, got {_said(leaf)}")
+                if leaf.dtype != want.dtype or leaf.device != want.device:
+                    _require_moved(module, want, leaf)
+                if leaf.shape != want.shape:
+                    if open_sizes is None:
+                        open_sizes = [None] * len(self.ranges)
+                    self._require_shape(want, leaf, open_sizes)
+            elif want is not None and (type(leaf) is not want.kind or repr(leaf) != want.text):
+                raise ValueError(
+                    f"input {want.name}: the graph was captured for {want.text}, got {_said(leaf)}; "
+                    "capture it again for another value"
+                )
+        if self.guards is not None:
+            self.guards(*leaves)
+
+    def _in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The arguments in their order, whichever are given by name."""
+        names = self.names
+        if len(args) > len(names):
+            raise ValueError(f"the graph takes {len(names)} inputs ({', '.join(names)}), got {len(args)}")
+        for name in kwargs:
+            if name not in names[len(args) :]:
+                what = "is given twice" if name in names else f"is none of the graph: {', '.join(names)}"
+                raise ValueError(f"input `{name}` {what}")
+        if missing := [name for name in names[len(args) :] if name not in kwargs]:
+            raise ValueError(f"input `{missing[0]}` is missing; the graph takes {', '.join(names)}")
+        return (*args, *(kwargs[name] for name in names[len(args) :]))
+
+    def _flat(self, given: Sequence[Any]) -> list[Any]:
+        """The leaves of all arguments, in the order in which the graph takes them."""
+        leaves: list[Any] = []
+        for name, value, want in zip(self.names, given, self.structures or (), strict=True):
+            if want.is_leaf():
+                leaves.append(value)
+                continue
+            got = pytree.tree_structure(value)
+            if got != want:
+                expected, found = (" ".join(str(spec).split()) for spec in (want, got))
+                raise ValueError(f"input `{name}`: expected the structure {expected}, got {found}")
+            leaves.extend(tree_flatten_spec(value, want))
+        return leaves
+
+    def _require_shape(self, want: _Array, leaf: Tensor, seen: list[tuple[int, str] | None]) -> None:
+        if len(want.sizes) != leaf.ndim:
+            raise ValueError(f"input {want.name}: {_captured(want)}, got {tuple(leaf.shape)}")
+        for dim, ((is_open, number), size) in enumerate(zip(want.sizes, leaf.shape, strict=True)):
+            if not is_open:
+                if size != number:
+                    raise ValueError(f"input {want.name}: {_captured(want)}, got {tuple(leaf.shape)}")
+                continue
+            where = f"dimension {dim} of input {want.name}"
+            first, (low, high) = seen[number], self.ranges[number]
+            if first is not None and first[0] != size:
+                raise ValueError(f"{where} is {size}, but has to be that of {first[1]}, which is {first[0]}")
+            if (low is not None and size < low) or (high is not None and size > high):
+                limits = f"{0 if low is None else low} to {'any size' if high is None else high}"
+                raise ValueError(f"{where} is {size}; the graph was captured for {limits}")
+            seen[number] = size, where
+
+
+def _require_moved(module: nn.Module, want: _Array, leaf: Tensor) -> None:
+    """A module that was moved or converted takes what its own tensors have become; others are refused."""
+    tensors = chain(module.parameters(), module.buffers())
+    own = next((t for t in tensors if t.is_floating_point()), None)
+    same_type = leaf.dtype == want.dtype
+    if own is not None and want.dtype.is_floating_point:
+        same_type |= leaf.dtype == own.dtype
+    if not same_type:
+        raise ValueError(f"input {want.name}: the graph was captured for {want.dtype}, got {leaf.dtype}")
+    if leaf.device not in (want.device, None if own is None else own.device):
+        raise ValueError(f"input {want.name}: the graph was captured on {want.device}, got {leaf.device}")
+
+
+def _captured(want: _Array) -> str:
+    shape = ", ".join("any" if is_open else str(number) for is_open, number in want.sizes)
+    return f"the graph was captured for shape ({shape})"
+
+
+def _said(leaf: Any) -> str:
+    """A value as part of one line."""
+    if isinstance(leaf, Tensor):
+        return f"a tensor {tuple(leaf.shape)}"
+    return f"{' '.join(repr(leaf).split()):.60} ({type(leaf).__name__})"
