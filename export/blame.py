@@ -22,13 +22,15 @@ from fx_passes.records import Finding
 class _Recorder(Interpreter):
     """Runs a graph and keeps the outputs of the nodes whose names it is given."""
 
-    def __init__(self, graph_module: GraphModule, names: set[str]) -> None:
+    def __init__(self, graph_module: GraphModule, names: set[str], floating: torch.dtype | None) -> None:
         super().__init__(graph_module)
-        self.names = names
+        self.names, self.floating = names, floating
         self.outputs: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
+        if self.floating and isinstance(result, Tensor) and result.is_floating_point():
+            result = result.to(self.floating)  # a graph may say float32, as where it takes integers
         if n.name in self.names and isinstance(result, Tensor):
             self.outputs[n.name] = result.detach()
         return result
@@ -69,7 +71,7 @@ def _outputs(
     if not bitwise:
         copied = copied.double()
         inputs = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs]
-    recorder = _Recorder(copied, names)
+    recorder = _Recorder(copied, names, None if bitwise else torch.float64)
     try:
         with torch.no_grad():
             recorder.run(*inputs)

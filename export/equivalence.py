@@ -7,7 +7,7 @@ off, and every output is compared (``compare.py`` says how).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ Reference = Callable[[Sequence[Array]], Sequence[Array]]
 
 @dataclass(frozen=True)
 class Equivalence:
-    """The verdict: how it was checked, the error of each output, and the first mismatch if there is one."""
+    """The verdict: how it was checked, the error of each output, and the first mismatch if there is one;
+    ``sizes``: the shapes of all inputs in each case that has others than the example."""
 
     passed: bool
     cases: int
@@ -37,6 +38,7 @@ class Equivalence:
     outputs: tuple[OutputError, ...]
     mismatch: Mismatch | None = None
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     failing_inputs: tuple[Array, ...] | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Equivalence:
             "mismatch": None if self.mismatch is None else str(self.mismatch),
             "site": None if self.mismatch is None else self.mismatch.site,
             "notes": list(self.notes),
+            "sizes": {case: [list(shape) for shape in shapes] for case, shapes in self.sizes.items()},
         }
 
 
@@ -90,7 +93,8 @@ def check_equivalence(
     tally = {name: Tally() for name in names}
     notes: list[str] = []
     scales: dict[str, float] = {}
-    count, bitwise, mismatch, failing = 0, True, None, None
+    tried: dict[str, tuple[tuple[int, ...], ...]] = {}
+    bitwise, mismatch, failing = True, None, None
     for case, inputs in make_cases(pairs[True][0], example_inputs, special=non_finite, sizes=sizes):
         if progress:
             progress(case)
@@ -136,15 +140,16 @@ def check_equivalence(
                 if here.mismatch and mismatch is None:
                     mismatch, failing = here.mismatch, tuple(inputs)
         else:
-            count += 1
+            tried[case] = tuple(array.shape for array in inputs)
     return Equivalence(
         passed=mismatch is None,
-        cases=count,
+        cases=len(tried),
         bitwise=bitwise and mismatch is None,
         reference=_describe(reference, require_bitwise),
         outputs=tuple(tally[name].result(name) for name in names),
         mismatch=mismatch,
         notes=tuple(notes),
+        sizes={case: shapes for case, shapes in tried.items() if shapes != tried.get(EXAMPLE)},
         failing_inputs=failing,
     )
 
@@ -162,6 +167,14 @@ def _require_same_signature(a: ort.InferenceSession, b: ort.InferenceSession) ->
         ours, theirs = ([(s.name, s.type) for s in slots] for slots in (first, second))
         if ours != theirs:
             raise NotEquivalentError(f"not equivalent: the files have different {kind}: {ours} and {theirs}")
+    for before, after in zip(a.get_inputs(), b.get_inputs(), strict=True):
+        for dim, (size, other) in enumerate(zip(before.shape, after.shape, strict=False)):
+            if isinstance(other, int) and size != other:
+                was = size if isinstance(size, int) else "open"
+                raise NotEquivalentError(
+                    f"not equivalent: size {dim} of input `{before.name}` is {was} in the original, and "
+                    f"fixed to {other} in the optimised file"
+                )
     return [slot.name for slot in a.get_outputs()]
 
 
