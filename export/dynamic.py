@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.onnx._internal.exporter import _flags
 from torch.utils import _pytree as pytree
 
+from fx_passes.asked_sizes import arguments_of, asked_of, inputs_of, name_of
 from fx_passes.errors import UsageError
+from fx_passes.open_sizes import open_sizes
+
+
+@contextmanager
+def as_exporting() -> Iterator[None]:
+    """Let ``torch.onnx.is_in_onnx_export()`` say yes: models ask that, and then keep other sizes open.
+
+    What is captured for a file has to be what the exporter sees.
+    """
+    before = _flags._is_onnx_exporting
+    _flags._is_onnx_exporting = True
+    try:
+        yield
+    finally:
+        _flags._is_onnx_exporting = before
 
 
 def dynamic_shapes(
@@ -81,19 +98,35 @@ def _position(which: str, names: list[str], count: int) -> int:
     return position
 
 
-def program_shapes(program: ExportedProgram) -> Any:
-    """The ``dynamic_shapes`` that a program was exported with: its open sizes, argument by argument."""
-    names = set(program.graph_signature.user_inputs)
-    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
-    shapes = [_open_sizes(node.meta.get("val")) for node in nodes]
-    if not any(shapes) or len(shapes) != len(program.graph_signature.user_inputs):
+def program_shapes(program: ExportedProgram, dynamic_shapes: Any = None) -> Any:
+    """The open sizes of a program, argument by argument, with the names that ``dynamic_shapes`` give them.
+
+    Raises:
+        CaptureError: the program fixes a size that is to stay open.
+        UsageError: ``dynamic_shapes`` do not fit its arguments.
+    """
+    open_sizes(program, (), dynamic_shapes)
+    asked = asked_of(arguments_of(program, ()), dynamic_shapes)
+    shapes = [_named(value, names) for (_, value), names in zip(inputs_of(program), asked, strict=True)]
+    if not any(shapes):
         return None
-    assert program.call_spec.in_spec is not None
-    arguments, keywords = pytree.tree_unflatten(shapes, program.call_spec.in_spec)
-    return None if keywords else tuple(arguments)
+    args, kwargs = pytree.tree_unflatten(shapes, program.call_spec.in_spec)
+    return (*args, *kwargs.values())
 
 
-def _open_sizes(value: Any) -> dict[int, Any] | None:
-    if not isinstance(value, Tensor):
+def program_inputs(program: ExportedProgram) -> tuple[Any, ...] | None:
+    """The example inputs of a program, those given by keyword in their place; None where it has none."""
+    if not program.example_inputs:
         return None
-    return {i: Dim.DYNAMIC for i, size in enumerate(value.shape) if isinstance(size, torch.SymInt)} or None
+    args, kwargs = program.example_inputs
+    return (*args, *(kwargs[name] for name in program.call_spec.in_spec.child(1).context))
+
+
+def _named(value: Any, asked: Mapping[int, Any]) -> dict[int, str] | None:
+    """A name for each open size of an input: that of the caller, or the program's own."""
+    sizes = enumerate(value.shape) if hasattr(value, "shape") else ()
+    return {
+        dim: name_of(asked.get(dim)) or str(size.node.expr)
+        for dim, size in sizes
+        if not isinstance(size, int)
+    } or None

@@ -8,7 +8,7 @@ large.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class Equivalence:
     """The verdict: how it was checked, the error of each output, and the first mismatch if there is one.
 
     ``sensitive`` says which output jumps where rounding turns a decision: then no rounding but its own will
-    do, and whether the files happened to agree here says nothing of another processor.
+    do, and whether the files happened to agree here says nothing of another processor. ``sizes`` has the
+    shapes of all inputs in each case that has others than the example.
     """
 
     passed: bool
@@ -44,6 +45,7 @@ class Equivalence:
     outputs: tuple[OutputError, ...]
     mismatch: Mismatch | None = None
     notes: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     failing_inputs: tuple[Array, ...] | None = field(default=None, repr=False, compare=False)
     sensitive: str | None = None
 
@@ -59,6 +61,7 @@ class Equivalence:
             "sensitive": self.sensitive,
             "site": None if self.mismatch is None else self.mismatch.site,
             "notes": list(self.notes),
+            "sizes": {case: [list(shape) for shape in shapes] for case, shapes in self.sizes.items()},
         }
 
 
@@ -99,13 +102,13 @@ def check_equivalence(
         session = open_session(files[0], optimized=level)
         if level:
             cases = list(make_cases(session, example_inputs, special=non_finite, sizes=sizes))
-            signature = _signature(session)
+            slots = session.get_inputs(), session.get_outputs()
         originals: dict[str, list[Array] | None] = {}
         for case, inputs in cases:
             originals[case] = judge.original(session, case, inputs, level)
         del session
         session = open_session(files[1], optimized=level)
-        _require_same_signature(signature, _signature(session))
+        _require_same_signature(*slots, session.get_inputs(), session.get_outputs())
         found = {case: _run_optimized(session, x) for case, x in cases if originals[case] is not None}
         del session
         for case, inputs in cases:
@@ -114,7 +117,7 @@ def check_equivalence(
                     progress(case)
                 judge.compare(case, inputs, level, original, found.pop(case))
         judge.noise = None  # it may hold a session
-    return judge.verdict(len(cases))
+    return judge.verdict(cases)
 
 
 class _Judge:
@@ -185,16 +188,18 @@ class _Judge:
             if here.mismatch:
                 self._fails(here.mismatch, inputs)
 
-    def verdict(self, cases: int) -> Equivalence:
+    def verdict(self, cases: Sequence[tuple[str, list[Array]]]) -> Equivalence:
         """All of it."""
+        tried = {case: tuple(x.shape for x in inputs) for case, inputs in cases if case not in self.skipped}
         return Equivalence(
             passed=self.mismatch is None and self.sensitive is None,
-            cases=cases - len(self.skipped),
+            cases=len(tried),
             bitwise=self.bitwise and self.mismatch is None,
             reference=_describe(self.reference, self.require_bitwise),
             outputs=tuple(self.tally[name].result(name) for name in self.names),
             mismatch=self.mismatch,
             notes=tuple(self.notes),
+            sizes={case: shapes for case, shapes in tried.items() if shapes != tried.get(EXAMPLE)},
             failing_inputs=self.failing,
             sensitive=self.sensitive,
         )
@@ -248,19 +253,22 @@ def _all_finite(inputs: Sequence[Array]) -> bool:
     return all(bool(np.isfinite(array).all()) for array in inputs if array.dtype.kind == "f")
 
 
-def _signature(session: ort.InferenceSession) -> dict[str, list[tuple[str, str]]]:
-    slots = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
-    return {kind: [(slot.name, slot.type) for slot in both] for kind, both in slots.items()}
-
-
 def _require_same_signature(
-    first: dict[str, list[tuple[str, str]]], second: dict[str, list[tuple[str, str]]]
+    inputs: Sequence[Any], outputs: Sequence[Any], other_inputs: Sequence[Any], other_outputs: Sequence[Any]
 ) -> None:
-    for kind, ours in first.items():
-        if ours != second[kind]:
-            raise NotEquivalentError(
-                f"not equivalent: the files have different {kind}: {ours} and {second[kind]}"
-            )
+    both = {"inputs": (inputs, other_inputs), "outputs": (outputs, other_outputs)}
+    for kind, slots in both.items():
+        ours, theirs = ([(s.name, s.type) for s in side] for side in slots)
+        if ours != theirs:
+            raise NotEquivalentError(f"not equivalent: the files have different {kind}: {ours} and {theirs}")
+    for before, after in zip(inputs, other_inputs, strict=True):
+        for dim, (size, other) in enumerate(zip(before.shape, after.shape, strict=False)):
+            if isinstance(other, int) and size != other:
+                was = size if isinstance(size, int) else "open"
+                raise NotEquivalentError(
+                    f"not equivalent: size {dim} of input `{before.name}` is {was} in the original, and "
+                    f"fixed to {other} in the optimised file"
+                )
 
 
 def _require_deterministic(

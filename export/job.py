@@ -17,6 +17,7 @@ from export.batch_norm import REASON, before_batch_norm, folded_sites
 from export.blame import blame_site
 from export.candidates import in_frame, original_of
 from export.decide import Decide, Example
+from export.dynamic import as_exporting
 from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
 from export.onnx_export import stock_export, to_onnx
@@ -51,7 +52,8 @@ class Job:
         stages: Stages,
     ) -> None:
         self.model, self.stages = model, stages
-        self.sizes = open_sizes(model, inputs, dynamic_shapes)
+        with as_exporting():
+            self.sizes = open_sizes(model, inputs, dynamic_shapes)
         self.example = Example(inputs, self.sizes.dynamic_shapes if self.sizes else None)
         self.arrays = tensor_arrays(inputs)
         # Both have the name of the output, which a file with external data holds within.
@@ -128,9 +130,14 @@ class Job:
 
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""
-        return capture_for_inference(
-            self.model, self.example.inputs, dynamic_shapes=self.example.dynamic_shapes
-        )
+        with as_exporting():
+            captured = capture_for_inference(
+                self.model, self.example.inputs, dynamic_shapes=self.example.dynamic_shapes
+            )
+        if isinstance(self.model, ExportedProgram):
+            # torch's check of the inputs, which wants those by keyword that were captured so.
+            captured.graph_module._forward_pre_hooks.clear()
+        return captured
 
     def verify(self) -> Equivalence:
         """Compare both files in onnxruntime.

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from export.dynamic import program_inputs
 from export.read_pt2 import read_pt2
 from fx_passes.errors import LoadError, UsageError, one_line
 
@@ -89,8 +90,7 @@ def _load_exported_program(path: Path) -> Loaded:
         raise
     except Exception as error:  # torch on a file that is wrong in a way that nobody foresaw
         raise LoadError(f"{path} is not a torch.export archive: {_said(error)}") from error
-    arguments = program.example_inputs
-    return Loaded(program, tuple(arguments[0]) if arguments else None)
+    return Loaded(program, program_inputs(program))
 
 
 def _load_attribute(spec: str) -> Loaded:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from export.decide import Decide
-from export.dynamic import program_shapes
+from export.dynamic import program_inputs, program_shapes
 from export.job import Job
 from export.onnx_export import distinct_tensors
 from export.onnx_file import folder_beside, move, size_of
@@ -72,10 +72,9 @@ def optimize(
         raise UsageError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
     if exactness not in EXACTNESS:
         raise UsageError(f"exactness must be one of {', '.join(EXACTNESS)}, got {exactness!r}")
-    if isinstance(model, ExportedProgram) and example_inputs is None and model.example_inputs:
-        example_inputs = model.example_inputs[0]
-    if isinstance(model, ExportedProgram) and dynamic_shapes is None:
-        dynamic_shapes = program_shapes(model)
+    if isinstance(model, ExportedProgram):
+        example_inputs = program_inputs(model) if example_inputs is None else example_inputs
+        dynamic_shapes = program_shapes(model, dynamic_shapes)
     if example_inputs is None:
         raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
     path = Path(path)

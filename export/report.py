@@ -207,6 +207,7 @@ def summary_lines(report: Report) -> list[str]:
         lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
     bits = "equal bits" if check.bitwise else "within bounds"
     lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
+    lines += [f"  {case}: {', '.join(map(shape_text, shapes))}" for case, shapes in check.sizes.items()]
     lines += [f"  {note}" for note in check.notes]
     if report.speed is not None:
         lines.append(f"speed: {speed_text(report.speed)}")

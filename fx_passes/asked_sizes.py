@@ -11,6 +11,7 @@ import sympy
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
 
 from fx_passes.errors import CaptureError, UsageError
 
@@ -33,13 +34,17 @@ class OpenSizes:
     conditions: tuple[sympy.Basic, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def at(self, values: Mapping[sympy.Symbol, int]) -> tuple[tuple[int, ...], ...] | None:
-        """The shapes where the symbols have these values; None where the model does not take them."""
+    def takes(self, values: Mapping[sympy.Symbol, int]) -> bool:
+        """Whether the model takes these values, whatever the symbols that are not among them may be."""
         for symbol, (low, high) in (self.ranges or {}).items():
             value = values.get(symbol, low)
             if value < low or (high is not None and value > high):
-                return None
-        if any(condition.subs(values) == sympy.false for condition in self.conditions):
+                return False
+        return not any(condition.subs(values) == sympy.false for condition in self.conditions)
+
+    def at(self, values: Mapping[sympy.Symbol, int]) -> tuple[tuple[int, ...], ...] | None:
+        """The shapes where the symbols have these values; None where the model does not take them."""
+        if not self.takes(values):
             return None
         return tuple(tuple(int(sympy.sympify(n).subs(values)) for n in shape) for shape in self.shapes)
 
@@ -50,36 +55,89 @@ def inputs_of(program: ExportedProgram) -> list[tuple[str, Any]]:
     return [(str(name), values.get(name)) for name in program.graph_signature.user_inputs]
 
 
-def asked_of(model: nn.Module, inputs: Sequence[Any], dynamic_shapes: Any) -> list[dict[int, Any]] | None:
-    """For each leaf of ``inputs``, what the caller asked for by dimension; None where that is not known."""
-    arguments = inspect.signature(model.forward).bind(*inputs).arguments  # *args are one of them
+def arguments_of(model: nn.Module | ExportedProgram, inputs: Sequence[Any]) -> dict[str, Any]:
+    """The arguments of a call by name, those of a program as it was captured; ``*args`` are one argument."""
+    if not isinstance(model, ExportedProgram):
+        try:
+            return dict(inspect.signature(model.forward).bind(*inputs).arguments)
+        except TypeError as error:
+            raise UsageError(f"the example inputs do not fit the model: {error}") from error
+    values = [value for _, value in inputs_of(model)]
+    args, kwargs = pytree.tree_unflatten(values, model.call_spec.in_spec)
+    signature = model.module_call_graph[0].signature
+    known = signature.forward_arg_names if signature else None
+    names = known or [f"argument {i}" for i in range(len(args) + len(kwargs))]
+    return dict(zip(names, (*args, *kwargs.values()), strict=True))
+
+
+def asked_of(arguments: Mapping[str, Any], dynamic_shapes: Any) -> list[dict[int, Any]]:
+    """For each leaf of ``arguments``, what the caller asked for by dimension.
+
+    Raises:
+        UsageError: ``dynamic_shapes`` do not fit the arguments.
+    """
+    if not dynamic_shapes:
+        return [{} for _ in pytree.tree_leaves(dict(arguments))]
     if isinstance(dynamic_shapes, dict):
-        return list(_pairs(dict(arguments), dynamic_shapes))
-    if isinstance(dynamic_shapes, tuple | list) and len(dynamic_shapes) == len(arguments):
-        return list(_pairs(list(arguments.values()), dynamic_shapes))
-    return None
+        return list(_pairs(dict(arguments), dynamic_shapes, "dynamic_shapes"))
+    if not isinstance(dynamic_shapes, tuple | list) or len(dynamic_shapes) != len(arguments):
+        raise UsageError(
+            f"dynamic_shapes needs one entry for each argument ({', '.join(arguments)}), which may be None"
+        )
+    return list(_pairs(list(arguments.values()), dynamic_shapes, "dynamic_shapes"))
 
 
-def _pairs(value: Any, shapes: Any) -> Iterator[dict[int, Any]]:
-    """What ``shapes`` say of each leaf of ``value``, in its order."""
+def _pairs(value: Any, shapes: Any, where: str) -> Iterator[dict[int, Any]]:
+    """What ``shapes`` say of each leaf of ``value``, in its order; None says nothing."""
+    registered = pytree.SUPPORTED_NODES.get(type(value))
     if isinstance(value, Tensor):
-        items = shapes.items() if isinstance(shapes, dict) else enumerate(shapes or ())
-        asked = {dim: size for dim, size in items if size is not None}
-        if beyond := [dim for dim in asked if dim not in range(value.ndim)]:
+        yield _asked_of_tensor(value, shapes, where)
+    elif isinstance(value, dict):
+        if shapes is not None and (not isinstance(shapes, dict) or set(shapes) != set(value)):
+            raise UsageError(f"{where} needs one entry for each of {', '.join(map(str, value))}")
+        for key, item in value.items():
+            yield from _pairs(item, shapes and shapes[key], f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        if shapes is not None and (not isinstance(shapes, list | tuple) or len(shapes) != len(value)):
+            raise UsageError(f"{where} needs {len(value)} entries in a list or tuple")
+        for i, item in enumerate(value):
+            yield from _pairs(item, shapes and shapes[i], f"{where}[{i}]")
+    elif registered is not None:  # a class of the user's: torch takes the shapes of what it flattens to
+        yield from _pairs(list(registered.flatten_fn(value)[0]), shapes, where)
+    else:
+        yield {}
+
+
+def _asked_of_tensor(value: Tensor, shapes: Any, where: str) -> dict[int, Any]:
+    if shapes is not None and not isinstance(shapes, dict | list | tuple):
+        raise UsageError(f"{where} has to be a dict of dimensions, as {{0: Dim('batch')}}, got {shapes!r}")
+    items = shapes.items() if isinstance(shapes, dict) else enumerate(shapes or ())
+    asked = {dim: size for dim, size in items if size is not None}
+    for dim, size in asked.items():
+        if dim not in range(value.ndim):
             raise UsageError(
-                f"dynamic_shapes: no dimension {beyond[0]} in an input of shape {tuple(value.shape)}; "
+                f"{where}: no dimension {dim} in an input of shape {tuple(value.shape)}; "
                 f"they are 0 to {value.ndim - 1}"
             )
-        yield asked
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _pairs(item, shapes.get(key) if isinstance(shapes, dict) else None)
-    elif isinstance(value, list | tuple):
-        given = list(shapes) if isinstance(shapes, list | tuple) and len(shapes) == len(value) else None
-        for item, part in zip(value, given or [None] * len(value), strict=True):
-            yield from _pairs(item, part)
-    else:
-        yield from ({} for _ in pytree.tree_leaves(value))
+        low, high = (size, size) if isinstance(size, int) else _stated(size)
+        found = value.shape[dim]
+        if isinstance(found, int) and ((low or 0) > found or (high is not None and high < found)):
+            said = low if low == high else f"{low or 0} to {'any' if high is None else high}"
+            raise UsageError(f"{where}: {_described(dim, size)} is to be {said}, but {found} in the example")
+    return asked
+
+
+def _stated(asked: Any) -> tuple[Any, Any]:
+    """The smallest and the largest that the caller stated; None where that was not."""
+    if getattr(asked, "root", None) is not None:  # an expression of another size, whose bounds torch checks
+        return None, None
+    low, high = getattr(asked, "min", None), getattr(asked, "max", None)
+    return low, None if high == int_oo else high
+
+
+def name_of(asked: Any) -> str | None:
+    """The name that the caller gave to a size."""
+    return asked.__name__ if isinstance(asked, Dim) else asked if isinstance(asked, str) else None
 
 
 def insisted(asked: Any) -> bool:
@@ -87,26 +145,24 @@ def insisted(asked: Any) -> bool:
     return isinstance(asked, Dim | str) or "DYNAMIC" in repr(asked)
 
 
-def require_open(program: ExportedProgram, sizes: OpenSizes, asked: list[dict[int, Any]] | None) -> None:
-    """Refuse a program that fixes a size which was asked to stay open.
-
-    Raises:
-        CaptureError: with the input and the dimension.
-    """
-    named = inputs_of(program)
-    if asked is None or len(asked) != len(named):
-        return
+def require_open(
+    program: ExportedProgram, sizes: OpenSizes, asked: Sequence[Mapping[int, Any]], *, captured: bool = False
+) -> None:
+    """Refuse sizes that the caller insists on and the program fixes; ``captured``: by the caller, before."""
     fixed = _fixed(sizes)
-    for (name, value), wanted in zip(named, asked, strict=True):
+    for (name, value), wanted in zip(inputs_of(program), asked, strict=True):
         for dim, size in wanted.items() if isinstance(value, Tensor) else ():
             found = value.shape[dim]
             number = found if isinstance(found, int) else fixed.get(found.node.expr)
-            if number is not None and insisted(size):
-                raise CaptureError(
-                    f"{_described(dim, size)} of `{name}` cannot stay open: with this example the model "
-                    f"fixes it to {number}; leave it out of dynamic_shapes (--dynamic), or give an example "
-                    "of another size"
-                )
+            if number is None or not insisted(size):
+                continue
+            why = (
+                f"the program was exported with {number}; export it again with that size open"
+                if captured
+                else f"with this example the model fixes it to {number}; leave it out of dynamic_shapes "
+                "(--dynamic), or give an example of another size"
+            )
+            raise CaptureError(f"{_described(dim, size)} of `{name}` cannot stay open: {why}")
 
 
 def _fixed(sizes: OpenSizes) -> dict[sympy.Symbol, int]:
@@ -123,14 +179,11 @@ def _fixed(sizes: OpenSizes) -> dict[sympy.Symbol, int]:
     return found
 
 
-def with_notes(program: ExportedProgram, sizes: OpenSizes, asked: list[dict[int, Any]]) -> OpenSizes:
-    """``sizes``, with a note on each size for which the model needs more than was asked for."""
-    named = inputs_of(program)
-    if len(named) != len(asked):
-        return sizes
+def with_notes(program: ExportedProgram, sizes: OpenSizes, asked: Sequence[Mapping[int, Any]]) -> OpenSizes:
+    """``sizes`` with a line for each bound that the caller did not state."""
     notes: dict[str, None] = {}
     first: dict[sympy.Expr, tuple[Any, str]] = {}
-    for (name, value), wanted in zip(named, asked, strict=True):
+    for (name, value), wanted in zip(inputs_of(program), asked, strict=True):
         for dim, size in wanted.items() if isinstance(value, Tensor) else ():
             found = value.shape[dim]
             if isinstance(found, int):
@@ -150,8 +203,7 @@ def with_notes(program: ExportedProgram, sizes: OpenSizes, asked: list[dict[int,
 def _same(one: Any, other: Any) -> bool:
     """Whether the caller gave two sizes one name; sizes without a name are the same where the model says
     so."""
-    names = [s.__name__ if isinstance(s, Dim) else s if isinstance(s, str) else None for s in (one, other)]
-    return names[0] == names[1]
+    return name_of(one) == name_of(other)
 
 
 def _needed(size: sympy.Expr, asked: Any, sizes: OpenSizes) -> str | None:
@@ -165,7 +217,7 @@ def _needed(size: sympy.Expr, asked: Any, sizes: OpenSizes) -> str | None:
     if (number := _fixed(sizes).get(size)) is not None:
         return f"{number} and no other"
     low, high = (sizes.ranges or {}).get(size, (1, None))
-    stated = (getattr(asked, "min", None), getattr(asked, "max", None))
+    stated = _stated(asked)
     more = low > max(int(stated[0] or 0), 1)
     fewer = high is not None and (stated[1] is None or high < stated[1])
     if more and fewer:
@@ -174,5 +226,5 @@ def _needed(size: sympy.Expr, asked: Any, sizes: OpenSizes) -> str | None:
 
 
 def _described(dim: int, asked: Any) -> str:
-    name = asked.__name__ if isinstance(asked, Dim) else asked if isinstance(asked, str) else None
+    name = name_of(asked)
     return f"size `{name}`" if name else f"size {dim}"

@@ -28,7 +28,7 @@ from torch.utils import _pytree as pytree
 
 from fx_passes.checkpoint import keep_cuts
 from fx_passes.errors import CaptureError, FxPassesError, one_line
-from fx_passes.open_sizes import export_open
+from fx_passes.open_sizes import export_open, open_sizes
 from fx_passes.restore import restore_order, restore_state
 from fx_passes.shared_conv import _SharedKernel
 from fx_passes.weights.operators import RANDOM
@@ -71,8 +71,10 @@ def capture(
         'symbolic_trace'
     """
     if isinstance(model, ExportedProgram):
+        open_sizes(model, (), dynamic_shapes)
         return Capture(_unlift(model), "exported program")
-    if isinstance(model, GraphModule):
+    opens = dynamic_shapes is not None and example_inputs is not None
+    if isinstance(model, GraphModule) and not opens:  # the sizes in its graph may be fixed ones
         return Capture(model, "graph module")
     if not isinstance(model, nn.Module):
         raise CaptureError(

@@ -8,24 +8,32 @@ the exporter would fix it without a word.
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sympy
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import UserError
-from torch.export import Dim, ExportedProgram
+from torch.export import AdditionalInputs, Dim, ExportedProgram, ShapesCollection
 from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 from torch.fx.experimental import _config as symbolic
 from torch.utils import _pytree as pytree
 
-from fx_passes.asked_sizes import OpenSizes, asked_of, inputs_of, insisted, require_open, with_notes
-from fx_passes.errors import FxPassesError
-
-log = logging.getLogger(__name__)
+from fx_passes.asked_sizes import (
+    OpenSizes,
+    arguments_of,
+    asked_of,
+    inputs_of,
+    insisted,
+    require_open,
+    with_notes,
+)
+from fx_passes.errors import CaptureError, one_line
 
 # A suggestion may lead to the next one: a size that is even, and then at least 4.
 _ROUNDS = 4
@@ -42,8 +50,9 @@ def export_open(
             ``Dim.AUTO``.
 
     Raises:
-        CaptureError: the model fixes a size that is to stay open; ``Dim.AUTO`` leaves that to the model.
-        Exception: whatever torch or the model raises.
+        CaptureError: torch cannot export the model, or it fixes a size that is to stay open; ``Dim.AUTO``
+            leaves that to the model.
+        UsageError: ``dynamic_shapes`` do not fit the inputs.
 
     Example:
         >>> conv = nn.Conv1d(1, 1, 9).eval()
@@ -51,15 +60,20 @@ def export_open(
         >>> sizes.notes
         ('size `length` of `input`: at least 9, as the model needs it',)
     """
+    if isinstance(dynamic_shapes, ShapesCollection | AdditionalInputs):
+        dynamic_shapes = dynamic_shapes.dynamic_shapes(model, tuple(inputs))
+    asked = asked_of(arguments_of(model, inputs), dynamic_shapes)
     try:
         program, refined = _exported(model, tuple(inputs), dynamic_shapes)
-    except Exception:
-        _blame_fixed_size(model, tuple(inputs), dynamic_shapes)
-        raise
+    except (Exception, SystemExit) as error:  # whatever the model raises
+        _blame_fixed_size(model, tuple(inputs), dynamic_shapes, asked)
+        raise CaptureError(
+            f"{type(model).__name__} cannot be captured with these open sizes: torch.export: "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from error
     sizes = _sizes_of(program, refined)
-    asked = asked_of(model, inputs, dynamic_shapes)
     require_open(program, sizes, asked)
-    return program, sizes if asked is None else with_notes(program, sizes, asked)
+    return program, with_notes(program, sizes, asked)
 
 
 def open_sizes(
@@ -67,26 +81,48 @@ def open_sizes(
 ) -> OpenSizes | None:
     """What ``model`` makes of ``dynamic_shapes``; None where all sizes are fixed.
 
-    Where torch cannot export the model, what the caller asked for is all that is known.
-
     Raises:
-        CaptureError: the model fixes a size that is to stay open.
+        CaptureError, UsageError: as :func:`export_open`.
     """
     if dynamic_shapes is None:
         return None
     if isinstance(model, ExportedProgram):
-        return _sizes_of(model, dynamic_shapes)
-    try:
-        return export_open(model, inputs, dynamic_shapes)[1]
-    except FxPassesError:
-        raise
-    except (Exception, SystemExit):  # whatever the model raises: there may be another route
-        log.debug("torch.export failed", exc_info=True)
-        return OpenSizes(dynamic_shapes)
+        sizes = _sizes_of(model, dynamic_shapes)
+        require_open(model, sizes, asked_of(arguments_of(model, inputs), dynamic_shapes), captured=True)
+        return sizes
+    return export_open(model, inputs, dynamic_shapes)[1]
 
 
 def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> tuple[ExportedProgram, Any]:
-    """The program, and the ``dynamic_shapes`` that torch accepted, names of sizes among them."""
+    """The program, and the ``dynamic_shapes`` that torch accepted, names of sizes among them.
+
+    As ``torch.onnx.export``, by running the model's code, and where that fails by reading it ("strict").
+    """
+    try:
+        return _exported_so(model, inputs, dynamic_shapes, strict=False)
+    except (Exception, SystemExit) as error:
+        try:
+            with _silent("torch._guards"):
+                return _exported_so(model, inputs, dynamic_shapes, strict=True)
+        except (Exception, SystemExit):
+            raise error from None  # the first says more of the model
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Without what torch logs as an error, and raises too."""
+    logger = logging.getLogger(name)
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _exported_so(
+    model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, *, strict: bool
+) -> tuple[ExportedProgram, Any]:
     shapes = dynamic_shapes
     for left in reversed(range(_ROUNDS)):
         try:
@@ -97,6 +133,7 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) ->
                     model,
                     inputs,
                     dynamic_shapes=_replaced(shapes, str, Dim.DYNAMIC),
+                    strict=strict,
                     prefer_deferred_runtime_asserts_over_guards=True,
                 )
             return program, shapes
@@ -120,8 +157,17 @@ def _refined(shapes: Any, error: UserError) -> Any:
     if len(old) != len(new):
         return None
     return pytree.tree_unflatten(
-        [n if isinstance(o, Dim) else o for o, n in zip(old, new, strict=True)], spec
+        [_renamed(n, o) if isinstance(o, Dim) else o for o, n in zip(old, new, strict=True)], spec
     )
+
+
+def _renamed(fixed: Any, asked: Dim) -> Any:
+    """``fixed`` with the name that the caller gave: ``h``, where torch says ``2*_h``."""
+    if getattr(fixed, "root", None) is None or getattr(asked, "root", None) is not None:
+        return fixed
+    fixed = copy.copy(fixed)  # torch takes one object for all sizes of the same form
+    fixed.__name__ = asked.__name__
+    return fixed
 
 
 def _replaced(shapes: Any, kind: type | tuple[type, ...], by: Any) -> Any:
@@ -156,9 +202,10 @@ def _condition(value: Any) -> sympy.Basic | None:
     return value.node.expr if isinstance(value, torch.SymBool) else None
 
 
-def _blame_fixed_size(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> None:
+def _blame_fixed_size(
+    model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, asked: Sequence[Mapping[int, Any]]
+) -> None:
     """Where torch cannot keep a size open: say which one, found by leaving all of them to torch."""
-    asked = asked_of(model, inputs, dynamic_shapes)
     free = pytree.tree_map(lambda leaf: Dim.AUTO if insisted(leaf) else leaf, dynamic_shapes)
     try:
         program, _ = _exported(model, inputs, free)
