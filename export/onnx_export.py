@@ -3,13 +3,13 @@
 ``torch.onnx.export(dynamo=True)`` ends with onnxscript's optimiser, whose constant folding turns
 ``Expand(kernel)`` into a full repeated initializer. Here the same optimiser runs with that one fold
 forbidden: a node on the way from an initializer through an Expand to the weight of a convolution stays.
-onnxruntime folds it when a session starts, so it costs no time at run time.
+onnxruntime folds it when a session starts, so it costs no time at run time. The bias goes behind the
+convolution (``separate_bias.py``), for those who quantise the file.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,15 +25,14 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from export.exact_constants import exact_constants
+from export.expansions import Expansions
 from export.onnx_file import save
+from export.separate_bias import separate_biases
 from export.site_check import Place
 from export.splice import Call, Hidden, Library, hide_lowered, open_sizes, splice
 from fx_passes.errors import ExportError
 
 log = logging.getLogger(__name__)
-
-_CONVOLUTIONS = ("Conv", "ConvTranspose")
-_RELAYOUTS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "CastLike")
 
 
 def to_onnx(
@@ -102,16 +101,16 @@ def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
 
 def fold_constants(model: ir.Model) -> None:
     """Optimise a model as torch's exporter does, but for the expansion of shared kernels."""
-    kept, folded = _expansions(model)
-    sources = {node: _stored(node.inputs[0]) for node in kept if node.op_type == "Expand"}
-    names = {node: str(source.name) for node, source in sources.items() if source is not None}
+    expansions = Expansions(model)
+    kept, folded = expansions.kept, expansions.folded
     with _quiet(), exact_constants(model):
         onnxscript.optimizer.optimize_ir(
             model,
             should_fold=lambda node: False if node in kept else True if node in folded else None,
         )
         onnxscript.rewriter.onnx_fusions.fuse(model)
-    _name_kernels(model, names)
+    expansions.name_sources()
+    separate_biases(model, kept)
 
 
 def stock_export(
@@ -173,72 +172,6 @@ def export_program(
         raise ExportError(f"torch.onnx.export failed: {type(cause).__name__}: {detail[:300]}") from error
     assert program is not None
     return program
-
-
-def _expansions(model: ir.Model) -> tuple[set[ir.Node], set[ir.Node]]:
-    """The nodes from the Expand of a stored kernel or bias down to its convolution: to keep, and to fold.
-
-    To be folded is a bias, one number a channel: tools that quantise look for an initializer. So is what is
-    in front of a batch norm: the optimiser multiplies its scale, another for each channel, into the weight,
-    and what it leaves is no repeat any more.
-    """
-    kept: set[ir.Node] = set()
-    folded: set[ir.Node] = set()
-    for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        if node.op_type in _CONVOLUTIONS:
-            weight, *bias = (_way_from_expand(value) for value in node.inputs[1:3])
-            (folded if _before_batch_norm(node) else kept).update(weight)
-            folded.update(n for way in bias for n in way)
-    return kept, folded - kept
-
-
-def _before_batch_norm(conv: ir.Node) -> bool:
-    users = list(conv.outputs[0].consumers())
-    if len(users) != 1 or users[0].op_type != "BatchNormalization":
-        return False
-    training = users[0].attributes.get("training_mode")
-    return training is None or not training.as_int()
-
-
-def _way_from_expand(value: ir.Value | None) -> list[ir.Node]:
-    """Nodes from the nearest Expand that repeats something down to ``value``; empty where there is none."""
-    way: list[ir.Node] = []
-    while value is not None and (node := value.producer()) is not None and node.inputs:
-        way.append(node)
-        # Where(mask, expanded kernel, 0) carries its data second, every other operator first.
-        source = node.inputs[1 if node.op_type == "Where" else 0]
-        if node.op_type == "Expand" and _repeats(node):
-            return way
-        value = source
-    return []
-
-
-def _repeats(expand: ir.Node) -> bool:
-    """Whether an Expand makes more elements than it takes; where the sizes are open, it may."""
-    counts = []
-    for value in (expand.inputs[0], expand.outputs[0]):
-        if value is None or value.shape is None or not value.shape.is_static():
-            return True
-        counts.append(math.prod(value.shape.numpy()))
-    return counts[0] < counts[1]
-
-
-def _stored(value: ir.Value | None) -> ir.Value | None:
-    """The initializer that ``value`` is, in another shape or type; None where it is computed otherwise."""
-    while value is not None and not value.is_initializer():
-        node = value.producer()
-        value = node.inputs[0] if node is not None and node.op_type in _RELAYOUTS else None
-    return value
-
-
-def _name_kernels(model: ir.Model, names: dict[ir.Node, str]) -> None:
-    """Give each kernel that folding reshaped the name of its parameter back."""
-    for expand, name in names.items():
-        kernel = expand.inputs[0]
-        if expand.graph is None or kernel is None or not kernel.is_initializer():
-            continue
-        if name not in model.graph.initializers:
-            kernel.name = name
 
 
 @contextmanager
