@@ -322,7 +322,7 @@ def test_version_and_help() -> None:
 def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody foresaw: one line and exit 3, for 1 means not equivalent."""
 
-    def breaks(*arguments: object) -> None:
+    def breaks(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(cli, "judge", breaks)
