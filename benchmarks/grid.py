@@ -39,7 +39,7 @@ from export.splice import Library, model_of
 from fx_passes.capture import clone_module
 from fx_passes.choose import static_choice
 from fx_passes.inline import capture_for_inference
-from fx_passes.lower import lower_in_place, sites_on_copy
+from fx_passes.lower import lower_in_place
 from fx_passes.lowerable import lowerable_sites
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
@@ -75,7 +75,7 @@ def prepared(index: int, seed: int, check: bool) -> Prepared:
     for proposal in proposals:
         lowered = clone_module(captured, compiled=False)
         plan = Plan({site.id: Choice(site.key, proposal) for site in sites})
-        lower_in_place(lowered, sites_on_copy(sites, lowered), plan)
+        lower_in_place(lowered, sites, plan)
         graphs.append(lowered)
     names = (KEPT, *(proposal.name for proposal in proposals))
     return Prepared(index, point, chosen.name if chosen else KEPT, names, tuple(graphs), inputs)

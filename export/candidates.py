@@ -65,7 +65,8 @@ def make_candidates(
         computed += [build(proposal, site.resample, site.kernel, site.bias) for proposal in proposals]
         names = ["expand", *(proposal.lowering for proposal in proposals)]
         framed = [in_frame(site, name, module) for name, module in zip(names, computed, strict=True)]
-        modules += [_as_read(site, module) for module in framed]
+        read = _is_read(graph_module, site)
+        modules += [_Read(module) if read else module for module in framed]
         # A tensor for each, as the exporter takes one that is given twice for one input.
         inputs += [torch.zeros(in_shape(site), dtype=site.kernel.dtype) for _ in computed]
     if not found:
@@ -88,16 +89,18 @@ def in_frame(site: Site, lowering: str, module: nn.Module) -> nn.Module:
     return _Frame(module, site.resample.siblings, lowering == "sibling_merge")
 
 
-def _as_read(site: Site, module: nn.Module) -> nn.Module:
-    """``module`` with a reader behind it, if the site has one in its graph.
+def _is_read(graph_module: GraphModule, site: Site) -> bool:
+    """Whether a candidate needs a reader behind it, as the site has one in its graph.
 
     onnxruntime copies what a Reshape gives out of a graph, and nothing where another node reads it.
     """
-    given_out = any(user.op == "output" for user in site.around.end.users)
-    return module if given_out or site.resample.siblings > 1 else _Read(module)
+    end = _node(graph_module, site.end)
+    return site.resample.siblings == 1 and all(user.op != "output" for user in end.users)
 
 
 class _Read(nn.Module):
+    """A module with a reader behind it."""
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
@@ -124,7 +127,7 @@ class _Frame(nn.Module):
 
 def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
     """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
-    source, end = site.around.source, site.around.end
+    source, end = (_node(graph_module, name) for name in (site.source, site.end))
     needed: set[Node] = set()
     like: set[Node] = set()  # what only the shape and type are taken of, as by ``x.new_zeros``
     stack = [end]
@@ -146,3 +149,7 @@ def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
             copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output(copies[end])
     return GraphModule(graph_module, graph)
+
+
+def _node(graph_module: GraphModule, name: str) -> Node:
+    return next(node for node in graph_module.graph.nodes if node.name == name)

@@ -17,9 +17,10 @@ from export.tune import Timings, tune
 from fx_passes.capture import clone_module
 from fx_passes.choose import static_plan
 from fx_passes.errors import ExportError, UsageError
-from fx_passes.lower import lower_in_place, sites_on_copy
+from fx_passes.fitting import require_fitting
+from fx_passes.lower import lower_in_place
 from fx_passes.lowerable import Site
-from fx_passes.plan import Choice, Plan, require_fitting
+from fx_passes.plan import Choice, Plan
 from fx_passes.records import EXACTNESS, Exactness
 from fx_passes.share import share_in_place
 
@@ -83,7 +84,7 @@ class Decide:
 
         def trial_of(plan: Plan) -> Trial:
             lowered = clone_module(graph_module, compiled=False)
-            lower_in_place(lowered, sites_on_copy(sites, lowered), plan)
+            lower_in_place(lowered, sites, plan)
             share_in_place(lowered, fold_constants=False)
             return make_trial(lowered, graph_module, sites, example.inputs, example.dynamic_shapes, folder)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fx_passes.costs import nanoseconds
+from fx_passes.lowerable import Site
 from fx_passes.lowerings import propose
-from fx_passes.plan import Choice, Plan, Site
+from fx_passes.plan import Choice, Plan
 from fx_passes.ranking import works
 from fx_passes.records import Exactness, Proposal
 from fx_passes.site_sizes import sizes_of

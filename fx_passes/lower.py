@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from torch import nn
@@ -19,11 +18,12 @@ from torch.fx import GraphModule, Node
 
 from fx_passes import rewrite
 from fx_passes.choose import static_plan
+from fx_passes.fitting import require_fitting
 from fx_passes.inline import capture_for_inference
 from fx_passes.input_check import check_inputs
 from fx_passes.lowerable import Site, lowerable_sites
 from fx_passes.lowerings import build
-from fx_passes.plan import Plan, require_fitting
+from fx_passes.plan import Plan
 from fx_passes.records import Exactness
 from fx_passes.share import share_in_place
 
@@ -79,16 +79,6 @@ def _guards_of(model: nn.Module | ExportedProgram) -> Any:
     return getattr(model.module(), "_guards_fn", None)
 
 
-def sites_on_copy(sites: Sequence[Site], graph_module: GraphModule) -> list[Site]:
-    """The same sites in a copy of the graph."""
-    nodes = {node.name: node for node in graph_module.graph.nodes}
-    copies = []
-    for site in sites:
-        around = replace(site.around, source=nodes[site.around.source.name], end=nodes[site.around.end.name])
-        copies.append(replace(site, conv=nodes[site.conv.name], around=around))
-    return copies
-
-
 def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan) -> int:
     """Do what ``plan`` says in a graph module that nobody else holds; how many sites were lowered.
 
@@ -98,7 +88,8 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
     require_fitting(plan, sites)
     modules: dict[tuple[str, str], str] = {}
     merged: dict[str, list[Site]] = {}
-    calls: dict[Node, Node] = {}
+    # The node of each name; of the end of a site that is a call already, the call.
+    nodes = {node.name: node for node in graph_module.graph.nodes}
     lowered = 0
     for site in sites:
         proposal = plan.choices[site.id].proposal
@@ -114,13 +105,13 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
         if proposal.lowering == "sibling_merge":
             merged.setdefault(name, []).append(site)
             continue
-        # The source may be the end of a site that is a call already.
-        source = calls.get(site.around.source, site.around.source)
-        node = rewrite.insert_module(graph_module, name, site.conv, source, site.around.end)
-        node.meta[LOWERED] = site.id, site.around.end.name
-        calls[site.around.end] = node
+        node = rewrite.insert_module(
+            graph_module, name, nodes[site.conv], nodes[site.source], nodes[site.end]
+        )
+        node.meta[LOWERED] = site.id, site.end
+        nodes[site.end] = node
     for name, group in merged.items():
-        _merge(name, group, calls)
+        _merge(name, group, nodes)
     if lowered:
         graph_module.delete_all_unused_submodules()
         graph_module.graph.lint()
@@ -135,11 +126,11 @@ def _free_name(graph_module: GraphModule) -> str:
     return f"lowered_{number}"
 
 
-def _merge(name: str, group: Sequence[Site], calls: dict[Node, Node]) -> None:
+def _merge(name: str, group: Sequence[Site], nodes: dict[str, Node]) -> None:
     """Compute siblings by one call of the submodule ``name``."""
-    ends = [site.around.end for site in group]
-    sources = [calls.get(site.around.source, site.around.source) for site in group]
-    nodes = rewrite.insert_merged(name, group[0].conv, sources, ends)
-    for site, end, node in zip(group, ends, nodes, strict=True):
-        node.meta[LOWERED] = site.id, end.name
-        calls[end] = node
+    ends = [nodes[site.end] for site in group]
+    sources = [nodes[site.source] for site in group]
+    parts = rewrite.insert_merged(name, nodes[group[0].conv], sources, ends)
+    for site, part in zip(group, parts, strict=True):
+        part.meta[LOWERED] = site.id, site.end
+        nodes[site.end] = part

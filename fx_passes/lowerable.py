@@ -24,28 +24,31 @@ from fx_passes.weights.state import State
 
 @dataclass(frozen=True)
 class Site:
-    """A shared convolution that can be lowered: what it computes, and the live nodes it lies between.
+    """A shared convolution that can be lowered: what it computes, and where it lies in its graph.
+
+    It holds names, no nodes: it is the same in every copy of the graph.
 
     Args:
+        resample: what it computes, with the surroundings that were absorbed.
         kernel: (rows, columns, *taps) in the order of a correlation.
         bias: (rows,) or (groups * rows,), or None.
         key: the same for sites that are the same; what is chosen for one holds for the other.
+        conv: the node of the convolution.
+        source, end: it reads the value of the one, and replaces everything down to the other.
     """
 
     finding: Finding
-    conv: Node
-    around: Surroundings
+    resample: Resample
     kernel: Tensor
     bias: Tensor | None
     key: str
+    conv: str
+    source: str
+    end: str
 
     @property
     def id(self) -> str:
         return self.finding.id
-
-    @property
-    def resample(self) -> Resample:
-        return self.around.resample
 
     @property
     def transposed(self) -> bool:
@@ -78,19 +81,19 @@ def lowerable_sites(
                 reasons[verdict.finding.id] = site
             else:
                 sites.append(site)
-    return _with_siblings(sites) if movable else sites, reasons
+    return _with_siblings(sites, graph_module) if movable else sites, reasons
 
 
-def _with_siblings(sites: list[Site]) -> list[Site]:
+def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:
     """The sites, those that can be computed together knowing how many they are."""
     static = [index for index, site in enumerate(sites) if _has_batch(site.resample)]
-    known = [(sites[i].key, sites[i].around.source, sites[i].around.end) for i in static]
+    nodes = {node.name: node for node in graph_module.graph.nodes}
+    known = [(sites[i].key, nodes[sites[i].source], nodes[sites[i].end]) for i in static]
     for group in independent_groups(known):
         for index in (static[i] for i in group):
             site = sites[index]
             resample = replace(site.resample, siblings=len(group))
-            key = _key(resample, site.kernel, site.bias)
-            sites[index] = replace(site, around=replace(site.around, resample=resample), key=key)
+            sites[index] = replace(site, resample=resample, key=_key(resample, site.kernel, site.bias))
     return sites
 
 
@@ -167,7 +170,16 @@ def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bo
             bias is not None and not _takes(bias, around.resample.scale)
         ):
             around = Surroundings(source, call.node, resample)
-    return Site(finding, call.node, around, kernel, bias, _key(around.resample, kernel, bias))
+    return Site(
+        finding,
+        around.resample,
+        kernel,
+        bias,
+        key=_key(around.resample, kernel, bias),
+        conv=call.node.name,
+        source=around.source.name,
+        end=around.end.name,
+    )
 
 
 def _takes(values: Tensor, scale: float) -> bool:

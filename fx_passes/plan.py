@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from fx_passes.errors import UsageError
-from fx_passes.lowerings import MODULES
 from fx_passes.records import EXACTNESS, Exactness, Proposal
-from fx_passes.resample import Resample
 
 SCHEMA = "fx-passes/plan/1"
 
@@ -121,58 +117,3 @@ def _choice(site: Mapping[str, Any]) -> Choice:
         raise ValueError(f"exactness {site['exactness']!r}")
     params = tuple(site["params"].items())
     return Choice(str(site["key"]), Proposal(str(site["lowering"]), params, site["exactness"]))
-
-
-class Site(Protocol):
-    """What a plan is compared with, and a choice looks at."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def resample(self) -> Resample: ...
-    @property
-    def kernel(self) -> Tensor: ...
-    @property
-    def bias(self) -> Tensor | None: ...
-    @property
-    def transposed(self) -> bool: ...
-
-
-def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
-    """Raise a UsageError where a plan was made for other sites than these."""
-    known = {site.id: site for site in sites}
-    if plan.choices.keys() != known.keys():
-        other = sorted(plan.choices.keys() ^ known.keys())
-        raise UsageError(f"the plan does not fit this model: {len(other)} sites differ, first `{other[0]}`")
-    for name, choice in plan.choices.items():
-        if choice.key != known[name].key:
-            reason = f"kernel or shapes of `{name}` are not those it was made for"
-            raise UsageError(f"the plan does not fit this model: {reason}")
-        if choice.proposal is not None:
-            _require_proposed(known[name], choice.proposal)
-    _require_whole_groups(plan)
-
-
-def _require_whole_groups(plan: Plan) -> None:
-    """Siblings are merged all of them, or none."""
-    merged = {
-        c.key: c for c in plan.choices.values() if c.proposal and c.proposal.lowering == "sibling_merge"
-    }
-    for name, choice in plan.choices.items():
-        if choice.key in merged and choice != merged[choice.key]:
-            raise UsageError(f"the plan merges siblings of `{name}`, but not `{name}` itself")
-
-
-def _require_proposed(site: Site, wanted: Proposal) -> None:
-    if wanted.lowering not in MODULES:
-        raise UsageError(
-            f"the plan asks for lowering {wanted.lowering!r} at `{site.id}`; known: {', '.join(MODULES)}"
-        )
-    answer = MODULES[wanted.lowering].propose(site.resample, site.kernel)
-    if isinstance(answer, str):
-        raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer}")
-    # By their text: 16.0 is not 16 here.
-    if repr((wanted.params, wanted.exactness)) not in [repr((p.params, p.exactness)) for p in answer]:
-        raise UsageError(f"the plan asks for {wanted.name} ({wanted.exactness}) at `{site.id}`, not proposed")

@@ -373,7 +373,7 @@ def test_what_is_needed_elsewhere_is_not_computed_again() -> None:
     """A pad with another user stays, and so does the convolution of what was padded."""
     model, x = Model(KEPT["a pad with another user"][0]), image()
     (site,) = lower_all(capture(model, (x,)).graph_module)
-    assert site.around.source.name == "pad"
+    assert site.source == "pad"
     assert site.resample.axes == axes(PLAIN, PLAIN)
 
 
