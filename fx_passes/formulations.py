@@ -16,14 +16,11 @@ that their gradient is a sum.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from fx_passes.shared_conv import _SharedKernel
 
 Formulation = Literal["auto", "grouped", "channels_last", "polyphase", "separable"]
 FORMULATIONS: tuple[Formulation, ...] = ("auto", "grouped", "channels_last", "polyphase", "separable")
@@ -35,13 +32,40 @@ _PHASES = 32
 _POLYPHASE_TAPS, _CHANNELS_LAST_TAPS, _FEW_CHANNELS = 225, 25, 16
 
 
+class OneKernelConv(Protocol):
+    """What a formulation uses of a convolution that holds one kernel; the rest is as in ``torch.nn``."""
+
+    weight: Tensor
+    bias: Tensor | None
+    in_channels: int
+    out_channels: int
+    groups: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding_mode: Literal["zeros", "reflect", "replicate", "circular"]
+    transposed: bool
+    block_diagonal: bool
+    _parameters: dict[str, Any]
+    _reversed_padding_repeated_twice: list[int]
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """The shape of the kernel of one group."""
+        ...
+
+    def grouped(self, input: Tensor, *args: Any) -> Tensor:
+        """The expanded convolution itself."""
+        ...
+
+
 def require_formulation(name: str) -> None:
     """Raises ValueError for what is no formulation."""
     if name not in FORMULATIONS:
         raise ValueError(f"formulation must be one of {', '.join(FORMULATIONS)}, got {name!r}")
 
 
-def require_kernel(module: _SharedKernel) -> None:
+def require_kernel(module: OneKernelConv) -> None:
     """Raises ValueError where the weight is something else than the kernel of one group: all repeats, say."""
     weight = module._parameters.get("weight")
     if weight is None or torch.jit.is_tracing():  # type: ignore[attr-defined]
@@ -54,7 +78,7 @@ def require_kernel(module: _SharedKernel) -> None:
     )
 
 
-def formulation_refusal(name: str, module: _SharedKernel) -> str | None:
+def formulation_refusal(name: str, module: OneKernelConv) -> str | None:
     """Why ``module`` cannot be computed so; None where it can."""
     if name not in FORMULATIONS:
         return f"it must be one of {', '.join(FORMULATIONS)}"
@@ -72,7 +96,7 @@ def formulation_refusal(name: str, module: _SharedKernel) -> str | None:
     return None if dim < 3 else "a 3-D convolution has no such form"
 
 
-def static_formulation(module: _SharedKernel) -> Formulation:
+def static_formulation(module: OneKernelConv) -> Formulation:
     """What ``auto`` is, from the geometry alone."""
     taps = module.kernel_size[0] * module.kernel_size[-1]
     if len(module.kernel_size) != 2 or module.transposed or max(module.stride) > 1:
@@ -84,7 +108,7 @@ def static_formulation(module: _SharedKernel) -> Formulation:
     return "channels_last" if depthwise and (few or taps >= _CHANNELS_LAST_TAPS) else "grouped"
 
 
-def channels_last(module: _SharedKernel, x: Tensor, *args: Any) -> Tensor:
+def channels_last(module: OneKernelConv, x: Tensor, *args: Any) -> Tensor:
     """The grouped convolution of a channels-last copy of ``x`` (N, C, H, W), in the order of ``x``."""
     if _is_channels_last(x):
         return module.grouped(x, *args)
@@ -104,7 +128,7 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.ndim == 4 and x.shape[1] > 1 and x.stride(1) == 1 and not x.is_contiguous()
 
 
-def polyphase(module: _SharedKernel, x: Tensor) -> Tensor:
+def polyphase(module: OneKernelConv, x: Tensor) -> Tensor:
     """(N, C, L) or (N, C, H, W): 32 outputs along the width at a time."""
     kernel = module.weight[0, 0]
     kernel = kernel if kernel.ndim == 2 else kernel.unsqueeze(0)
@@ -116,7 +140,7 @@ def polyphase(module: _SharedKernel, x: Tensor) -> Tensor:
     return _interleaved(module, y, width, blocks)
 
 
-def separable(module: _SharedKernel, x: Tensor) -> Tensor:
+def separable(module: OneKernelConv, x: Tensor) -> Tensor:
     """(N, C, H, W): the row in phases, then the column on each of them.
 
     Raises:
@@ -146,7 +170,7 @@ def separable(module: _SharedKernel, x: Tensor) -> Tensor:
     return _interleaved(module, y, width, blocks)
 
 
-def _blocks(module: _SharedKernel, x: Tensor, taps: int) -> tuple[Tensor, int, int]:
+def _blocks(module: OneKernelConv, x: Tensor, taps: int) -> tuple[Tensor, int, int]:
     """Planes (N * C, 1, H, W), padded as the module says and to whole blocks; width of the output; blocks."""
     span, stride = module.dilation[-1] * (taps - 1), module.stride[-1]
     left, right, *rest = module._reversed_padding_repeated_twice
@@ -184,13 +208,13 @@ def _shifted(kernel: Tensor, stride: int, dilation: int) -> Tensor:
     return repeated[:, : _PHASES * window].reshape(rows, _PHASES, window)
 
 
-def _bias_of_phases(module: _SharedKernel) -> Tensor | None:
+def _bias_of_phases(module: OneKernelConv) -> Tensor | None:
     """The bias of every phase, where one value serves all channels."""
     bias = module.bias
     return bias.expand(_PHASES) if bias is not None and bias.shape == (1,) else None
 
 
-def _interleaved(module: _SharedKernel, y: Tensor, width: int, blocks: int) -> Tensor:
+def _interleaved(module: OneKernelConv, y: Tensor, width: int, blocks: int) -> Tensor:
     """(N * C, T, H, blocks) as (N, C, L) or (N, C, H, W)."""
     height = (y.shape[2],) if len(module.kernel_size) == 2 else ()
     y = y.permute(0, 2, 3, 1).reshape(-1, module.out_channels, *height, blocks * _PHASES)
