@@ -3,7 +3,7 @@
 from fx_passes.checkpoint import shared_state_dict
 from fx_passes.errors import CheckpointError, UsageError
 from fx_passes.find import find_shared_kernels
-from fx_passes.lower import lower
+from fx_passes.lower import Lower, lower
 from fx_passes.optimizer import share_optimizer
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Proposal, Refusal, SharedKernel, WeightOrigin
@@ -16,7 +16,9 @@ from fx_passes.shared_conv import (
     SharedKernelConvTranspose2d,
     SharedKernelConvTranspose3d,
 )
-from fx_passes.unshare import unshare_kernels
+from fx_passes.unshare import UnshareKernels, unshare_kernels
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
@@ -24,6 +26,7 @@ __all__ = [
     "ConvGeometry",
     "ConvSite",
     "Finding",
+    "Lower",
     "Plan",
     "Proposal",
     "Refusal",
@@ -35,6 +38,7 @@ __all__ = [
     "SharedKernelConvTranspose1d",
     "SharedKernelConvTranspose2d",
     "SharedKernelConvTranspose3d",
+    "UnshareKernels",
     "UsageError",
     "WeightOrigin",
     "find_shared_kernels",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fx_passes import rewrite
 from fx_passes.choose import static_plan
@@ -64,12 +65,48 @@ def lower(
         (True, 'fx_passes.lowerings.separable_polyphase')
     """
     captured = capture_for_inference(model, example_inputs, dynamic_shapes=dynamic_shapes).graph_module
-    sites, _ = lowerable_sites(captured)
-    chosen = static_plan(sites, exactness) if plan == "static" else plan
-    lower_in_place(captured, sites, chosen)
-    share_in_place(captured)
+    _lower_and_share(captured, plan, exactness)
     check_inputs(captured, _guards_of(model))
     return captured
+
+
+class Lower(PassBase):
+    """:func:`lower` as a ``torch.fx`` pass, for a ``PassManager``.
+
+    Args:
+        plan, exactness: as in :func:`lower`.
+
+    Shapes come from ``meta["val"]`` of the nodes, as ``torch.export`` leaves it; without shapes nothing is
+    lowered, and kernels are shared all the same. The result is a graph module of its own; the one given is
+    left as it was.
+
+    Example:
+        >>> import torch
+        >>> conv = nn.Conv2d(3, 3, 9, padding=4, groups=3, bias=False)
+        >>> _ = conv.weight.data.copy_(torch.ones(1, 1, 9, 9))
+        >>> x = torch.rand(1, 3, 64, 64)
+        >>> result = Lower()(torch.export.export(conv, (x,)).module())
+        >>> result.modified, torch.allclose(result.graph_module(x), conv(x), atol=1e-4)
+        (True, True)
+    """
+
+    def __init__(self, plan: Plan | Literal["static"] = "static", *, exactness: Exactness = "finite") -> None:
+        self.plan, self.exactness = plan, exactness
+
+    def call(self, graph_module: GraphModule) -> PassResult:
+        captured = capture_for_inference(graph_module).graph_module
+        if not _lower_and_share(captured, self.plan, self.exactness):
+            return PassResult(graph_module, False)
+        check_inputs(captured)
+        return PassResult(captured, True)
+
+
+def _lower_and_share(graph_module: GraphModule, plan: Plan | Literal["static"], exactness: Exactness) -> bool:
+    """Lower as the plan says, share the rest, in place; whether anything was done."""
+    sites, _ = lowerable_sites(graph_module)
+    lowered = lower_in_place(graph_module, sites, static_plan(sites, exactness) if plan == "static" else plan)
+    shared, _ = share_in_place(graph_module)
+    return bool(lowered) or shared
 
 
 def _guards_of(model: nn.Module | ExportedProgram) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fx_passes import rewrite
 from fx_passes.capture import capture, clone_module
@@ -49,6 +50,31 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
     graph_module = capture(model).graph_module
     if graph_module is model:
         graph_module = clone_module(graph_module)
+    _unshare_in_place(graph_module)
+    return graph_module
+
+
+class UnshareKernels(PassBase):
+    """:func:`unshare_kernels` as a ``torch.fx`` pass, for a ``PassManager``.
+
+    The result is a graph module of its own; the one given is left as it was.
+
+    Example:
+        >>> conv = nn.Conv2d(3, 3, 3, groups=3)
+        >>> _ = conv.weight.data.copy_(torch.rand(1, 1, 3, 3))
+        >>> from fx_passes import share_kernels
+        >>> result = UnshareKernels()(share_kernels(conv))
+        >>> result.modified, result.graph_module.weight.shape
+        (True, torch.Size([3, 1, 3, 3]))
+    """
+
+    def call(self, graph_module: GraphModule) -> PassResult:
+        plain = clone_module(graph_module)
+        return PassResult(plain, True) if _unshare_in_place(plain) else PassResult(graph_module, False)
+
+
+def _unshare_in_place(graph_module: GraphModule) -> bool:
+    """Whether anything was held once."""
     state = State(graph_module)
     held = _held_once(graph_module, state)
     expansions = _expansions(graph_module, held, state)
@@ -67,7 +93,7 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
             _read_whole(node, held[key])
     load_repeated(graph_module)
     graph_module.recompile()
-    return graph_module
+    return bool(held.keys() - stays.keys() or modules.keys() - kept.keys())
 
 
 @dataclass(frozen=True)
