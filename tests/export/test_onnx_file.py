@@ -111,6 +111,16 @@ def test_no_folder_no_file(tmp_path: Path) -> None:
         pass
 
 
+# What a shell starts in the background, or nohup, inherits signals that are ignored.
+HEEDS = """
+import signal, sys
+from export.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     """One line, the exit code that shells give, no folder, and an existing file as it was."""
@@ -119,8 +129,7 @@ def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) 
     out = tmp_path / "written" / "out.onnx"
     out.parent.mkdir()
     out.write_text("before")
-    code = "import sys; from export.cli import main; main(sys.argv[1:])"
-    process = started("-c", code, "optimize", f"{model}:build", "-o", str(out), "--seconds", "0")
+    process = started("-c", HEEDS, "optimize", f"{model}:build", "-o", str(out), "--seconds", "0")
     while len(os.listdir(out.parent)) < 2:
         assert process.poll() is None, "it ended before it made a folder"
         time.sleep(0.02)
