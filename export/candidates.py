@@ -57,14 +57,14 @@ def make_candidates(
     for key in dict.fromkeys(site.key for site in sites if site.resample.static):
         same = [site for site in sites if site.key == key]
         site = same[0]
-        proposals, _ = propose(site.resample, site.kernel, exactness)
+        proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
         if not proposals:
             continue
         found.append(Candidates(site, len(same), tuple(proposals), len(modules)))
         computed: list[nn.Module] = [original_of(graph_module, site)]
-        computed += [build(proposal, site.resample, site.kernel, site.bias) for proposal in proposals]
-        names = ["expand", *(proposal.lowering for proposal in proposals)]
-        framed = [in_frame(site, name, module) for name, module in zip(names, computed, strict=True)]
+        computed += [build(p, site.resample, site.kernel, site.bias, site.siblings) for p in proposals]
+        merged = [False, *(proposal.merged for proposal in proposals)]
+        framed = [in_frame(site, one, merged=all_) for one, all_ in zip(computed, merged, strict=True)]
         read = _is_read(graph_module, site)
         modules += [_Read(module) if read else module for module in framed]
         # A tensor for each, as the exporter takes one that is given twice for one input.
@@ -79,14 +79,16 @@ def make_candidates(
 def in_shape(site: Site) -> list[int]:
     """Shape of what candidates take: of the input, or of all inputs of siblings one after the other."""
     first, *rest = (size for size in site.resample.in_shape if size is not None)
-    return [first * site.resample.siblings, *rest]
+    return [first * site.siblings, *rest]
 
 
-def in_frame(site: Site, lowering: str, module: nn.Module) -> nn.Module:
-    """``module`` on the inputs of all siblings, taken apart in front of it and put together behind it."""
-    if site.resample.siblings == 1:
-        return module
-    return _Frame(module, site.resample.siblings, lowering == "sibling_merge")
+def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:
+    """``module`` on the inputs of all siblings, taken apart in front of it and put together behind it.
+
+    Args:
+        merged: one call of ``module`` computes them all.
+    """
+    return module if site.siblings == 1 else _Frame(module, site.siblings, merged)
 
 
 def _is_read(graph_module: GraphModule, site: Site) -> bool:
@@ -95,7 +97,7 @@ def _is_read(graph_module: GraphModule, site: Site) -> bool:
     onnxruntime copies what a Reshape gives out of a graph, and nothing where another node reads it.
     """
     end = _node(graph_module, site.end)
-    return site.resample.siblings == 1 and all(user.op != "output" for user in end.users)
+    return site.siblings == 1 and all(user.op != "output" for user in end.users)
 
 
 class _Read(nn.Module):

@@ -125,8 +125,7 @@ class Job:
             self.ids.setdefault(site.key, []).append(site.id)
             if site.key not in self.originals:
                 one: nn.Module = original_of(graph_module, site)
-                merged = proposal.lowering == "sibling_merge"
-                self.originals[site.key] = in_frame(site, "expand", one) if merged else one
+                self.originals[site.key] = in_frame(site, one, merged=False) if proposal.merged else one
 
     def capture(self) -> Capture:
         """A capture for inference that may be rewritten in place: never the model itself."""

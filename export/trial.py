@@ -85,7 +85,9 @@ def make_trial(
         for key, example in zip(keys, hidden.inputs, strict=True):
             originals[key] = len(modules)
             one = original_of(original, by_key[key])
-            modules.append(in_frame(by_key[key], "expand", one) if _is_merged(example, by_key[key]) else one)
+            modules.append(
+                in_frame(by_key[key], one, merged=False) if _is_merged(example, by_key[key]) else one
+            )
             examples.append(example.clone())  # one that is given twice would be one input
     library = export_program(Library(modules), examples, sizes).model
     fold_constants(library)

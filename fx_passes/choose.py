@@ -29,7 +29,7 @@ def static_gain(site: Site, proposal: Proposal) -> float:
         >>> from fx_passes.resample import Axis, Resample
         >>> axis, shape = Axis(9, shift=4), (1, 3, 256, 256)
         >>> resample = Resample((axis, axis), 3, 1, 1, "zeros", False, shape, shape)
-        >>> site = SimpleNamespace(resample=resample, bias=None, transposed=False)
+        >>> site = SimpleNamespace(resample=resample, bias=None, transposed=False, siblings=1)
         >>> static_gain(site, Proposal("separable_polyphase", (("phases", 16),), "finite")) > 2
         True
         >>> static_gain(site, Proposal("of another kind", (), "finite"))
@@ -41,7 +41,7 @@ def static_gain(site: Site, proposal: Proposal) -> float:
     for assumed in _ASSUMED[:1] if resample.static else _ASSUMED:
         sizes = sizes_of(resample, own_bias=own_bias, transposed=site.transposed, assumed=assumed)
         for block in _BLOCKS:
-            pair = works(sizes, proposal.lowering, dict(proposal.params), block, resample.siblings)
+            pair = works(sizes, proposal, block, site.siblings)
             if pair is None:
                 return 0.0
             gains.append(nanoseconds(pair[0]) / nanoseconds(pair[1]))
@@ -55,7 +55,7 @@ def preferred(site: Site, proposals: Sequence[Proposal]) -> Proposal:
 
 def static_choice(site: Site, exactness: Exactness) -> Proposal | None:
     """What the rules choose for a site."""
-    proposals, _ = propose(site.resample, site.kernel, exactness)
+    proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
     if not proposals:
         return None
     best = preferred(site, proposals)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fx_passes.errors import UsageError
 from fx_passes.lowerable import Site
-from fx_passes.lowerings import MODULES
+from fx_passes.lowerings import MODULES, propose_one
 from fx_passes.plan import Plan
 from fx_passes.records import Proposal
 
@@ -29,7 +29,7 @@ def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
 def _require_whole_groups(plan: Plan) -> None:
     """Siblings are merged all of them, or none."""
     merged = {
-        c.key: c for c in plan.choices.values() if c.proposal and c.proposal.lowering == "sibling_merge"
+        choice.key: choice for choice in plan.choices.values() if choice.proposal and choice.proposal.merged
     }
     for name, choice in plan.choices.items():
         if choice.key in merged and choice != merged[choice.key]:
@@ -41,7 +41,9 @@ def _require_proposed(site: Site, wanted: Proposal) -> None:
         raise UsageError(
             f"the plan asks for lowering {wanted.lowering!r} at `{site.id}`; known: {', '.join(MODULES)}"
         )
-    answer = MODULES[wanted.lowering].propose(site.resample, site.kernel)
+    answer = propose_one(
+        wanted.lowering, site.resample, site.kernel, site.siblings if wanted.merged else None
+    )
     if isinstance(answer, str):
         raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer}")
     # By their text: 16.0 is not 16 here.

@@ -136,10 +136,10 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
         name = modules.get((site.key, proposal.name))
         if name is None:
             name = modules[site.key, proposal.name] = _free_name(graph_module)
-            module = build(proposal, site.resample, site.kernel, site.bias)
+            module = build(proposal, site.resample, site.kernel, site.bias, site.siblings)
             module.key = site.key
             graph_module.add_submodule(name, module)
-        if proposal.lowering == "sibling_merge":
+        if proposal.merged:
             merged.setdefault(name, []).append(site)
             continue
         node = rewrite.insert_module(

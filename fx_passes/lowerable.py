@@ -33,6 +33,8 @@ class Site:
         kernel: (rows, columns, *taps) in the order of a correlation.
         bias: (rows,) or (groups * rows,), or None.
         key: the same for sites that are the same; what is chosen for one holds for the other.
+        siblings: how many independent sites of the graph are the same as this one, with itself: one call may
+            compute them all.
         conv: the node of the convolution.
         source, end: it reads the value of the one, and replaces everything down to the other.
     """
@@ -45,6 +47,7 @@ class Site:
     conv: str
     source: str
     end: str
+    siblings: int = 1
 
     @property
     def id(self) -> str:
@@ -92,8 +95,8 @@ def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:
     for group in independent_groups(known):
         for index in (static[i] for i in group):
             site = sites[index]
-            resample = replace(site.resample, siblings=len(group))
-            sites[index] = replace(site, resample=resample, key=_key(resample, site.kernel, site.bias))
+            key = _key(site.resample, site.kernel, site.bias, len(group))
+            sites[index] = replace(site, siblings=len(group), key=key)
     return sites
 
 
@@ -231,8 +234,9 @@ def _constant(value: Node | str, verdict: Verdict, state: State) -> Tensor | str
     return "it is on the meta device" if constant.is_meta else constant.detach()
 
 
-def _key(resample: Resample, kernel: Tensor, bias: Tensor | None) -> str:
-    digest = hashlib.sha256(f"{resample} {kernel.dtype} {tuple(kernel.shape)}".encode())
+def _key(resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1) -> str:
+    said = repr(resample).removesuffix(")") + f", siblings={siblings})"  # as plans have it
+    digest = hashlib.sha256(f"{said} {kernel.dtype} {tuple(kernel.shape)}".encode())
     for tensor in (kernel, bias):
         digest.update(b"" if tensor is None else tensor.double().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -12,6 +12,8 @@ from fx_passes.errors import UsageError
 from fx_passes.records import EXACTNESS, Exactness, Proposal
 
 SCHEMA = "fx-passes/plan/1"
+# A site that is kept, as it stands in a plan.
+_EXPAND: dict[str, Any] = {"lowering": "expand", "params": {}, "exactness": "bitwise"}
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,7 @@ class Plan:
             True
         """
         sites = {
-            name: {
-                "key": choice.key,
-                "lowering": "expand" if choice.proposal is None else choice.proposal.lowering,
-                "params": {} if choice.proposal is None else dict(choice.proposal.params),
-                "exactness": "bitwise" if choice.proposal is None else choice.proposal.exactness,
-            }
+            name: {"key": choice.key, **(_EXPAND if choice.proposal is None else choice.proposal.to_json())}
             for name, choice in self.choices.items()
         }
         data = {"schema": SCHEMA, "sites": sites, "made": self.made}
@@ -111,9 +108,6 @@ def _plain(value: Any) -> Any:
 
 
 def _choice(site: Mapping[str, Any]) -> Choice:
-    if site["lowering"] == "expand":
+    if site["lowering"] == _EXPAND["lowering"]:
         return Choice(str(site["key"]), None)
-    if site["exactness"] not in EXACTNESS:
-        raise ValueError(f"exactness {site['exactness']!r}")
-    params = tuple(site["params"].items())
-    return Choice(str(site["key"]), Proposal(str(site["lowering"]), params, site["exactness"]))
+    return Choice(str(site["key"]), Proposal.from_json(site))

@@ -23,6 +23,7 @@ from fx_passes.costs import (
 )
 from fx_passes.lowerings.low_rank import MOST
 from fx_passes.phases import Phases, phases_of
+from fx_passes.records import Proposal
 from fx_passes.resample import Axis
 from fx_passes.site_sizes import Sizes
 
@@ -143,9 +144,7 @@ WORK: dict[str, Way] = {
 }
 
 
-def works(
-    site: Sizes, lowering: str, params: Params, block: int, siblings: int = 1
-) -> tuple[Work, Work] | None:
+def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tuple[Work, Work] | None:
     """What a site is as it is, and lowered, at the worst place it can have in a graph; None: not known.
 
     That is between two convolutions that keep their channels in blocks, where the original needs no
@@ -153,15 +152,15 @@ def works(
     """
     chain = takes_blocks(site, block)
     before = original(site, block, chain)
-    if lowering == "sibling_merge":
-        inner = dict(params)
-        merged = replace(site, items=site.items * siblings)
-        pair = works(merged, inner.pop("lowering"), inner, block)
+    lowering = proposal.lowering
+    if proposal.merged:
+        together = replace(site, items=site.items * siblings)
+        pair = works(together, replace(proposal, merged=False), block)
         copies = moved(siblings * site.read) + moved(siblings * site.written)
         return None if pair is None else (_times(before, siblings), pair[1] + copies)
     if lowering not in WORK:
         return None
-    after = WORK[lowering](site, params, block)
+    after = WORK[lowering](site, dict(proposal.params), block)
     # With open sizes, these end in a Reshape as well.
     if chain and not (site.known and lowering in ("separable", "grouped")):
         after += moved(site.read) + moved(site.written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ Exactness = Literal["bitwise", "reordered", "finite"]
 # From the most exact on: the same bits; other rounding; and where an Inf or NaN may reach more outputs as
 # well.
 EXACTNESS: tuple[Exactness, ...] = ("bitwise", "reordered", "finite")
+# How plans and reports name a lowering of all siblings at once.
+_MERGED = "sibling_merge"
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,20 @@ class Proposal:
     Args:
         params: what ``Module`` of the lowering is built with, as sorted pairs; a list in them becomes a
             tuple, so that proposals that say the same are equal, wherever they come from.
+        merged: one call computes the site together with its siblings (``siblings.py``).
+
+    Example:
+        >>> proposal = Proposal("polyphase", (("phases", 16),), "finite", merged=True)
+        >>> proposal.name
+        'sibling_merge(lowering=polyphase, phases=16)'
+        >>> Proposal.from_json(proposal.to_json()) == proposal
+        True
     """
 
     lowering: str
     params: tuple[tuple[str, Any], ...]
     exactness: Exactness
+    merged: bool = False
 
     def __post_init__(self) -> None:
         params = tuple(sorted((name, _frozen(value)) for name, value in self.params))
@@ -184,8 +196,31 @@ class Proposal:
     @property
     def name(self) -> str:
         """The lowering with its parameters, as in a report: ``polyphase(phases=16)``."""
-        listed = ", ".join(f"{key}={value}" for key, value in self.params)
-        return f"{self.lowering}({listed})" if listed else self.lowering
+        said = self.to_json()
+        listed = ", ".join(f"{key}={value}" for key, value in said["params"].items())
+        return f"{said['lowering']}({listed})" if listed else self.lowering
+
+    def to_json(self) -> dict[str, Any]:
+        """As in a plan: a merged lowering is a parameter of ``sibling_merge``."""
+        lowering, params = self.lowering, self.params
+        if self.merged:
+            lowering, params = _MERGED, tuple(sorted((("lowering", lowering), *params)))
+        return {"lowering": lowering, "params": dict(params), "exactness": self.exactness}
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> Proposal:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: there is no such exactness.
+            KeyError, AttributeError: something is missing.
+        """
+        if said["exactness"] not in EXACTNESS:
+            raise ValueError(f"exactness {said['exactness']!r}")
+        lowering, params, merged = str(said["lowering"]), dict(said["params"].items()), False
+        if lowering == _MERGED:
+            lowering, merged = str(params.pop("lowering")), True
+        return Proposal(lowering, tuple(params.items()), said["exactness"], merged)
 
 
 def _frozen(value: Any) -> Any:

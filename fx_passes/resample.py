@@ -71,7 +71,6 @@ class Resample:
         ``"circular"``. block_diagonal: the model multiplies with the zeros off the blocks, too.
         in_shape, out_shape: shapes of input and output, None for an open size.
         scale: a constant factor of the output.
-        siblings: how many independent sites of the graph are the same as this one, with itself.
     """
 
     axes: tuple[Axis, ...]
@@ -83,7 +82,6 @@ class Resample:
     in_shape: tuple[int | None, ...]
     out_shape: tuple[int | None, ...]
     scale: float = 1.0
-    siblings: int = 1
 
     @property
     def dim(self) -> int:
@@ -111,6 +109,11 @@ class Resample:
     def outputs(self) -> int | None:
         """Elements of the output."""
         return math.prod(size for size in self.out_shape if size is not None) if self.static else None
+
+    def times(self, count: int) -> Resample:
+        """The resampling of ``count`` inputs, their batches one after the other; sizes are known."""
+        shapes = [(count * (shape[0] or 0), *shape[1:]) for shape in (self.in_shape, self.out_shape)]
+        return replace(self, in_shape=shapes[0], out_shape=shapes[1])
 
     def height_width(self) -> tuple[Axis, Axis]:
         """The two axes of a 2-D resampling; a 1-D one has height 1."""

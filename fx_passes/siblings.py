@@ -1,5 +1,12 @@
-"""Sites that are the same and independent of each other: what ``lowerings/sibling_merge.py`` can put
-together."""
+"""Sites with one kernel on several inputs, independent of each other: one call may compute them all.
+
+Before:  conv(x1, expand(kernel)), conv(x2, expand(kernel)), ...
+After:   split(lowered(cat(x1, x2, ...)))
+
+The windowed means of SSIM are such sites: none of them needs the result of another, and kernel, geometry and
+shapes are the same. One call in place of several saves what every operator costs by itself, and costs two
+copies: it pays for small inputs. Any lowering can be what is done to the inputs together.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +18,8 @@ from torch.fx import Node
 def independent_groups(sites: Sequence[tuple[str, Node, Node]]) -> list[list[int]]:
     """Which of the sites, given as (key, source, end), are the same and can be computed at once.
 
-    Of each key there is one group with all of its sites, or none; and no group waits for a group that waits,
-    by however many others, for it.
+    Of each key there is one group with all of its sites, or none. Groups never depend on each other in a
+    cycle.
     """
     groups: dict[str, list[int]] = {}
     for index, (key, _, _) in enumerate(sites):

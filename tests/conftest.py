@@ -43,7 +43,9 @@ def simple_rules() -> Iterator[None]:
     def gain(site: Any, proposal: Proposal) -> float:
         params = {"phases": 16, "interleave": "split", **dict(proposal.params)}
         resample, small = site.resample, min(site.kernel.shape[2:]) < 4
-        if (params["phases"], params["interleave"]) != (16, "split") or proposal.lowering not in _ORDER:
+        if proposal.merged or proposal.lowering not in _ORDER:
+            return 0.0
+        if (params["phases"], params["interleave"]) != (16, "split"):
             return 0.0
         if (resample.outputs or 4096) < 4096 or (proposal.lowering == "separable_polyphase" and small):
             return 0.0

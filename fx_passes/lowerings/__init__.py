@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from torch import Tensor
@@ -25,31 +26,53 @@ MODULES: dict[str, ModuleType] = {
 }
 
 
+def propose_one(
+    name: str, resample: Resample, kernel: Tensor, siblings: int | None = None
+) -> Sequence[Proposal] | str:
+    """What the lowering ``name`` proposes for a site, or why it does not.
+
+    Args:
+        siblings: how many sites one call is to compute together; None: the site by itself.
+    """
+    if siblings is None:
+        alone: Sequence[Proposal] | str = MODULES[name].propose(resample, kernel)
+        return alone
+    if siblings == 1:
+        return "no other site has its kernel, geometry and shapes, and is independent of it"
+    answer: Sequence[Proposal] | str = MODULES[name].propose(resample.times(siblings), kernel)
+    return answer if isinstance(answer, str) else [replace(proposal, merged=True) for proposal in answer]
+
+
 def propose(
-    resample: Resample, kernel: Tensor, exactness: Exactness = "finite"
+    resample: Resample, kernel: Tensor, exactness: Exactness = "finite", siblings: int = 1
 ) -> tuple[list[Proposal], dict[str, str]]:
     """What each lowering proposes for a site, and why those that do not, do not.
 
     Args:
         kernel: (rows, columns, *taps), in the order of a correlation.
         exactness: the least exact that is allowed.
+        siblings: how many sites one call may compute together; each lowering is proposed for all, too.
     """
     proposals: list[Proposal] = []
     refusals: dict[str, str] = {}
-    for name, module in MODULES.items():
-        answer: Sequence[Proposal] | str = module.propose(resample, kernel)
-        if isinstance(answer, str):
-            refusals[name] = answer
-            continue
-        for proposal in answer:
-            if EXACTNESS.index(proposal.exactness) <= EXACTNESS.index(exactness):
-                proposals.append(proposal)
-            else:
-                refusals[name] = f"it is {proposal.exactness}, and only {exactness} is allowed"
+    for count in [None, siblings] if siblings > 1 else [None]:
+        for name in MODULES:
+            answer = propose_one(name, resample, kernel, count)
+            if isinstance(answer, str):
+                refusals.setdefault(name, answer)
+                continue
+            for proposal in answer:
+                if EXACTNESS.index(proposal.exactness) <= EXACTNESS.index(exactness):
+                    proposals.append(proposal)
+                else:
+                    refusals[name] = f"it is {proposal.exactness}, and only {exactness} is allowed"
     return proposals, refusals
 
 
-def build(proposal: Proposal, resample: Resample, kernel: Tensor, bias: Tensor | None) -> Lowered:
-    """The module that computes a site as proposed."""
-    module: Lowered = MODULES[proposal.lowering].Module(resample, kernel, bias, **dict(proposal.params))
+def build(
+    proposal: Proposal, resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1
+) -> Lowered:
+    """The module that computes a site as proposed; where that is merged, ``siblings`` of it."""
+    of = resample.times(siblings) if proposal.merged else resample
+    module: Lowered = MODULES[proposal.lowering].Module(of, kernel, bias, **dict(proposal.params))
     return module.eval()

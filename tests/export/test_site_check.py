@@ -105,8 +105,8 @@ def test_siblings_that_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     sites, _ = lowerable_sites(capture_for_inference(model, inputs).graph_module)
     choices = {}
     for site in sites:
-        proposals, _ = propose(site.resample, site.kernel, "finite")
-        (merged,) = [p for p in proposals if p.lowering == "sibling_merge"][:1]
+        proposals, _ = propose(site.resample, site.kernel, "finite", site.siblings)
+        (merged,) = [p for p in proposals if p.merged][:1]
         choices[site.id] = Choice(site.key, merged)
     plan = Plan(choices)
     report = optimize(model, inputs, tmp_path / "right.onnx", plan=plan, seconds=0)

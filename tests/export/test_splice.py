@@ -60,8 +60,10 @@ def lowered(
 
 def proposal_of(site: Site, name: str) -> Proposal:
     """In 16 phases, their rows split; siblings in phases."""
-    wanted = {"phases": 16, "interleave": "split", "lowering": "polyphase"}
-    proposals = [p for p in propose(site.resample, site.kernel)[0] if p.lowering == name]
+    wanted = {"phases": 16, "interleave": "split"}
+    found, _ = propose(site.resample, site.kernel, siblings=site.siblings)
+    merged = name == "sibling_merge"
+    proposals = [p for p in found if p.merged == merged and p.lowering == ("polyphase" if merged else name)]
     return next(p for p in proposals if all(wanted[key] == value for key, value in p.params))
 
 

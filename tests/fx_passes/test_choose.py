@@ -38,6 +38,7 @@ class Place:
     key: str = "0a"
     bias: Tensor | None = None
     transposed: bool = False
+    siblings: int = 1
 
 
 PLACES = {
@@ -190,7 +191,7 @@ def test_work_never_falls_with_the_size(name: str) -> None:
 
 
 def _nanoseconds(sizes: Sizes, lowering: Proposal, block: int) -> tuple[float, float]:
-    pair = ranking.works(sizes, lowering.lowering, dict(lowering.params), block)
+    pair = ranking.works(sizes, lowering, block)
     assert pair is not None
     return costs.nanoseconds(pair[0]), costs.nanoseconds(pair[1])
 
@@ -268,8 +269,8 @@ def test_a_lowering_that_is_not_ranked_is_never_chosen(monkeypatch: pytest.Monke
         assert proposal in propose(place.resample, place.kernel)[0]
         assert static_gain(place, proposal) == 0.0
         assert static_choice(place, "finite") == before[name]
-    siblings = Place(replace(IMAGE, siblings=3), RANK_1)
-    assert static_gain(siblings, Proposal("sibling_merge", (("lowering", "zeroth"),), "finite")) == 0.0
+    siblings = Place(IMAGE, RANK_1, siblings=3)
+    assert static_gain(siblings, Proposal("zeroth", (), "finite", merged=True)) == 0.0
 
 
 def test_preferred_is_the_least_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +290,7 @@ def test_preferred_is_the_least_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_ranking_stands_in_one_place() -> None:
     """No lowering says how good it is, and what is ranked exists."""
     assert set(ranking.WORK) <= set(MODULES)
-    assert [f.name for f in fields(Proposal)] == ["lowering", "params", "exactness"]
+    assert [f.name for f in fields(Proposal)] == ["lowering", "params", "exactness", "merged"]
     for module in MODULES.values():
         source = Path(str(module.__file__)).read_text()
         assert "fx_passes.costs" not in source
@@ -304,7 +305,7 @@ def test_every_count_has_its_time() -> None:
             continue
         sizes = sizes_of(place.resample, own_bias=True, transposed=place.transposed)
         for proposal in propose(place.resample, place.kernel)[0]:
-            pair = ranking.works(sizes, proposal.lowering, dict(proposal.params), 8)
+            pair = ranking.works(sizes, proposal, 8)
             assert pair is not None
             counted |= {*pair[0], *pair[1]}
     assert counted == set(costs.NANOSECONDS)

@@ -22,7 +22,7 @@ from fx_passes.errors import UsageError
 from fx_passes.expand import expand_block_diagonal
 from fx_passes.lower import Site, lower, lowerable_sites
 from fx_passes.lowered import Lowered
-from fx_passes.lowerings import MODULES, build, propose
+from fx_passes.lowerings import MODULES, build, propose, propose_one
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import ConvGeometry, Proposal
 from fx_passes.resample import Moved, Resample, absorb_after, absorb_before, resample_of
@@ -39,6 +39,11 @@ FACTORED = (
     "transposed_separable",
     "low_rank",
 )
+
+
+# All lowerings, each for siblings at once: a way to compute sites, over which the laws run as well.
+SIBLINGS = "sibling_merge"
+WAYS = (*MODULES, SIBLINGS)
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,7 @@ class Case:
             outs.append(count)
         mode = self.front_mode if self.front_mode != "zeros" else found.mode
         out_shape = (self.batch, g.groups * self.rows, *outs)
-        found = replace(found, axes=tuple(axes), mode=mode, out_shape=out_shape, scale=self.scale)
-        return replace(found, siblings=self.siblings)
+        return replace(found, axes=tuple(axes), mode=mode, out_shape=out_shape, scale=self.scale)
 
 
 def _pairs(pads: Any) -> tuple[int, ...]:
@@ -212,7 +216,7 @@ STEER: dict[str, dict[str, list[Any]]] = {
     "banded": {**RANK_ONE, "dim": [1, 2, 2]},
     "column_polyphase": {**RANK_ONE, "transposed": [False], "stuffed": [False]},
     "transposed_separable": {**RANK_ONE, "transposed": [True], "stride": [2, 4], "step": [1]},
-    "sibling_merge": {"siblings": [2, 3], "dim": [1, 2], "block": [(1, 1), (1, 1), (1, 2)]},
+    SIBLINGS: {"siblings": [2, 3], "dim": [1, 2], "block": [(1, 1), (1, 1), (1, 2)]},
     "low_rank": {
         "dim": [2],
         "block": [(1, 1)],
@@ -410,7 +414,7 @@ EXAMPLES: dict[str, list[Case]] = {
             (5, 3), (4, 6), transposed=True, stride=(3, 2), dilation=(2, 3), output_padding=(2, 1), scale=0.5
         ),
     ],
-    "sibling_merge": [
+    SIBLINGS: [
         make((3, 3), (9, 8), padding=1, bias="shared", siblings=2),
         make((4,), (9,), transposed=True, stride=2, padding=1, bias="channel", siblings=3),
         make(
@@ -467,20 +471,21 @@ def check(name: str, case: Case, dtype: torch.dtype, integers: bool, perturb: fl
     assert expected.shape[1:] == resample.out_shape[1:]
     original = case.reference(x, kernel, bias)
     checked = []
-    for proposal in (p for p in propose(resample, kernel)[0] if p.lowering == name):
+    for proposal in of(name, resample, kernel, case.siblings):
         allowed = _allowed(factored(proposal), case, x, kernel, wide)
-        found = build(proposal, resample, kernel, bias)(x)
+        found = build(proposal, resample, kernel, bias, case.siblings)(x)
         checked.append(Checked(case, proposal, found, expected, allowed, original))
     return checked
 
 
-def inner(proposal: Proposal) -> str:
-    """The lowering that computes it: for siblings, another one."""
-    return str(dict(proposal.params).get("lowering", proposal.lowering))
+def of(name: str, resample: Resample, kernel: Tensor, siblings: int = 1) -> list[Proposal]:
+    """What the way ``name`` proposes: a lowering, or all of them for siblings at once."""
+    found, _ = propose(resample, kernel, siblings=siblings)
+    return [p for p in found if (SIBLINGS if p.merged else p.lowering) == name]
 
 
 def factored(proposal: Proposal) -> bool:
-    return inner(proposal) in FACTORED
+    return proposal.lowering in FACTORED
 
 
 def gamma(roundings: int, dtype: torch.dtype) -> float:
@@ -518,20 +523,19 @@ def each(name: str, dtype: torch.dtype, integers: bool) -> list[Checked]:
 
 def test_every_lowering_has_examples() -> None:
     """A new lowering needs three cases on which it is proposed, or the laws below would say nothing."""
-    assert set(EXAMPLES) == set(MODULES)
+    assert set(EXAMPLES) == set(WAYS)
     assert all(len(listed) >= 3 for listed in EXAMPLES.values())
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_examples_are_proposed(name: str) -> None:
     """Each example of a lowering is one: the laws have something to look at."""
     for case in EXAMPLES[name]:
-        proposals, refusals = propose(case.resample(), case.kernel(torch.float32, integers=False))
-        assert name in [proposal.lowering for proposal in proposals], refusals.get(name)
+        assert of(name, case.resample(), case.kernel(torch.float32, integers=False), case.siblings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_agrees_to_rounding(name: str, dtype: torch.dtype) -> None:
     """Law 2: the algebra holds, whatever the geometry; what is left is within the bound of rounding."""
     assert all(checked.agrees for checked in each(name, dtype, integers=False))
@@ -552,7 +556,7 @@ def test_agrees_to_rounding(name: str, dtype: torch.dtype) -> None:
     assert proposed >= 20, "the lowering was hardly tested"
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_small_integers_are_exact(name: str) -> None:
     """Law 1: where every product and sum is exact, the bits are the same."""
     seen = 0
@@ -587,7 +591,7 @@ def test_low_rank_of_exact_factors() -> None:
     assert torch.equal(found, case.reference(x, kernel, None))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_a_perturbed_tap_is_found(name: str) -> None:
     """Law 3, the negative control of both laws above: one tap off by 2 percent, and no check agrees."""
     for case in EXAMPLES[name]:
@@ -599,14 +603,14 @@ def test_a_perturbed_tap_is_found(name: str) -> None:
         assert not any(c.exact for c in check(name, case, torch.float32, integers=True, perturb=1.0))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_agrees_when_exported(name: str) -> None:
     """Law 2 for what an exporter sees, which may be written in other operators than what eager torch runs."""
     for case in EXAMPLES[name]:
         for checked in check(name, case, torch.float32, integers=False)[:2]:
             kernel, bias = case.kernel(torch.float32, False), case.bias_of(torch.float32)
             module, x = (
-                build(checked.proposal, case.resample(), kernel, bias),
+                build(checked.proposal, case.resample(), kernel, bias, case.siblings),
                 case.input(torch.float32, False),
             )
             found = torch.export.export(module, (x,)).module()(x)
@@ -614,7 +618,7 @@ def test_agrees_when_exported(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", [torch.inf, -torch.inf, torch.nan])
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_what_is_reordered_spreads_no_infinity(name: str, number: float) -> None:
     """Unless it says ``finite``, a lowering gives the outputs an Inf or NaN that had one, and no other."""
 
@@ -628,7 +632,7 @@ def test_what_is_reordered_spreads_no_infinity(name: str, number: float) -> None
     law()
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_what_is_finite_spreads_infinities_otherwise(name: str) -> None:
     """A lowering that says ``finite`` has an example on which it could say nothing better."""
     results = [result for case in EXAMPLES[name] for result in spread(name, case, torch.inf)]
@@ -651,8 +655,8 @@ def spread(name: str, case: Case, number: float) -> list[tuple[Proposal, Tensor,
         kernel.view(-1)[::2] = 0  # 0 * Inf is NaN, wherever the model multiplies with it
     expected = case.reference(x, kernel, bias).isfinite()
     resample = case.resample()
-    proposals = [p for p in propose(resample, kernel)[0] if p.lowering == name]
-    return [(p, build(p, resample, kernel, bias)(x).isfinite(), expected) for p in proposals]
+    proposals = of(name, resample, kernel, case.siblings)
+    return [(p, build(p, resample, kernel, bias, case.siblings)(x).isfinite(), expected) for p in proposals]
 
 
 class Net(nn.Module):
@@ -682,14 +686,14 @@ def plan_for(model: nn.Module | ExportedProgram, inputs: Any, name: str, most: i
 
 
 def _first(site: Site, name: str) -> Proposal:
-    return next(p for p in propose(site.resample, site.kernel)[0] if p.lowering == name)
+    return of(name, site.resample, site.kernel, site.siblings)[0]
 
 
 def calls(plan: Plan) -> list[str]:
     """The lowerings that a graph calls which was lowered by a plan: one call for all siblings."""
     chosen = [(choice.key, choice.proposal) for choice in plan.choices.values() if choice.proposal]
-    once = {key: inner(p) for key, p in chosen if p.lowering == "sibling_merge"}
-    return [inner(p) for _, p in chosen if p.lowering != "sibling_merge"] + list(once.values())
+    once = {key: p.lowering for key, p in chosen if p.merged}
+    return [p.lowering for _, p in chosen if not p.merged] + list(once.values())
 
 
 def close(case: Case, found: Tensor, x: Tensor) -> bool:
@@ -708,7 +712,7 @@ ROUTES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_the_model_is_left_alone(name: str, route: str) -> None:
     """Law 4: parameters, state_dict and code of what was given are as before, and the lowering was done."""
     case = EXAMPLES[name][0]
@@ -746,7 +750,7 @@ def called_modules(graph_module: GraphModule) -> list[str]:
     return [type(m).__module__.rpartition(".")[2] for m in modules if isinstance(m, Lowered)]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_lowering_again_gives_the_same(name: str) -> None:
     """Law 4: twice from the model, the code is the same; what is lowered has nothing left to lower."""
     case = EXAMPLES[name][0]
@@ -761,7 +765,7 @@ def test_lowering_again_gives_the_same(name: str) -> None:
     assert torch.equal(again(x), first(x))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_a_plan_without_proposals_shares(name: str) -> None:
     """Law 4: what no lowering is chosen for is the plain shared graph, bit for bit."""
     case = EXAMPLES[name][0]
@@ -784,7 +788,7 @@ class Twice(nn.Module):
         return self.net(x), self.net(2 * x)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", WAYS)
 def test_a_weight_of_two_sites(name: str) -> None:
     """Law 5: a module called twice is lowered at both calls, by one module, or at one, and shared at the
     other."""
@@ -824,7 +828,7 @@ class Regularised(nn.Module):
         return self.case.run(x, weight, None), self.weight.square().sum()
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"grouped", "sibling_merge"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"grouped"}))
 def test_a_weight_with_another_use(name: str) -> None:
     """Law 5: a weight tied to something that is no convolution stays whole and its site as it is; a kernel
     that is repeated for the site alone does not stop the lowering."""
@@ -964,13 +968,6 @@ REFUSALS: dict[str, list[tuple[Case, str]]] = {
             "no block of 16 outputs begins on an input sample at stride 3",
         ),
     ],
-    "sibling_merge": [
-        (
-            make((3, 3), (8, 8)),
-            "no other site has its kernel, geometry and shapes, and is independent of it",
-        ),
-        (make((3, 3, 3), (4, 4, 4), siblings=2), "no lowering computes its siblings together"),
-    ],
     "low_rank": [
         VOLUME,
         LARGE_BLOCK,
@@ -1012,14 +1009,14 @@ def test_refusals_of_open_sizes(name: str) -> None:
     assert MODULES[name].propose(resample, case.kernel(torch.float32, False)) == OPEN[name]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name not in (*OPEN, "sibling_merge")])
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in OPEN])
 def test_open_batches(name: str) -> None:
     """Law 2 for any number of items, none as well; those not listed above are proposed whatever it is."""
     for case in EXAMPLES[name]:
         shapes = [(None, *shape[1:]) for shape in (case.resample().in_shape, case.resample().out_shape)]
         resample = replace(case.resample(), in_shape=shapes[0], out_shape=shapes[1])
         kernel, bias = case.kernel(torch.float64, False), case.bias_of(torch.float64)
-        proposals = [p for p in propose(resample, kernel)[0] if p.lowering == name]
+        proposals = of(name, resample, kernel)
         assert proposals
         for proposal, batch in itertools.product(proposals, (0, 1, 3)):
             sized = replace(case, batch=batch)
@@ -1030,7 +1027,7 @@ def test_open_batches(name: str) -> None:
             assert Checked(sized, proposal, found, expected, allowed, expected).agrees, (proposal, batch)
 
 
-@pytest.mark.parametrize("steered", ["", *MODULES])
+@pytest.mark.parametrize("steered", ["", *WAYS])
 def test_there_are_no_other_refusals(steered: str) -> None:
     """Law 6: a reason that no test knows does not come up, numbers aside; and something always does."""
 
@@ -1045,17 +1042,22 @@ def test_there_are_no_other_refusals(steered: str) -> None:
     law()
 
 
-@pytest.mark.parametrize("case", EXAMPLES["sibling_merge"], ids=str)
+@pytest.mark.parametrize("case", EXAMPLES[SIBLINGS], ids=str)
 def test_merged_siblings_are_as_exact_as_what_computes_them(case: Case) -> None:
     """Law 6: of each way to compute siblings together, its own exactness."""
-    kernel = case.kernel(torch.float32, False)
-    for proposal in propose(case.resample(), kernel)[0]:
-        if proposal.lowering == "sibling_merge":
-            merged = MODULES["sibling_merge"].merged(case.resample())
-            params = dict(proposal.params)
-            name = params.pop("lowering")
-            (inner,) = (p for p in MODULES[name].propose(merged, kernel) if dict(p.params) == params)
-            assert proposal.exactness == inner.exactness
+    kernel, together = case.kernel(torch.float32, False), case.resample().times(case.siblings)
+    proposals = of(SIBLINGS, case.resample(), kernel, case.siblings)
+    assert proposals
+    for proposal in proposals:
+        assert replace(proposal, merged=False) in of(proposal.lowering, together, kernel)
+
+
+def test_a_site_alone_has_no_siblings() -> None:
+    """Law 6: nothing is merged with itself."""
+    case = make((3, 3), (8, 8))
+    reason = "no other site has its kernel, geometry and shapes, and is independent of it"
+    for name in MODULES:
+        assert propose_one(name, case.resample(), case.kernel(torch.float32, False), siblings=1) == reason
 
 
 def _pattern(reason: str) -> re.Pattern[str]:
@@ -1184,7 +1186,7 @@ def merging(model: nn.Module, inputs: tuple[Tensor, ...]) -> Plan:
     sites, _ = lowerable_sites(capture(model, inputs).graph_module)
     choices = {}
     for site in sites:
-        ways = [p for p in propose(site.resample, site.kernel)[0] if p.lowering == "sibling_merge"]
+        ways = of(SIBLINGS, site.resample, site.kernel, site.siblings)
         choices[site.id] = Choice(site.key, ways[0] if ways else None)
     return Plan(choices)
 
@@ -1199,10 +1201,10 @@ def test_siblings_that_need_other_siblings() -> None:
 
 def test_siblings_of_which_one_is_left() -> None:
     """All siblings are put together, or none; a plan that says otherwise is refused."""
-    case = EXAMPLES["sibling_merge"][0]
+    case = EXAMPLES[SIBLINGS][0]
     x, model = case.input(torch.float32, False), Net(case)
     with pytest.raises(UsageError, match="the plan merges siblings of `conv2d_1`, but not `conv2d_1` itself"):
-        lower(model, plan_for(model, (x,), "sibling_merge", most=1), (x,))
+        lower(model, plan_for(model, (x,), SIBLINGS, most=1), (x,))
 
 
 def test_siblings_without_a_batch() -> None:
