@@ -25,8 +25,7 @@ from fx_passes import costs
 from fx_passes.costs import Work, original
 from fx_passes.inline import capture_for_inference
 from fx_passes.lowerable import lowerable_sites
-from fx_passes.lowerings import propose
-from fx_passes.ranking import WORK
+from fx_passes.lowerings import MODULES, propose
 from fx_passes.site_sizes import Sizes, sizes_of
 
 # Channels in a block on the machine that measured.
@@ -47,9 +46,9 @@ def graphs(path: Path) -> Iterator[tuple[int, str, Work, float]]:
         for name, ms in row["ms"].items():
             if name == "expand":
                 yield row["index"], name, original(sizes, _BLOCK, chain=False), ms * 1e6
-            elif name in ways and ways[name][0] in WORK:
+            elif name in ways and hasattr(MODULES[ways[name][0]], "work"):
                 lowering, params = ways[name]
-                yield row["index"], lowering, WORK[lowering](sizes, params, _BLOCK), ms * 1e6
+                yield row["index"], lowering, MODULES[lowering].work(sizes, params, _BLOCK), ms * 1e6
 
 
 def _site(point: Point, index: int) -> tuple[Sizes | None, dict[str, tuple[str, dict[str, Any]]]]:

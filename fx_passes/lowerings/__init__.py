@@ -2,9 +2,9 @@
 
 A file holds ``propose(resample, kernel)``, which returns proposals or the reason why there is none, and
 ``Module``, a :class:`~fx_passes.lowered.Lowered` that is built from the parameters of a proposal. Its name
-is the name of the lowering. The files are discovered, and tuning times whatever they propose; for the static
-rules to choose a new one as well, ``ranking.py`` has to know its work. ``expand``, which every shared site
-allows, is what remains where none is chosen.
+is the name of the lowering. The files are discovered, and tuning times whatever they propose. The static
+rules choose it as well where the file has ``work(site, params, block)``, which counts what onnxruntime does.
+``expand``, which every shared site allows, is what remains where none is chosen.
 """
 
 from __future__ import annotations

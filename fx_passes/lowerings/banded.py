@@ -11,14 +11,19 @@ short that what a convolution does around its sums costs more.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work
 from fx_passes.lowered import Lowered
 from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Axis, Resample
+from fx_passes.site_sizes import Sizes
 
 # Samples of a line up to which it is worth timing.
 _LONGEST = 96
@@ -65,6 +70,16 @@ def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
     column = sample[0].long()[padded.clamp(0, sample.shape[1] - 1)]
     matrix = torch.zeros(len(outputs), length, dtype=torch.float64)
     return matrix.scatter_add(1, column, torch.where(read, kernel, 0.0))
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """One product for all lines, and one for each plane."""
+    (height, width), (out_height, out_width) = site.inputs, site.outputs
+    work = Counter(multiply_matrix=site.planes * height * width * out_width, node=1)
+    if site.dim == 2:
+        products = site.planes * height * out_height * out_width
+        work += Counter(multiply_matrix=products, call_matrix=site.planes, node=1)
+    return work + parts.bias(site)
 
 
 class Module(Lowered):

@@ -15,12 +15,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, depthwise, moved, one_to_many
 from fx_passes.lowered import Lowered
 from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.phases import phase_weight, phases_of
 from fx_passes.polyphase_conv import polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -30,6 +33,22 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if resample.up > 1:
         return "it is transposed"
     return [Proposal("column_polyphase", (("phases", 16),), "finite")]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    count, down = params["phases"], parts.phases(site.height, params["phases"])
+    blocks = -(-site.outputs[0] // count)
+    wide = (site.outputs[1] - 1) * site.width.down + site.width.span + 1
+    columns = one_to_many(site.planes, (1, count), (blocks, wide), (down.window, 1), block)
+    rows = depthwise(site.planes, count, (blocks, site.outputs[1]), (1, site.width.taps), block)
+    return (
+        moved(site.planes * wide * blocks * down.step)
+        + columns
+        + rows
+        + moved(site.written)
+        + parts.tail(site, 1)
+    )
 
 
 class Module(Lowered):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work
 from fx_passes.grouped_conv import GroupedConv, grouped_refusal
 from fx_passes.records import Exactness, Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -23,6 +26,11 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         return refusal
     exactness: Exactness = "finite" if resample.block_diagonal else "reordered"
     return [Proposal("fold_channels", (), exactness)]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    return parts.regrouped(site, site.planes, 1, block) + parts.bias(site)
 
 
 class Module(GroupedConv):

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, takes_blocks
 from fx_passes.grouped_conv import GroupedConv, grouped_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -21,6 +24,11 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if not resample.block_diagonal:
         return "the convolution is not block-diagonal"
     return grouped_refusal(resample) or [Proposal("grouped", (), "finite")]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    return parts.regrouped(site, site.items, site.groups, block, takes_blocks(site, block)) + parts.bias(site)
 
 
 class Module(GroupedConv):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work
 from fx_passes.grouped_conv import GroupedConv, grouped_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -24,6 +27,11 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if refusal := grouped_refusal(resample):
         return refusal
     return [Proposal("lift", (), "reordered")]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    return parts.regrouped(site, site.items, site.groups, block) + parts.bias(site)
 
 
 class Module(GroupedConv):

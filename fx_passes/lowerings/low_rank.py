@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work
+from fx_passes.lowerings import separable_polyphase
 from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 from fx_passes.weights.factor import factorise
 
 MOST = 3
@@ -32,6 +36,11 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if rank * (kw + 15 + kh) > kh * kw:
         return f"a sum of {rank} products takes no fewer multiplications than {kh} x {kw} taps"
     return [Proposal("low_rank", (("phases", 16),), "finite")]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    return separable_polyphase.work(site, params, block, MOST)
 
 
 class Module(SeparablePolyphaseConv):

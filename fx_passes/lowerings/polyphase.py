@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, one_to_many
 from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -24,6 +27,17 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if refusal := polyphase_refusal(resample):
         return refusal
     return [Proposal("polyphase", (("phases", n),), "finite") for n in (8, 16, 32)]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    count, across = params["phases"], parts.phases(site.width, params["phases"])
+    out, taps = (site.outputs[0], parts.blocks(site, count)), (site.height.taps, across.window)
+    return (
+        parts.window(site, across)
+        + one_to_many(site.planes, (1, count), out, taps, block)
+        + parts.tail(site, count)
+    )
 
 
 class Module(PolyphaseConv):

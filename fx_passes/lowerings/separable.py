@@ -9,16 +9,20 @@ else changes.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, takes_blocks
 from fx_passes.grouped_conv import grouped_refusal, padded
 from fx_passes.lowered import Lowered
 from fx_passes.records import Exactness, Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 from fx_passes.weights.factor import factorise
 
 
@@ -46,6 +50,20 @@ def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> str 
     if factorise(kernel[0, 0], rank) is None:
         return f"the rank of the kernel is above {rank}"
     return None
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """Row, then column; what is in blocks in between stays so."""
+    height, width = site.height, site.width
+    chain = takes_blocks(site, block)
+    across = replace(site, outputs=(site.inputs[0], site.outputs[1]), height=replace(height, taps=1, down=1))
+    down = replace(site, inputs=across.outputs, width=replace(width, taps=1, down=1), padded=False)
+    row = parts.regrouped(across, site.items, site.groups, block, chain)
+    return (
+        row
+        + parts.regrouped(down, site.items, site.groups, block, chain or site.groups % 4 == 0)
+        + parts.bias(site)
+    )
 
 
 class Module(Lowered):

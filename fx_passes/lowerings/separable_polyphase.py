@@ -10,12 +10,17 @@ they are. (``phases.py``, ``weights/factor.py``)
 
 from __future__ import annotations
 
+from collections import Counter
+
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, depthwise, moved, one_to_many
 from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -31,6 +36,16 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
         if n * width.down % width.up == 0
     ]
     return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
+
+
+def work(site: Sizes, params: parts.Params, block: int, rank: int = 1) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    count, across = params["phases"], parts.phases(site.width, params["phases"])
+    blocks, height = parts.blocks(site, count), parts.window_height(site)
+    rows = one_to_many(site.planes, (1, count * rank), (height, blocks), (1, across.window), block)
+    columns = depthwise(site.planes, count * rank, (site.outputs[0], blocks), (site.height.taps, 1), block)
+    sums = moved(2 * rank * site.written) if rank > 1 else Counter()
+    return parts.window(site, across) + rows + columns + sums + parts.tail(site, count)
 
 
 class Module(SeparablePolyphaseConv):

@@ -11,11 +11,17 @@ its channels cut apart; ``"stack"``: one convolution for each. (``phases.py``)
 
 from __future__ import annotations
 
+from collections import Counter
+
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, moved, nodes, one_to_many
+from fx_passes.lowerings import polyphase
 from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -33,6 +39,28 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
                 params = (("interleave", way), ("phases", phases))
                 proposals.append(Proposal("transposed_polyphase", params, "finite"))
     return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    count, across = params["phases"], parts.phases(site.width, params["phases"])
+    if site.height.up == 1:
+        return polyphase.work(site, params, block)
+    down = parts.phases(site.height, site.height.up)
+    out, taps = (-(-site.outputs[0] // down.count), parts.blocks(site, count)), (down.window, across.window)
+    stacked = params["interleave"] == "stack"
+    calls, many = (down.count, count) if stacked else (1, count * down.count)
+    work: Work = Counter()
+    for _ in range(calls):
+        work += one_to_many(site.planes, (1, many), out, taps, block) + nodes(2)
+    split = Counter() if stacked else moved(site.written, "interleave")
+    return (
+        parts.window(site, across)
+        + work
+        + split
+        + moved(site.written, "interleave")
+        + parts.tail(site, count)
+    )
 
 
 class Module(PolyphaseConv):

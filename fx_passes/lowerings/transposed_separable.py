@@ -14,15 +14,20 @@ blocks are a matrix product, which onnxruntime would have to copy into its place
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes import work_parts as parts
+from fx_passes.costs import Work, moved, nodes, one_to_many
 from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.phases import phase_weight, phases_of
 from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
 from fx_passes.resample import Resample
+from fx_passes.site_sizes import Sizes
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -35,6 +40,21 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     if phases_of(width, 16) is None:
         return f"no block of 16 outputs begins on an input sample at stride {width.up}"
     return [Proposal("transposed_separable", (("phases", 16),), "finite")]
+
+
+def work(site: Sizes, params: parts.Params, block: int) -> Work:
+    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    count, across = params["phases"], parts.phases(site.width, params["phases"])
+    down = parts.phases(site.height, site.height.up)
+    blocks = -(-site.outputs[0] // down.count)
+    height = blocks * down.step + down.window - 1
+    rows = one_to_many(
+        site.planes, (1, count), (height, parts.blocks(site, count)), (1, across.window), block
+    )
+    seen = site.planes * down.window * blocks * site.outputs[1]
+    products = Counter(multiply_packed=seen * down.count, scatter=site.written, call=site.planes)
+    stack = moved(site.planes * height * site.outputs[1]) + moved(seen, "interleave")
+    return parts.window(site, across) + rows + stack + products + nodes(6) + parts.tail(site, count)
 
 
 class Module(PolyphaseConv):

@@ -287,14 +287,24 @@ def test_preferred_is_the_least_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert preferred(PLACES["sound"], [other, unknown]) == other
 
 
-def test_the_ranking_stands_in_one_place() -> None:
-    """No lowering says how good it is, and what is ranked exists."""
-    assert set(ranking.WORK) <= set(MODULES)
+def test_no_lowering_says_how_good_it_is() -> None:
+    """It counts what it does; what a count costs, and what is worth it, is said once for all."""
     assert [f.name for f in fields(Proposal)] == ["lowering", "params", "exactness", "merged"]
     for module in MODULES.values():
         source = Path(str(module.__file__)).read_text()
-        assert "fx_passes.costs" not in source
-        assert "fx_passes.ranking" not in source
+        assert "NANOSECONDS" not in source
+        assert "nanoseconds" not in source
+
+
+def test_a_lowering_without_work_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is proposed, and timed; the rules take another."""
+    place = PLACES["rank 1"]
+    first = static_choice(place, "finite")
+    assert first is not None
+    monkeypatch.delattr(MODULES[first.lowering], "work")
+    assert first in propose(place.resample, place.kernel)[0]
+    second = static_choice(place, "finite")
+    assert second is None or second.lowering != first.lowering
 
 
 def test_every_count_has_its_time() -> None:
