@@ -102,13 +102,13 @@ def check_equivalence(
         session = open_session(files[0], optimized=level)
         if level:
             cases = list(make_cases(session, example_inputs, special=non_finite, sizes=sizes))
-            slots = session.get_inputs(), session.get_outputs()
+            signature = _signature(session)
         originals: dict[str, list[Array] | None] = {}
         for case, inputs in cases:
             originals[case] = judge.original(session, case, inputs, level)
         del session
         session = open_session(files[1], optimized=level)
-        _require_same_signature(*slots, session.get_inputs(), session.get_outputs())
+        _require_same_signature(signature, _signature(session))
         found = {case: _run_optimized(session, x) for case, x in cases if originals[case] is not None}
         del session
         for case, inputs in cases:
@@ -253,15 +253,26 @@ def _all_finite(inputs: Sequence[Array]) -> bool:
     return all(bool(np.isfinite(array).all()) for array in inputs if array.dtype.kind == "f")
 
 
-def _require_same_signature(
-    inputs: Sequence[Any], outputs: Sequence[Any], other_inputs: Sequence[Any], other_outputs: Sequence[Any]
-) -> None:
-    both = {"inputs": (inputs, other_inputs), "outputs": (outputs, other_outputs)}
-    for kind, slots in both.items():
-        ours, theirs = ([(s.name, s.type) for s in side] for side in slots)
+@dataclass(frozen=True)
+class _Slot:
+    """An input or output in plain values: what onnxruntime gives would keep its session, and the weights."""
+
+    name: str
+    type: str
+    shape: tuple[Any, ...]
+
+
+def _signature(session: ort.InferenceSession) -> dict[str, list[_Slot]]:
+    slots = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {kind: [_Slot(s.name, s.type, tuple(s.shape)) for s in side] for kind, side in slots.items()}
+
+
+def _require_same_signature(first: dict[str, list[_Slot]], second: dict[str, list[_Slot]]) -> None:
+    for kind in first:
+        ours, theirs = ([(s.name, s.type) for s in side[kind]] for side in (first, second))
         if ours != theirs:
             raise NotEquivalentError(f"not equivalent: the files have different {kind}: {ours} and {theirs}")
-    for before, after in zip(inputs, other_inputs, strict=True):
+    for before, after in zip(first["inputs"], second["inputs"], strict=True):
         for dim, (size, other) in enumerate(zip(before.shape, after.shape, strict=False)):
             if isinstance(other, int) and size != other:
                 was = size if isinstance(size, int) else "open"
