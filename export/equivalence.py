@@ -15,7 +15,7 @@ import onnxruntime as ort
 from export.cases import make_cases
 from export.evidence import Equivalence, Evidence, Reference
 from export.session import Array, open_session, run
-from export.signature import require_same_signature
+from export.signature import require_same_signature, signature_of
 from fx_passes.asked_sizes import OpenSizes
 from fx_passes.errors import ExportError
 
@@ -58,13 +58,13 @@ def check_equivalence(
         session = open_session(files[0], optimized=level)
         if level:
             cases = list(make_cases(session, example_inputs, special=non_finite, sizes=sizes))
-            slots = session.get_inputs(), session.get_outputs()
+            signature = signature_of(session)
         originals: dict[str, list[Array] | None] = {}
         for case, inputs in cases:
             originals[case] = evidence.original(session, case, inputs, level)
         del session
         session = open_session(files[1], optimized=level)
-        require_same_signature(*slots, session.get_inputs(), session.get_outputs())
+        require_same_signature(signature, signature_of(session))
         found = {case: _run_optimized(session, x) for case, x in cases if originals[case] is not None}
         del session
         for case, inputs in cases:

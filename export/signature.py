@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,32 @@ from export.session import Array, run
 from fx_passes.errors import ExportError, NotEquivalentError
 
 
-def require_same_signature(
-    inputs: Sequence[Any], outputs: Sequence[Any], other_inputs: Sequence[Any], other_outputs: Sequence[Any]
-) -> None:
-    both = {"inputs": (inputs, other_inputs), "outputs": (outputs, other_outputs)}
-    for kind, slots in both.items():
-        ours, theirs = ([(s.name, s.type) for s in side] for side in slots)
+@dataclass(frozen=True)
+class Slot:
+    """An input or output in plain values: what onnxruntime gives would keep its session, and the weights."""
+
+    name: str
+    type: str
+    shape: tuple[Any, ...]
+
+
+def signature_of(session: ort.InferenceSession) -> dict[str, list[Slot]]:
+    """The inputs and the outputs of a file."""
+    slots = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {kind: [Slot(s.name, s.type, tuple(s.shape)) for s in side] for kind, side in slots.items()}
+
+
+def require_same_signature(first: dict[str, list[Slot]], second: dict[str, list[Slot]]) -> None:
+    """Names, types and open sizes of both have to agree.
+
+    Raises:
+        NotEquivalentError: they do not.
+    """
+    for kind in first:
+        ours, theirs = ([(s.name, s.type) for s in side[kind]] for side in (first, second))
         if ours != theirs:
             raise NotEquivalentError(f"not equivalent: the files have different {kind}: {ours} and {theirs}")
-    for before, after in zip(inputs, other_inputs, strict=True):
+    for before, after in zip(first["inputs"], second["inputs"], strict=True):
         for dim, (size, other) in enumerate(zip(before.shape, after.shape, strict=False)):
             if isinstance(other, int) and size != other:
                 was = size if isinstance(size, int) else "open"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ import onnx.helper as oh
 import pytest
 from onnx import TensorProto
 
+from export import equivalence
 from export.cases import make_cases
 from export.compare import ULPS
 from export.equivalence import check_equivalence
@@ -266,6 +269,22 @@ def test_something_that_is_no_model(tmp_path: Path) -> None:
     bad.write_bytes(b"not a model")
     with pytest.raises(ExportError, match=r"onnxruntime does not accept .*bad.onnx: "):
         check_equivalence(bad, bad)
+
+
+def test_one_session_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds the weights: none is kept by what was asked of it, as by its inputs and outputs."""
+    opened: list[weakref.ref[Any]] = []
+
+    def opening(*arguments: Any, **options: Any) -> Any:
+        assert [ref for ref in opened if ref() is not None] == []
+        session = open_session(*arguments, **options)
+        opened.append(weakref.ref(session._sess))
+        return session
+
+    monkeypatch.setattr(equivalence, "open_session", opening)
+    a, b = conv(tmp_path / "a.onnx"), conv(tmp_path / "b.onnx")
+    assert check_equivalence(a, b).passed
+    assert len(opened) == 4
 
 
 def test_json_has_the_contract(tmp_path: Path) -> None:
