@@ -15,7 +15,8 @@ from typing import Any
 
 from contestants import COLUMNS, STOCK
 
-from export.measure import Block, Timing, time_blocks
+from export.blocks import time_blocks
+from export.measure import Block, Timing
 from fx_passes.formulations import FORMULATIONS
 
 Row = Mapping[str, Any]

@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
+from export.blocks import Ratio
 from export.equivalence import Equivalence
-from export.measure import Ratio, Timing
+from export.measure import Timing
 from fx_passes.plan import Plan
 from fx_passes.records import Finding
 

@@ -21,8 +21,9 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
 
+from export.blocks import Ratio, ratio_of, time_blocks, typical
 from export.candidates import Candidates, in_shape, make_candidates
-from export.measure import Ratio, measure_speed, opened, ratio_of, time_blocks, typical
+from export.measure import measure_speed, opened
 from export.onnx_file import is_large_file
 from export.session import Array, open_session, run
 from export.splice import model_of

@@ -16,9 +16,10 @@ from click.testing import CliRunner, Result
 
 import fx_passes.rewrite
 from export import cli, terminal, tune
+from export.blocks import Ratio
 from export.candidates import Candidates
 from export.cli import main
-from export.measure import Block, Ratio, Timing
+from export.measure import Block, Timing
 from fx_passes.lowerings import MODULES
 from fx_passes.plan import Plan
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from export import job, onnx_file, optimize, tune
+from export.blocks import Ratio
 from export.candidates import Candidates
-from export.measure import Block, Ratio, Timing, measure_speed
+from export.measure import Block, Timing, measure_speed
 from export.report import Report, summary_lines
 from fx_passes.errors import ExportError
 

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from export import measure_speed
-from export.measure import BLOCKS, FEWEST_ROUNDS, MOST_ROUNDS, Block, Timing, ratio_of, time_blocks
+from export.blocks import BLOCKS, FEWEST_ROUNDS, MOST_ROUNDS, ratio_of, time_blocks
+from export.measure import Block, Timing
 from export.onnx_export import stock_export
 from export.report import speed_text
 

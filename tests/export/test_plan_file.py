@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from export import plan_file, tune
+from export.blocks import Ratio
 from export.candidates import Candidates
 from export.cli import main
 from export.loading import load_model
-from export.measure import Block, Ratio, Timing
+from export.measure import Block, Timing
 from export.plan_file import read_plan, resume, write_plan
 from export.report import environment
 from export.tune import Timings

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
-from export import measure, optimize, tune
+from export import blocks, optimize, tune
+from export.blocks import Ratio
 from export.candidates import Candidates, make_candidates
-from export.measure import Block, Ratio, Timing
+from export.measure import Block, Timing
 from export.stages import Stages
 from export.tune import CLOSE, GAIN, Timings
 from fx_passes.capture import capture
@@ -357,7 +358,7 @@ class Bench:
             return entries[index]
 
         def time_blocks(contestants: Any, **more: Any) -> Any:
-            return measure.time_blocks(contestants, clock=lambda: self.now, **more)
+            return blocks.time_blocks(contestants, clock=lambda: self.now, **more)
 
         monkeypatch.setattr(tune, "open_session", open_session)
         monkeypatch.setattr(tune, "run", run)
