@@ -120,4 +120,5 @@ def ratio_of(ratios: Sequence[float]) -> Ratio:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
+    """The mean of quantities whose ratios count."""
     return float(np.exp(np.log(values).mean()))

@@ -44,7 +44,7 @@ def check_equivalence(
         non_finite: add a case in which inputs hold Inf and NaN.
         finite_only: where the original overflows, Inf and NaN may reach more elements of the optimised file.
         sizes: what the model needs of its open sizes; without it, other sizes are guesses.
-        progress: called with the name of each case.
+        progress: called with the name of each case, once for each optimisation level.
 
     Raises:
         ExportError: onnxruntime does not accept a file; or the original cannot run on its own inputs, or
@@ -70,7 +70,7 @@ def check_equivalence(
         for case, inputs in cases:
             if (original := originals.pop(case)) is not None:
                 if progress:
-                    progress(case)
+                    progress(case if level else f"{case}, optimisation off")
                 evidence.compare(case, inputs, level, original, found.pop(case))
         evidence.noise = None  # it may hold a session
     return evidence.verdict(cases)

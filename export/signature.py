@@ -51,6 +51,11 @@ def require_same_signature(first: dict[str, list[Slot]], second: dict[str, list[
 def require_deterministic(
     session: ort.InferenceSession, inputs: Sequence[Array], outputs: Sequence[Array]
 ) -> None:
+    """A second run on the same input has to give the same outputs.
+
+    Raises:
+        ExportError: it does not, and nothing can be compared with it.
+    """
     for slot, first, second in zip(session.get_outputs(), outputs, run(session, inputs), strict=True):
         if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
             raise ExportError(

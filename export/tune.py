@@ -103,7 +103,7 @@ def tune(
     if chosen:
         with stages.stage("exporting the whole graph with the fastest lowerings"):
             trial = trial_of(Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}))
-        with stages.stage(f"timing the whole graph with {len(chosen)} lowerings"):
+        with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
             chosen, made["graph"] = _in_graph(chosen, baseline, trial, inputs, threads, left)
     return Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}, made)
 
@@ -239,3 +239,7 @@ def _against_first(
     blocks = time_blocks(contestants, seconds=seconds, fewest_rounds=3, together=together)
     times = np.array([[typical(runs) for runs in block] for block in blocks])
     return [ratio_of(times[:, which] / times[:, 0]) for which in range(1, len(files))]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -36,7 +36,8 @@ def judge_call(
     """Shared, refused, or None for an ordinary dense convolution, which is no candidate.
 
     Args:
-        frozen: the weights are what they are now, and no output is read but for its elements.
+        frozen: the graph is for an export. Weights are no longer trained, and the order of an output in
+            memory does not matter.
     """
     try:
         groups = static_value(call.groups)
