@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from export.measure import opened
-from export.onnx_export import stock_export
-from export.reference import tensor_arrays
-from export.report import Report
-from export.session import Array, open_session, run
+from export.report.result import Report
+from export.runtime.arrays import tensor_arrays
+from export.runtime.session import Array, open_session, run
+from export.write_onnx.exporter import stock_export
 
 STOCK = "onnxruntime"
 OURS = "ours"

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fx_passes import ShareKernels
-from fx_passes.capture import capture
-from fx_passes.find import judge
+from fx_passes.capture.routes import capture
+from fx_passes.find.find_kernels import judge_graph
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path += [str(TESTS), str(TESTS / "support")]
@@ -75,7 +75,7 @@ def vocoder(runs: int) -> dict[str, list[float]]:
     written_out = _write_out_repeats(model, inputs)
     return {
         "torch.export": seconds(lambda: torch.export.export(model, inputs), runs),
-        "find": seconds(lambda: judge(graph_module), runs),
+        "find": seconds(lambda: judge_graph(graph_module), runs),
         "find and share": seconds(lambda: ShareKernels()(graph_module), runs),
         "find and share, repeats written out": seconds(lambda: ShareKernels()(written_out), runs),
     }

@@ -1,10 +1,11 @@
-"""The constants of ``fx_passes/costs.py``, from what ``grid.py`` measured.
+"""The constants of ``fx_passes/costs/kernel_times.py``, from what ``grid.py`` measured.
 
     python benchmarks/fit_costs.py FILE ...      JSON files of benchmarks/grid.py, without --check
 
 Every graph of one site alone is one equation: the counts of its work times the constants are its time.
 They are solved for constants that are not negative and make the relative errors small. Then it is printed how
-far the gains so counted are above those measured, which is what the margin of ``fx_passes/choose.py`` is for.
+far the gains so counted are above those measured, which is what the margin of
+``fx_passes/choose/static_rules.py`` is for.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ import numpy as np
 from geometries import Point, build, draw
 from numpy.typing import NDArray
 
-from fx_passes import costs
-from fx_passes.costs import Work, original
-from fx_passes.inline import capture_for_inference
-from fx_passes.lowerable import lowerable_sites
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.costs import kernel_times as costs
+from fx_passes.costs.kernel_times import Work, original
+from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
-from fx_passes.site_sizes import Sizes, sizes_of
+from fx_passes.resample.site import lowerable_sites
 
 # Channels in a block on the machine that measured.
 _BLOCK = 8

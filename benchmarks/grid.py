@@ -33,16 +33,16 @@ import torch
 from geometries import KINDS, Point, build, draw
 from torch import Tensor, nn
 
-from export.onnx_export import export_program, fold_constants
-from export.session import Array, open_session, run
-from export.splice import Library, model_of
-from fx_passes.capture import clone_module
-from fx_passes.choose import static_choice
-from fx_passes.inline import capture_for_inference
+from export.runtime.session import Array, open_session, run
+from export.write_onnx.exporter import export_program, fold_constants
+from export.write_onnx.library import Library, model_of
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.choose.static_rules import static_choice
+from fx_passes.graph.clone import clone_module
 from fx_passes.lower import lower_in_place
-from fx_passes.lowerable import lowerable_sites
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
+from fx_passes.resample.site import lowerable_sites
 
 KEPT = "expand"
 LOSS, AGAIN = 0.95, 0.97

@@ -54,7 +54,7 @@ from tables import as_json, speed_tables, timed_against
 from torch import nn
 
 import export
-from export.report import environment
+from export.runtime.environment import environment
 from fx_passes.lower import lower
 from fx_passes.plan import Plan
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from contestants import COLUMNS, STOCK
 
-from export.blocks import time_blocks
 from export.measure import Block, Timing
-from fx_passes.formulations import FORMULATIONS
+from export.runtime.blocks import time_blocks
+from fx_passes.train.formulations import FORMULATIONS
 
 Row = Mapping[str, Any]
 # Blocks from which on a table shows an interval.

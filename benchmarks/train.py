@@ -36,10 +36,10 @@ from graphs import GRAPHS
 from tables import HAND, as_json, timed_against, train_tables
 from torch import Tensor, nn
 
-from export.report import environment
+from export.runtime.environment import environment
 from fx_passes.compile_backend import fx_passes
-from fx_passes.formulations import FORMULATIONS, formulation_refusal, static_formulation
-from fx_passes.shared_conv import SharedKernelConv1d, SharedKernelConv2d
+from fx_passes.train.formulations import FORMULATIONS, formulation_refusal, static_formulation
+from fx_passes.train.shared_conv import SharedKernelConv1d, SharedKernelConv2d
 
 ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((8, 3, 128, 128), (3, 3)),

@@ -1,10 +1,10 @@
 """Shared kernels on their way out: ONNX files, verified and measured in onnxruntime."""
 
-from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
-from export.onnx_export import to_onnx
 from export.pipeline import optimize
-from export.report import Report
+from export.report.result import Report
+from export.verify.equivalence import Equivalence, check_equivalence
+from export.write_onnx.exporter import to_onnx
 
 __all__ = [
     "Equivalence",

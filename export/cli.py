@@ -14,16 +14,17 @@ from typing import Any
 import click
 
 from export.dynamic import dynamic_shapes
-from export.equivalence import check_equivalence
 from export.loading import load_model
 from export.pipeline import LOWERINGS
 from export.pipeline import optimize as run_optimize
-from export.plan_file import read_plan, resume, write_plan
-from export.report import CHECK_SCHEMA, count_shared, find_json, summary_lines
-from export.terminal import print_route, print_sites, progress, write_json
+from export.report.result import CHECK_SCHEMA, count_shared, find_json
+from export.report.terminal import print_route, print_sites, progress, write_json
+from export.report.text import summary_lines
+from export.tune.plan_file import read_plan, resume, write_plan
+from export.verify.equivalence import check_equivalence
+from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import FxPassesError, NotEquivalentError, NothingGainedError, one_line
-from fx_passes.find import judge
-from fx_passes.inline import capture_for_inference
+from fx_passes.find.find_kernels import judge_graph
 from fx_passes.records import EXACTNESS, Exactness
 
 _INPUT_HELP = "Sizes of an example input, as 1x3x224x224 or 4x16:int64; once for each input."
@@ -106,7 +107,7 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
         show("capturing the graph")
         captured = capture_for_inference(loaded.model, loaded.example_inputs)
         show("finding kernels")
-        findings = [verdict.finding for verdict in judge(captured.graph_module, frozen=True)]
+        findings = [verdict.finding for verdict in judge_graph(captured.graph_module, frozen=True)]
     if json_file:
         write_json(find_json(model, captured.route, findings), json_file)
     if json_file != "-":

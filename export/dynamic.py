@@ -12,9 +12,9 @@ from torch.export import Dim, ExportedProgram
 from torch.onnx._internal.exporter import _flags
 from torch.utils import _pytree as pytree
 
-from fx_passes.asked_sizes import arguments_of, asked_of, inputs_of, name_of
+from fx_passes.capture.asked_sizes import arguments_of, asked_of, inputs_of, name_of
+from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.errors import UsageError
-from fx_passes.open_sizes import open_sizes
 
 
 @contextmanager

@@ -13,28 +13,30 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from export.batch_norm import REASON, before_batch_norm, folded_sites
-from export.blame import blame_site
-from export.candidates import in_frame, original_of
-from export.decide import Decide, Example
 from export.dynamic import as_exporting
-from export.equivalence import Equivalence, check_equivalence
 from export.measure import Timing, measure_speed
-from export.onnx_export import stock_export, to_onnx
-from export.onnx_file import output_names
-from export.reference import float64_reference, tensor_arrays, with_arrays
-from export.report import count_shared
-from export.session import open_session, run
-from export.site_check import Place, check_sites
+from export.report.result import count_shared
+from export.runtime.arrays import tensor_arrays, with_arrays
+from export.runtime.files import output_names
+from export.runtime.session import open_session, run
 from export.stages import Stages
-from fx_passes.capture import Capture
+from export.tune.candidates import in_frame, original_of
+from export.tune.decide import Decide, Example
+from export.verify.blame import blame_site
+from export.verify.equivalence import Equivalence, check_equivalence
+from export.verify.reference import float64_reference
+from export.verify.site_check import check_sites
+from export.write_onnx.batch_norm import REASON, before_batch_norm, folded_sites
+from export.write_onnx.exporter import stock_export, to_onnx
+from export.write_onnx.library import Place
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.capture.open_sizes import open_sizes
+from fx_passes.capture.routes import Capture
 from fx_passes.errors import NotEquivalentError
-from fx_passes.find import judge
-from fx_passes.inline import capture_for_inference
+from fx_passes.find.find_kernels import judge_graph
 from fx_passes.lower import lower_in_place
-from fx_passes.lowerable import Site, lowerable_sites
-from fx_passes.open_sizes import open_sizes
-from fx_passes.share import share_in_place
+from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.share.share_kernels import share_in_place
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ class Job:
             self.captured = self.capture()
         graph_module = self.captured.graph_module
         with self.stages.stage("finding and sharing kernels"):
-            verdicts = judge(graph_module, frozen=True)
+            verdicts = judge_graph(graph_module, frozen=True)
             self.findings = [verdict.finding for verdict in verdicts]
             sites, reasons = lowerable_sites(
                 graph_module,

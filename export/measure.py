@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export.blocks import Ratio, geometric_mean, ratio_of, time_blocks, typical
-from export.onnx_file import is_large_file
-from export.session import Array, open_session, run
+from export.runtime.blocks import Ratio, geometric_mean, ratio_of, time_blocks, typical
+from export.runtime.files import is_large_file
+from export.runtime.session import Array, open_session, run
 
 # The fewest blocks that a claim may rest on. With two, Student's t is 12.7: such a claim is far from 1.
 FEWEST_BLOCKS = 2

@@ -9,14 +9,16 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from export.decide import Decide
 from export.dynamic import program_inputs, program_shapes
 from export.job import Job
-from export.onnx_export import distinct_tensors
-from export.onnx_file import folder_beside, move, size_of
-from export.report import Report, environment
+from export.report.result import Report
+from export.runtime.environment import environment
+from export.runtime.files import size_of
 from export.stages import Progress, Stages
-from export.tune import Timings
+from export.tune.decide import Decide
+from export.tune.search import Timings
+from export.write_onnx.exporter import distinct_tensors
+from export.write_onnx.file import folder_beside, move
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
 from fx_passes.records import EXACTNESS, Exactness

@@ -1,14 +1,15 @@
 """Convolutions whose groups all repeat one kernel: find them, and keep that kernel once."""
 
-from fx_passes.checkpoint import shared_state_dict
 from fx_passes.errors import CheckpointError, UsageError
-from fx_passes.find import find_shared_kernels
+from fx_passes.find.find_kernels import find_shared_kernels
 from fx_passes.lower import Lower, lower
-from fx_passes.optimizer import share_optimizer
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Proposal, Refusal, SharedKernel, WeightOrigin
-from fx_passes.share import ShareKernels, share_kernels
-from fx_passes.shared_conv import (
+from fx_passes.share.share_kernels import ShareKernels, share_kernels
+from fx_passes.share.unshare import UnshareKernels, unshare_kernels
+from fx_passes.train.checkpoint import shared_state_dict
+from fx_passes.train.optimizer import share_optimizer
+from fx_passes.train.shared_conv import (
     SharedKernelConv1d,
     SharedKernelConv2d,
     SharedKernelConv3d,
@@ -16,7 +17,6 @@ from fx_passes.shared_conv import (
     SharedKernelConvTranspose2d,
     SharedKernelConvTranspose3d,
 )
-from fx_passes.unshare import UnshareKernels, unshare_kernels
 
 __version__ = "0.1.0"
 

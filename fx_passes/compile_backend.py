@@ -7,7 +7,7 @@ kernels and biases are computed from are compared with what they were, and a cha
 
 For training nothing is rewritten. Repeats that are parameters of their own would each have to get its own
 gradient, and a kernel that is one parameter already is expanded in the graph: its module chooses how
-(``formulations.py``). To train one kernel, ``share_kernels`` comes before ``torch.compile``.
+(``train/formulations.py``). To train one kernel, ``share_kernels`` comes before ``torch.compile``.
 
 Where nothing is lowered the graph goes to inductor as it is, and a warning of this logger says why.
 """
@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from fx_passes.find import judge
-from fx_passes.inline import capture_for_inference
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.find.calls import find_calls
+from fx_passes.find.find_kernels import judge_graph
+from fx_passes.graph.tensors import storage_key
 from fx_passes.lower import LOWERED, lower
-from fx_passes.sites import find_calls
-from fx_passes.weights.state import storage_key
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ class _Inference:
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:
     """The inputs, by their position, that the kernels and biases of shared convolutions are computed from."""
-    calls = [verdict.call for verdict in judge(captured, frozen=True) if verdict.finding.shared]
+    calls = [verdict.call for verdict in judge_graph(captured, frozen=True) if verdict.finding.shared]
     stack: list[Any] = [value for call in calls for value in (call.weight, call.bias)]
     seen: set[Node] = set()
     while stack:

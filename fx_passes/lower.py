@@ -17,16 +17,16 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from fx_passes import rewrite
-from fx_passes.choose import static_plan
-from fx_passes.fitting import require_fitting
-from fx_passes.inline import capture_for_inference
-from fx_passes.input_check import check_inputs
-from fx_passes.lowerable import Site, lowerable_sites
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.choose.fitting import require_fitting
+from fx_passes.choose.static_rules import static_plan
+from fx_passes.graph import edit
+from fx_passes.graph.input_check import check_inputs
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
-from fx_passes.share import share_in_place
+from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.share.share_kernels import share_in_place
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +142,7 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
         if proposal.merged:
             merged.setdefault(name, []).append(site)
             continue
-        node = rewrite.insert_module(
-            graph_module, name, nodes[site.conv], nodes[site.source], nodes[site.end]
-        )
+        node = edit.insert_module(graph_module, name, nodes[site.conv], nodes[site.source], nodes[site.end])
         node.meta[LOWERED] = site.id, site.end
         nodes[site.end] = node
     for name, group in merged.items():
@@ -167,7 +165,7 @@ def _merge(name: str, group: Sequence[Site], nodes: dict[str, Node]) -> None:
     """Compute siblings by one call of the submodule ``name``."""
     ends = [nodes[site.end] for site in group]
     sources = [nodes[site.source] for site in group]
-    parts = rewrite.insert_merged(name, nodes[group[0].conv], sources, ends)
+    parts = edit.insert_merged(name, nodes[group[0].conv], sources, ends)
     for site, part in zip(group, parts, strict=True):
         part.meta[LOWERED] = site.id, site.end
         nodes[site.end] = part

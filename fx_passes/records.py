@@ -174,7 +174,7 @@ class Proposal:
     Args:
         params: what ``Module`` of the lowering is built with, as sorted pairs; a list in them becomes a
             tuple, so that proposals that say the same are equal, wherever they come from.
-        merged: one call computes the site together with its siblings (``siblings.py``).
+        merged: one call computes the site together with its siblings (``resample/siblings.py``).
 
     Example:
         >>> proposal = Proposal("polyphase", (("phases", 16),), "finite", merged=True)

@@ -55,5 +55,5 @@ def simple_rules() -> Iterator[None]:
         return 2.0 + _ORDER.index(proposal.lowering)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fx_passes.choose.static_gain", gain)
+        patch.setattr("fx_passes.choose.static_rules.static_gain", gain)
         yield

@@ -18,14 +18,15 @@ from real_models import EXPECTED
 
 from export import optimize
 from export.cli import main
-from export.equivalence import check_equivalence
-from export.onnx_export import stock_export, to_onnx
-from export.reference import float64_reference, tensor_arrays
-from fx_passes.capture import capture
+from export.runtime.arrays import tensor_arrays
+from export.verify.equivalence import check_equivalence
+from export.verify.reference import float64_reference
+from export.write_onnx.exporter import stock_export, to_onnx
+from fx_passes.capture.routes import capture
 from fx_passes.errors import NotEquivalentError
-from fx_passes.find import judge
-from fx_passes.share import share_kernels
-from fx_passes.sites import find_calls
+from fx_passes.find.calls import find_calls
+from fx_passes.find.find_kernels import judge_graph
+from fx_passes.share.share_kernels import share_kernels
 
 MODELS = Path(real_models.__file__)
 
@@ -184,7 +185,7 @@ def test_find_explains_every_convolution_in_groups(name: str) -> None:
     """Every convolution with groups > 1 in the graph has a finding: shared, or with a reason."""
     model, inputs = getattr(real_models, name)()
     graph_module = capture(model, inputs).graph_module
-    found = {verdict.finding.site.node: verdict.finding for verdict in judge(graph_module)}
+    found = {verdict.finding.site.node: verdict.finding for verdict in judge_graph(graph_module)}
     grouped = [call for call in find_calls(graph_module) if call.groups != 1]
     assert all(call.node.name in found for call in grouped)
     assert all(f.shared or f.reason for f in found.values())

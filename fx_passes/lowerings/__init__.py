@@ -1,8 +1,8 @@
 """The ways to compute a shared convolution, one file each; adding a way is adding a file.
 
 A file holds ``propose(resample, kernel)``, which returns proposals or the reason why there is none, and
-``Module``, a :class:`~fx_passes.lowered.Lowered` that is built from the parameters of a proposal. Its name
-is the name of the lowering. The files are discovered, and tuning times whatever they propose. The static
+``Module``, a ``Lowered`` (``forms/base.py``) that is built from the parameters of a proposal. Its name is the
+name of the lowering. The files are discovered, and tuning times whatever they propose. The static
 rules choose it as well where the file has ``work(site, params, block)``, which counts what onnxruntime does.
 ``expand``, which every shared site allows, is what remains where none is chosen.
 """
@@ -17,12 +17,14 @@ from types import ModuleType
 
 from torch import Tensor
 
-from fx_passes.lowered import Lowered
+from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.records import EXACTNESS, Exactness, Proposal
-from fx_passes.resample import Resample
+from fx_passes.resample.axes import Resample
 
 MODULES: dict[str, ModuleType] = {
-    info.name: importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)
+    info.name: importlib.import_module(f"{__name__}.{info.name}")
+    for info in pkgutil.iter_modules(__path__)
+    if not info.ispkg
 }
 
 

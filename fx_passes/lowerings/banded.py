@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work
-from fx_passes.lowered import Lowered
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.lowerings.separable import separable_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Axis, Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Axis, Resample
 
 # Samples of a line up to which it is worth timing.
 _LONGEST = 96

@@ -7,7 +7,7 @@ After:   conv(x (N * C, 1, H, W), weight (T, 1, window, 1), stride (T * sh, 1)),
 What ``separable_polyphase`` does with the axes exchanged. That one ends with the width in order for nothing,
 and here the rows have to be put in order; but its second pass reads a column of T channels, lines of the
 image apart, and this one a row, neighbours in memory: it wins where those lines do not fit the first cache.
-(``phases.py``, ``weights/factor.py``)
+(``resample/phases.py``, ``kernels/factor.py``)
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, depthwise, moved, one_to_many
-from fx_passes.lowered import Lowered
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, depthwise, moved, one_to_many
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.polyphase_conv import polyphase_refusal
 from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.phases import phase_weight, phases_of
-from fx_passes.polyphase_conv import polyphase_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
+from fx_passes.resample.phases import phase_weight, phases_of
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -36,7 +36,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     count, down = params["phases"], parts.phases(site.height, params["phases"])
     blocks = -(-site.outputs[0] // count)
     wide = (site.outputs[1] - 1) * site.width.down + site.width.span + 1

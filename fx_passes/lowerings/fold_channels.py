@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work
-from fx_passes.grouped_conv import GroupedConv, grouped_refusal
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.grouped_conv import GroupedConv, grouped_refusal
 from fx_passes.records import Exactness, Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -29,7 +29,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     return parts.regrouped(site, site.planes, 1, block) + parts.bias(site)
 
 

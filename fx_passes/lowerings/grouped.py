@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, takes_blocks
-from fx_passes.grouped_conv import GroupedConv, grouped_refusal
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, takes_blocks
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.grouped_conv import GroupedConv, grouped_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -27,7 +27,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     return parts.regrouped(site, site.items, site.groups, block, takes_blocks(site, block)) + parts.bias(site)
 
 

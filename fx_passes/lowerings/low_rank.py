@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.kernels.factor import factorise
 from fx_passes.lowerings import separable_polyphase
+from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
 from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
-from fx_passes.weights.factor import factorise
+from fx_passes.resample.axes import Resample
 
 MOST = 3
 
@@ -39,7 +39,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     return separable_polyphase.work(site, params, block, MOST)
 
 

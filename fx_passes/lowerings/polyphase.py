@@ -5,19 +5,19 @@ After:   conv(x (N * C, 1, H, W), weight (T, 1, kh, window), stride (sh, T * sw)
 
 A dense convolution from 1 to T channels is what runtimes are fastest at, and its output with the channels
 last is the width in order. Sharing makes it possible: with one kernel, channels are batch items.
-(``phases.py``)
+(``resample/phases.py``)
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, one_to_many
-from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, one_to_many
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -30,7 +30,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     out, taps = (site.outputs[0], parts.blocks(site, count)), (site.height.taps, across.window)
     return (

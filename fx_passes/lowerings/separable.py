@@ -3,7 +3,7 @@
 Before:  conv(x, expand(column * row))      after:  conv(conv(x, expand(row)), expand(column))
 
 taps + taps products for each output in place of taps * taps. The
-result is rounded in between; where column and row are exact (``weights/factor.py`` tries that first) nothing
+result is rounded in between; where column and row are exact (``kernels/factor.py`` tries that first) nothing
 else changes.
 """
 
@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, takes_blocks
-from fx_passes.grouped_conv import grouped_refusal, padded
-from fx_passes.lowered import Lowered
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, takes_blocks
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.kernels.factor import factorise
+from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.grouped_conv import grouped_refusal, padded
 from fx_passes.records import Exactness, Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
-from fx_passes.weights.factor import factorise
+from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:

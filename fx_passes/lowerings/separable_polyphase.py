@@ -5,7 +5,7 @@ After:   conv(x (N * C, 1, H, W), weight (T, 1, 1, window), stride (1, T * sw)),
          then channels last
 
 Row and column together take window + taps products for an output, and between them the T channels stay as
-they are. (``phases.py``, ``weights/factor.py``)
+they are. (``resample/phases.py``, ``kernels/factor.py``)
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections import Counter
 
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, depthwise, moved, one_to_many
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, depthwise, moved, one_to_many
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
 from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -39,7 +39,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int, rank: int = 1) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     blocks, height = parts.blocks(site, count), parts.window_height(site)
     rows = one_to_many(site.planes, (1, count * rank), (height, blocks), (1, across.window), block)

@@ -6,7 +6,7 @@ After:   conv(x (N * C, 1, H, W), weight (s * T, 1, windows)), and the phases in
 Output phase r of stride s takes the taps r, r + s, ... only, so nothing is multiplied with the zeros that
 stride stuffs in; along the width T outputs become channels as in ``polyphase``. What a Slice cuts off is not
 computed. ``interleave`` says how the s phases of the height are put together: ``"split"``: one convolution,
-its channels cut apart; ``"stack"``: one convolution for each. (``phases.py``)
+its channels cut apart; ``"stack"``: one convolution for each. (``resample/phases.py``)
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections import Counter
 
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, moved, nodes, one_to_many
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, moved, nodes, one_to_many
+from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings import polyphase
-from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
+from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -42,7 +42,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     if site.height.up == 1:
         return polyphase.work(site, params, block)

@@ -8,8 +8,8 @@ After:   y = row of x, in phases along the width as in ``transposed_polyphase``:
 Runtimes compute a transposed convolution as products that are then added up where they overlap. The s
 outputs of a block see n = ceil(taps / s) rows of the input; with those rows as n channels, kernel and stride
 are both s, every output is written once, and the addition is part of the product. In PyTorch itself the
-blocks are a matrix product, which onnxruntime would have to copy into its place. (``phases.py``,
-``weights/factor.py``)
+blocks are a matrix product, which onnxruntime would have to copy into its place. (``resample/phases.py``,
+``kernels/factor.py``)
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes import work_parts as parts
-from fx_passes.costs import Work, moved, nodes, one_to_many
+from fx_passes.costs import parts
+from fx_passes.costs.kernel_times import Work, moved, nodes, one_to_many
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.phases import phase_weight, phases_of
-from fx_passes.polyphase_conv import PolyphaseConv, polyphase_refusal
 from fx_passes.records import Proposal
-from fx_passes.resample import Resample
-from fx_passes.site_sizes import Sizes
+from fx_passes.resample.axes import Resample
+from fx_passes.resample.phases import phase_weight, phases_of
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
@@ -43,7 +43,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``work_parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     down = parts.phases(site.height, site.height.up)
     blocks = -(-site.outputs[0] // down.count)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, symbolic_trace
 
-from export.batch_norm import before_batch_norm, folded_sites
-from fx_passes.capture import capture
-from fx_passes.find import judge
+from export.write_onnx.batch_norm import before_batch_norm, folded_sites
+from fx_passes.capture.routes import capture
+from fx_passes.find.find_kernels import judge_graph
 
 X = torch.rand(1, 4, 12, 12)
 
@@ -49,11 +49,11 @@ def test_not_in_training_nor_where_others_read_the_convolution() -> None:
 
     graph_module = capture(Both().eval(), (X,)).graph_module
     assert before(graph_module) == [False]
-    assert folded_sites(graph_module, [v.finding for v in judge(graph_module)]) == frozenset()
+    assert folded_sites(graph_module, [v.finding for v in judge_graph(graph_module)]) == frozenset()
 
 
 def test_folded_sites_are_the_shared_ones() -> None:
     """By their ids."""
     graph_module = capture(model().eval(), (X,)).graph_module
-    findings = [verdict.finding for verdict in judge(graph_module)]
+    findings = [verdict.finding for verdict in judge_graph(graph_module)]
     assert folded_sites(graph_module, findings) == {findings[0].id}

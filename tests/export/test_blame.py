@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from export.blame import blame_site
-from fx_passes.capture import capture
-from fx_passes.find import judge
+from export.verify.blame import blame_site
+from fx_passes.capture.routes import capture
+from fx_passes.find.find_kernels import judge_graph
 from fx_passes.lower import lower
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
@@ -45,7 +45,7 @@ def graphs() -> tuple[GraphModule, GraphModule]:
 
 def blame(graphs: tuple[GraphModule, GraphModule], x: Tensor = X, bitwise: bool = False) -> str | None:
     original, other = graphs
-    return blame_site(original, other, [v.finding for v in judge(original)], (x,), bitwise=bitwise)
+    return blame_site(original, other, [v.finding for v in judge_graph(original)], (x,), bitwise=bitwise)
 
 
 def faulty(graphs: tuple[GraphModule, GraphModule], name: str, by: float) -> tuple[GraphModule, GraphModule]:

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import fx_passes.rewrite
-from export import cli, terminal, tune
-from export.blocks import Ratio
-from export.candidates import Candidates
+import fx_passes.graph.edit
+from export import cli
 from export.cli import main
 from export.measure import Block, Timing
+from export.report import terminal
+from export.runtime.blocks import Ratio
+from export.tune import search as tune
+from export.tune.candidates import Candidates
 from fx_passes.lowerings import MODULES
 from fx_passes.plan import Plan
 
@@ -189,9 +191,11 @@ def test_not_equivalent_is_exit_1_and_no_file(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A planted fault: one line that names the output and the site; no file, an existing one untouched."""
-    cut_tensor = fx_passes.rewrite.cut_tensor
+    cut_tensor = fx_passes.graph.edit.cut_tensor
     monkeypatch.setattr(
-        fx_passes.rewrite, "cut_tensor", lambda graph, names, values: cut_tensor(graph, names, values * 1.01)
+        fx_passes.graph.edit,
+        "cut_tensor",
+        lambda graph, names, values: cut_tensor(graph, names, values * 1.01),
     )
     output = tmp_path / "out.onnx"
     output.write_text("before")
@@ -326,7 +330,7 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
     def breaks(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(cli, "judge", breaks)
+    monkeypatch.setattr(cli, "judge_graph", breaks)
     result = run("find", f"{source}:shared")
     assert result.exit_code == 3
     assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--verbose shows where)\n")

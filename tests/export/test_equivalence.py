@@ -13,12 +13,12 @@ import onnx.helper as oh
 import pytest
 from onnx import TensorProto
 
-from export import equivalence
-from export.cases import make_cases
-from export.compare import ULPS
-from export.equivalence import check_equivalence
-from export.session import open_session
-from export.weight_noise import WeightNoise
+from export.runtime.session import open_session
+from export.verify import equivalence
+from export.verify.cases import make_cases
+from export.verify.compare import ULPS
+from export.verify.equivalence import check_equivalence
+from export.verify.weight_noise import WeightNoise
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
 
 WEIGHT = np.random.default_rng(0).standard_normal((3, 1, 3, 3)).astype(np.float32)

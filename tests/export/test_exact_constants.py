@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from export import optimize, to_onnx
-from export.onnx_export import stock_export
-from export.session import open_session, run
+from export.runtime.session import open_session, run
+from export.write_onnx.exporter import stock_export
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

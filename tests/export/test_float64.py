@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.float64 import Float64
-from export.reference import LEVEL, Float64Reference, float64_reference
+from export.verify.float64 import Float64
+from export.verify.reference import LEVEL, Float64Reference, float64_reference
 
 
 class Casting(nn.Module):

@@ -12,7 +12,8 @@ from torch import nn
 
 from export import optimize
 from export.cli import main
-from export.report import Report, summary_lines
+from export.report.result import Report
+from export.report.text import summary_lines
 
 pytestmark = [pytest.mark.usefixtures("simple_rules"), pytest.mark.filterwarnings("ignore")]
 

@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export import job, onnx_file, optimize, tune
-from export.blocks import Ratio
-from export.candidates import Candidates
+from export import job, optimize
 from export.measure import Block, Timing, measure_speed
-from export.report import Report, summary_lines
+from export.report.result import Report
+from export.report.text import summary_lines
+from export.runtime import files
+from export.runtime.blocks import Ratio
+from export.tune import search as tune
+from export.tune.candidates import Candidates
+from export.write_onnx import file as onnx_file
 from fx_passes.errors import ExportError
 
 X = torch.rand(1, 3, 32, 48)
@@ -162,7 +166,7 @@ class BigHead(nn.Module):
 @pytest.mark.parametrize("lowering", ["tuned", "static", "expand"])
 def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights beyond what one file holds: written beside it, verified, timed one session at a time."""
-    monkeypatch.setattr(onnx_file, "LARGE_BYTES", 100_000)
+    monkeypatch.setattr(files, "LARGE_BYTES", 100_000)
     opened: list[bool] = []
 
     def measured(*files: Any, **more: Any) -> Timing:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from export import optimize
-from export.equivalence import check_equivalence
-from export.onnx_export import stock_export
-from export.report import summary_lines
-from export.session import open_session, run
+from export.report.text import summary_lines
+from export.runtime.session import open_session, run
+from export.verify.equivalence import check_equivalence
+from export.write_onnx.exporter import stock_export
 from fx_passes import share_kernels, unshare_kernels
 
 X = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from export import measure_speed
-from export.blocks import BLOCKS, FEWEST_ROUNDS, MOST_ROUNDS, ratio_of, time_blocks
 from export.measure import Block, Timing
-from export.onnx_export import stock_export
-from export.report import speed_text
+from export.report.text import speed_text
+from export.runtime.blocks import BLOCKS, FEWEST_ROUNDS, MOST_ROUNDS, ratio_of, time_blocks
+from export.write_onnx.exporter import stock_export
 
 
 class Machine:

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export import onnx_file, to_onnx
-from export.onnx_export import stock_export
-from export.session import open_session, run
+from export import to_onnx
+from export.runtime import files
+from export.runtime.session import open_session, run
+from export.write_onnx.exporter import stock_export
 from fx_passes import share_kernels
 from fx_passes.errors import ExportError
-from fx_passes.shared_conv import SHARED_CLASSES
+from fx_passes.train.shared_conv import SHARED_CLASSES
 
 
 def initializers(path: Path) -> dict[str, tuple[int, ...]]:
@@ -137,7 +138,7 @@ def test_dynamic_batch(tmp_path: Path) -> None:
 
 def test_large_models_have_their_data_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the size of a protobuf message, initializers go to a second file, also moved into place."""
-    monkeypatch.setattr(onnx_file, "LARGE_BYTES", 10)
+    monkeypatch.setattr(files, "LARGE_BYTES", 10)
     x = torch.randn(1, 8, 12, 12)
     path = to_onnx(share_kernels(module_model()).eval(), (x,), tmp_path / "big.onnx")
     assert sorted(os.listdir(tmp_path)) == ["big.onnx", "big.onnx.data"]

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from export.onnx_file import _MAKING_SECONDS, folder_beside
+from export.write_onnx.file import _MAKING_SECONDS, folder_beside
 from fx_passes.errors import ExportError
 
 # Makes the folder, says so, and waits for its end.
 HOLDS = """
 import sys, time
 from pathlib import Path
-from export.onnx_file import folder_beside
+from export.write_onnx.file import folder_beside
 with folder_beside(Path(sys.argv[1])) as folder:
     (folder / "model").write_text("weights")
     print("ready", flush=True)

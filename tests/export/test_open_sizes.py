@@ -21,11 +21,11 @@ from torchvision.transforms import v2
 from export.cli import main
 from export.dynamic import dynamic_shapes
 from export.pipeline import optimize
-from export.session import open_session, run
-from export.sizes import other_sizes
-from fx_passes.asked_sizes import OpenSizes
+from export.runtime.session import open_session, run
+from export.verify.sizes import other_sizes
+from fx_passes.capture.asked_sizes import OpenSizes
+from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.errors import CaptureError, ExportError
-from fx_passes.open_sizes import open_sizes
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
-import fx_passes.rewrite
-from export import job, onnx_file, optimize
-from export.reference import float64_reference, tensor_arrays, with_arrays
-from export.report import site_table, summary_lines
+import fx_passes.graph.edit
+from export import job, optimize
+from export.report.text import site_table, summary_lines
+from export.runtime import files
+from export.runtime.arrays import tensor_arrays, with_arrays
+from export.verify.reference import float64_reference
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
-from fx_passes.expand import expand_kernel
+from fx_passes.kernels.expand import expand_kernel
 from fx_passes.lowerings import MODULES
 from fx_passes.records import EXACTNESS, Exactness
 
@@ -69,7 +71,7 @@ def test_report_and_file(tmp_path: Path) -> None:
 
 def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the rewrite of the second site wrong."""
-    expand_argument = fx_passes.rewrite.expand_argument
+    expand_argument = fx_passes.graph.edit.expand_argument
     sites = []
 
     def faulty(conv: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -91,7 +93,7 @@ def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 conv.update_arg(1, conv.graph.call_function(expand_kernel, (kernel, 4)))
         return expanded
 
-    monkeypatch.setattr(fx_passes.rewrite, "expand_argument", faulty)
+    monkeypatch.setattr(fx_passes.graph.edit, "expand_argument", faulty)
 
 
 @pytest.mark.parametrize("fault", ["stride", "padding", "tap"])
@@ -217,7 +219,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 
 def test_external_data_moves_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large model has its data under the output's name, shared or not, and loads from where it lies."""
-    monkeypatch.setattr(onnx_file, "LARGE_BYTES", 10)
+    monkeypatch.setattr(files, "LARGE_BYTES", 10)
     for name, model in (("a.onnx", Blurs()), ("b.onnx", nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))):
         run(model, tmp_path / name)
         assert (tmp_path / f"{name}.data").exists()
@@ -453,7 +455,7 @@ def test_candidates_that_cannot_be_timed_are_not_used(
     def refuses(*arguments: Any) -> Any:
         raise ExportError("planted")
 
-    monkeypatch.setattr("export.tune.make_candidates", refuses)
+    monkeypatch.setattr("export.tune.search.make_candidates", refuses)
     report = run(Blurs(), tmp_path / "out.onnx", lowering="tuned")
     assert report.equivalence.bitwise
     assert [site["lowering"] for site in report.to_json()["sites"]] == ["expand", "expand"]

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from export import plan_file, tune
-from export.blocks import Ratio
-from export.candidates import Candidates
 from export.cli import main
 from export.loading import load_model
 from export.measure import Block, Timing
-from export.plan_file import read_plan, resume, write_plan
-from export.report import environment
-from export.tune import Timings
-from fx_passes.capture import capture
-from fx_passes.choose import static_plan
+from export.runtime.blocks import Ratio
+from export.runtime.environment import environment
+from export.tune import search as tune
+from export.tune.candidates import Candidates
+from export.tune.plan_file import read_plan, resume, write_plan
+from export.tune.search import Timings, plan_file
+from fx_passes.capture.routes import capture
+from fx_passes.choose.static_rules import static_plan
 from fx_passes.errors import ExportError, UsageError
-from fx_passes.lowerable import lowerable_sites
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
+from fx_passes.resample.site import lowerable_sites
 
 SOURCE = """
 import torch

@@ -16,8 +16,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 from torch import Tensor, nn
 
 from export import optimize, to_onnx
-from export.onnx_export import stock_export
-from export.session import open_session, run
+from export.runtime.session import open_session, run
+from export.write_onnx.exporter import stock_export
 from fx_passes import share_kernels
 
 

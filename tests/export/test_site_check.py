@@ -13,13 +13,14 @@ from planted import plant, spoil
 from torch import Tensor, nn
 
 from export import optimize
-from export.report import Report
-from export.site_check import Place, check_sites
+from export.report.result import Report
+from export.verify.site_check import check_sites
+from export.write_onnx.library import Place
+from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError
-from fx_passes.inline import capture_for_inference
-from fx_passes.lowerable import lowerable_sites
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
+from fx_passes.resample.site import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

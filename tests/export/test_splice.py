@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from export import to_onnx
-from export.onnx_export import stock_export
-from export.onnx_file import output_names
-from export.session import open_session, run
-from export.splice import entry_of, model_of, splice
-from export.trial import make_trial
+from export.runtime.files import output_names
+from export.runtime.session import open_session, run
+from export.tune.trial import make_trial
+from export.write_onnx.exporter import stock_export
+from export.write_onnx.library import entry_of, model_of, splice
 from fx_passes import lower
-from fx_passes.capture import capture
-from fx_passes.expand import expand_block_diagonal
-from fx_passes.lowerable import Site, lowerable_sites
+from fx_passes.capture.routes import capture
+from fx_passes.kernels.expand import expand_block_diagonal
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
+from fx_passes.resample.site import Site, lowerable_sites
 
 Conv = Callable[[Tensor, Tensor], Tensor]
 

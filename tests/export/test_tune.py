@@ -17,17 +17,19 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
-from export import blocks, optimize, tune
-from export.blocks import Ratio
-from export.candidates import Candidates, make_candidates
+from export import optimize
 from export.measure import Block, Timing
+from export.runtime import blocks
+from export.runtime.blocks import Ratio
 from export.stages import Stages
-from export.tune import CLOSE, GAIN, Timings
-from fx_passes.capture import capture
-from fx_passes.choose import preferred, static_choice
-from fx_passes.lowerable import Site, lowerable_sites
+from export.tune import search as tune
+from export.tune.candidates import Candidates, make_candidates
+from export.tune.search import CLOSE, GAIN, Timings
+from fx_passes.capture.routes import capture
+from fx_passes.choose.static_rules import preferred, static_choice
 from fx_passes.plan import Plan
 from fx_passes.records import EXACTNESS, Exactness, Proposal
+from fx_passes.resample.site import Site, lowerable_sites
 
 X = torch.rand(1, 3, 32, 48)
 

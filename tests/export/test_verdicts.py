@@ -14,9 +14,10 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export import optimize
-from export.equivalence import check_equivalence
-from export.reference import float64_reference, tensor_arrays
-from export.report import Report
+from export.report.result import Report
+from export.runtime.arrays import tensor_arrays
+from export.verify.equivalence import check_equivalence
+from export.verify.reference import float64_reference
 from fx_passes.errors import NotEquivalentError
 
 pytestmark = pytest.mark.usefixtures("simple_rules")

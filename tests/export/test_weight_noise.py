@@ -10,7 +10,7 @@ import onnx.helper as oh
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from export.weight_noise import WeightNoise
+from export.verify.weight_noise import WeightNoise
 
 WEIGHT = np.random.default_rng(0).standard_normal((3, 1, 5, 5)).astype(np.float32)
 X = np.random.default_rng(1).standard_normal((1, 3, 16, 16)).astype(np.float32)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fx_passes.capture import capture, clone_module
+from fx_passes.capture.routes import capture
 from fx_passes.errors import CaptureError
+from fx_passes.graph.clone import clone_module
 
 
 class Branch(nn.Module):

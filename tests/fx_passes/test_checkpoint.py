@@ -23,8 +23,8 @@ from fx_passes import (
     shared_state_dict,
     unshare_kernels,
 )
-from fx_passes.checkpoint import cuts_of, forget_cuts
-from fx_passes.expand import expand_block_diagonal
+from fx_passes.kernels.expand import expand_block_diagonal
+from fx_passes.train.checkpoint import cuts_of, forget_cuts
 
 
 class Net(nn.Module):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fx_passes import choose, costs, ranking
-from fx_passes.choose import MARGIN, preferred, static_choice, static_gain, static_plan
+from fx_passes.choose import static_rules as choose
+from fx_passes.choose.static_rules import MARGIN, preferred, static_choice, static_gain, static_plan
+from fx_passes.costs import kernel_times as costs
+from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import EXACTNESS, Exactness, Proposal
-from fx_passes.resample import Axis, Resample
-from fx_passes.site_sizes import Sizes, sizes_of
+from fx_passes.resample.axes import Axis, Resample
 
 AXIS = Axis(5, shift=2, extent=-1)
 IMAGE = Resample((AXIS, AXIS), 3, 1, 1, "zeros", False, (1, 3, 64, 64), (1, 3, 64, 64))
@@ -191,7 +192,7 @@ def test_work_never_falls_with_the_size(name: str) -> None:
 
 
 def _nanoseconds(sizes: Sizes, lowering: Proposal, block: int) -> tuple[float, float]:
-    pair = ranking.works(sizes, lowering, block)
+    pair = choose.works(sizes, lowering, block)
     assert pair is not None
     return costs.nanoseconds(pair[0]), costs.nanoseconds(pair[1])
 
@@ -315,7 +316,7 @@ def test_every_count_has_its_time() -> None:
             continue
         sizes = sizes_of(place.resample, own_bias=True, transposed=place.transposed)
         for proposal in propose(place.resample, place.kernel)[0]:
-            pair = ranking.works(sizes, proposal, 8)
+            pair = choose.works(sizes, proposal, 8)
             assert pair is not None
             counted |= {*pair[0], *pair[1]}
     assert counted == set(costs.NANOSECONDS)

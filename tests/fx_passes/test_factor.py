@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fx_passes.weights.factor import factorise
+from fx_passes.kernels.factor import factorise
 
 MANY = settings(max_examples=100, deadline=None)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fx_passes import Finding, find_shared_kernels
-from fx_passes.shared_conv import SHARED_CLASSES
+from fx_passes.train.shared_conv import SHARED_CLASSES
 
 SIZES = {1: (16,), 2: (12, 12), 3: (8, 8, 8)}
 

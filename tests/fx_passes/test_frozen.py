@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 import fx_passes
 from fx_passes import compile_backend
-from fx_passes.capture import capture
-from fx_passes.find import judge
-from fx_passes.inline import capture_for_inference
-from fx_passes.lowerable import lowerable_sites
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.capture.routes import capture
+from fx_passes.find.find_kernels import judge_graph
 from fx_passes.records import Finding
+from fx_passes.resample.site import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
@@ -50,7 +50,7 @@ NORMED: dict[str, Callable[[], nn.Module]] = {
 
 
 def found(model: nn.Module, x: Tensor = X, *, frozen: bool) -> Finding:
-    (verdict,) = judge(capture(model, (x,)).graph_module, frozen=frozen)
+    (verdict,) = judge_graph(capture(model, (x,)).graph_module, frozen=frozen)
     return verdict.finding
 
 
@@ -159,7 +159,7 @@ def test_lowered_where_the_order_does_not_matter() -> None:
     """In torch, what follows may rely on the order of the output; in an export nothing does."""
     weight = torch.rand(1, 1, 9, 9).repeat(6, 1, 1, 1).to(memory_format=torch.channels_last)
     graph_module = capture_for_inference(strided(weight), (X,)).graph_module
-    verdicts = judge(graph_module, frozen=True)
+    verdicts = judge_graph(graph_module, frozen=True)
     sites, reasons = lowerable_sites(graph_module, verdicts)
     assert sites == []
     assert "not laid out in the order of its dimensions" in "".join(reasons.values())

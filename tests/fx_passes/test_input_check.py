@@ -16,8 +16,8 @@ from torch.export import Dim
 from torch.export._unlift import _check_input_constraints_pre_hook
 from torch.fx import GraphModule
 
-from fx_passes.capture import capture
-from fx_passes.input_check import InputCheck
+from fx_passes.capture.routes import capture
+from fx_passes.graph.input_check import InputCheck
 from fx_passes.lower import lower
 
 

@@ -17,11 +17,11 @@ from torch.fx import GraphModule
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from fx_passes import SharedKernelConv2d, share_kernels
-from fx_passes.capture import capture
+from fx_passes.capture.routes import capture
 from fx_passes.errors import CaptureError, UsageError
 from fx_passes.lower import lower, lowerable_sites
-from fx_passes.lowered import Lowered
 from fx_passes.lowerings import propose
+from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
 

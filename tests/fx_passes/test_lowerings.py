@@ -17,16 +17,16 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from fx_passes import share_kernels
-from fx_passes.capture import capture
+from fx_passes.capture.routes import capture
 from fx_passes.errors import UsageError
-from fx_passes.expand import expand_block_diagonal
+from fx_passes.kernels.expand import expand_block_diagonal
+from fx_passes.kernels.factor import factorise
 from fx_passes.lower import Site, lower, lowerable_sites
-from fx_passes.lowered import Lowered
 from fx_passes.lowerings import MODULES, build, propose, propose_one
+from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import ConvGeometry, Proposal
-from fx_passes.resample import Moved, Resample, absorb_after, absorb_before, resample_of
-from fx_passes.weights.factor import factorise
+from fx_passes.resample.axes import Moved, Resample, absorb_after, absorb_before, resample_of
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 

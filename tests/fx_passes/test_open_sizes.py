@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import fx_passes
-from fx_passes.capture import capture
+from fx_passes.capture.open_sizes import export_open, open_sizes
+from fx_passes.capture.routes import capture
 from fx_passes.errors import CaptureError, UsageError
-from fx_passes.open_sizes import export_open, open_sizes
 
 
 class Model(nn.Module):

@@ -10,8 +10,8 @@ from torch.fx.passes.infra.pass_base import PassBase
 from torch.fx.passes.infra.pass_manager import PassManager
 
 from fx_passes import Lower, ShareKernels, UnshareKernels, lower, share_kernels, unshare_kernels
-from fx_passes.lowered import Lowered
-from fx_passes.shared_conv import SharedKernelConv2d
+from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.train.shared_conv import SharedKernelConv2d
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fx_passes.phases import Phases, phase_weight, phases_of
-from fx_passes.resample import Axis
+from fx_passes.resample.axes import Axis
+from fx_passes.resample.phases import Phases, phase_weight, phases_of
 
 MANY = settings(max_examples=200, deadline=None)
 axes = st.builds(

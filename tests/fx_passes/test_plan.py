@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fx_passes.choose.fitting import require_fitting
 from fx_passes.errors import UsageError
-from fx_passes.fitting import require_fitting
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import SCHEMA, Choice, Plan
 from fx_passes.records import EXACTNESS, Proposal
-from fx_passes.resample import Axis, Resample
+from fx_passes.resample.axes import Axis, Resample
 
 POLYPHASE = Proposal("polyphase", (("phases", 16),), "finite")
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fx_passes.records import ConvGeometry
-from fx_passes.resample import Axis, Moved, Resample, absorb_after, absorb_before, resample_of
+from fx_passes.resample.axes import Axis, Moved, Resample, absorb_after, absorb_before, resample_of
 
 MANY = settings(max_examples=150, deadline=None)
 

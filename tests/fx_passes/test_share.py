@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.passes.infra.pass_manager import PassManager
 
-import fx_passes
 from fx_passes import ShareKernels, UsageError, find_shared_kernels, share_kernels, unshare_kernels
-from fx_passes.shared_conv import SHARED_CLASSES, SharedKernelConv2d
-from fx_passes.weights.state import attribute
+from fx_passes.graph.tensors import attribute
+from fx_passes.share import rewrite_sites
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv2d
 
 
 def seed_model() -> tuple[nn.Conv2d, nn.Conv2d, Tensor]:
@@ -426,7 +426,7 @@ def test_bitwise_law_fails_on_a_planted_fault(fault: str, monkeypatch: pytest.Mo
     """Negative control of the law the tests above rely on."""
     conv, _, _ = seed_model()
     x = torch.rand(1, 3, 9, 9)
-    share_module = fx_passes.rewrite.share_module
+    share_module = rewrite_sites.share_module
 
     def faulty(graph_module, target, *arguments):
         share_module(graph_module, target, *arguments)
@@ -438,7 +438,7 @@ def test_bitwise_law_fails_on_a_planted_fault(fault: str, monkeypatch: pytest.Mo
         else:
             module.weight.data[0, 0, 0, 0] += 1e-6
 
-    monkeypatch.setattr(fx_passes.rewrite, "share_module", faulty)
+    monkeypatch.setattr(rewrite_sites, "share_module", faulty)
     assert not torch.equal(share_kernels(nn.Sequential(conv))(x), conv(x))
 
 
@@ -455,7 +455,7 @@ def test_shared_model_can_be_copied_and_pickled() -> None:
 
 def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     """What is not shared is said at level INFO, with its reason."""
-    with caplog.at_level("INFO", logger="fx_passes.share"):
+    with caplog.at_level("INFO", logger="fx_passes.share.share_kernels"):
         share_kernels(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))
     assert "0 is not shared: group 1 differs from group 0 by " in caplog.text
 

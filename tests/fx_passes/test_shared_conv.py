@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fx_passes.expand import expand_block_diagonal, expand_kernel
-from fx_passes.shared_conv import SHARED_CLASSES, SharedKernelConv2d
+from fx_passes.kernels.expand import expand_block_diagonal, expand_kernel
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv2d
 
 ORDINARY = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fx_passes import SharedKernelConv2d, share_kernels, shared_state_dict, unshare_kernels
-from fx_passes.checkpoint import cuts_of
-from fx_passes.find import find_shared_kernels
+from fx_passes.find.find_kernels import find_shared_kernels
+from fx_passes.train.checkpoint import cuts_of
 
 CHANNELS = 4
 # What reads a tensor beside the module that holds it.

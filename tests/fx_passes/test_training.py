@@ -16,9 +16,9 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrizations
 
 from fx_passes import find_shared_kernels
-from fx_passes.expand import expand_kernel
-from fx_passes.formulations import FORMULATIONS, static_formulation
-from fx_passes.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.kernels.expand import expand_kernel
+from fx_passes.train.formulations import FORMULATIONS, static_formulation
+from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
 
 ORDINARY = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]

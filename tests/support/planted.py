@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from export import job
-from export.site_check import Place
+from export.write_onnx.library import Place
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Sequence[Place]], None]) -> None:

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fx_passes.expand import expand_block_diagonal
-from fx_passes.weights.block_diagonal import find_diagonal_blocks
-from fx_passes.weights.repeats import Mismatch, Repeats
+from fx_passes.kernels.block_diagonal import find_diagonal_blocks
+from fx_passes.kernels.expand import expand_block_diagonal
+from fx_passes.kernels.repeats import Mismatch, Repeats
 
 
 @given(groups=st.integers(2, 5), rows=st.integers(1, 3), columns=st.integers(1, 3), size=st.integers(1, 4))

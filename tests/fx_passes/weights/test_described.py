@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fx_passes import find_shared_kernels, lower, share_kernels
-from fx_passes.capture import capture
-from fx_passes.inline import capture_for_inference
-from fx_passes.lowerable import lowerable_sites
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.capture.routes import capture
+from fx_passes.resample.site import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

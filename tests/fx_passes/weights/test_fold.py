@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fx_passes.weights.fold import NotConstant, fold, static_value
-from fx_passes.weights.state import State
+from fx_passes.graph.constants import NotConstant, fold, static_value
+from fx_passes.graph.tensors import State
 
 
 class Computes(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fx_passes.weights.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan
+from fx_passes.kernels.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.int8]
 

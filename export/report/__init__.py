@@ -1,0 +1,1 @@
+"""What was found, done and measured: as data, as JSON, as text."""

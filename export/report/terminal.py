@@ -1,0 +1,73 @@
+"""What the command line writes: tables, JSON, and what is being done."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from export.report.result import Report
+from export.report.text import site_table
+
+
+def print_route(route: str, rejected: str | None) -> None:
+    """Which way the graph was captured, and why not the way before."""
+    click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
+
+
+def print_sites(findings: Any, report: Report | None = None) -> None:
+    """The table of sites; after an optimisation, with what became of them."""
+    if not findings:
+        click.echo("no convolution in groups")
+        return
+    console, table = Console(), site_table(findings, report)
+    if console.is_terminal:
+        console.print(table)
+        return
+    # A table cut to 80 columns loses the reasons: off a terminal, lines are as long as they need to be.
+    wide = Console(width=10_000)
+    with wide.capture() as text:
+        wide.print(table)
+    click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; null stands for both."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(data: dict[str, Any], file: str) -> None:
+    """Write ``data`` to ``file``, or to standard output for ``-``."""
+    text = json.dumps(_finite(data), indent=2, allow_nan=False)
+    if file == "-":
+        click.echo(text)
+        return
+    try:
+        Path(file).write_text(text + "\n")
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--json") from error
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A spinner with the current stage on a terminal, else one line a stage, on standard error."""
+    console = Console(stderr=True)
+    # What the model prints while it is loaded or run is not our output.
+    with redirect_stdout(sys.stderr):
+        if not console.is_terminal:
+            yield lambda stage: click.echo(f"{stage} ...", err=True)
+            return
+        with console.status("starting") as status:
+            yield lambda stage: status.update(escape(f"{stage} ..."))

@@ -1,0 +1,103 @@
+"""A result as lines and tables that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from export.measure import Timing
+from export.report.result import FOLDED, Report
+from export.runtime.blocks import Ratio
+from fx_passes.records import Finding
+
+EXACTNESS_TEXT = {
+    "bitwise": "equal bits",
+    "reordered": "rounds differently",
+    "finite": "rounds differently, for finite inputs",
+}
+
+
+def site_table(findings: Sequence[Finding], report: Report | None = None) -> Table:
+    """One row a site: what it is, what its weight was and became, and why if nothing was done."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("site", "form", "op"):
+        table.add_column(title, overflow="fold")
+    table.add_column("groups", justify="right")
+    table.add_column("weight -> kernel")
+    table.add_column("lowering or reason" if report else "verdict", overflow="fold")
+    for finding in findings:
+        before, after = shape_text(finding.weight_shape), shape_text(finding.kernel_shape)
+        table.add_row(
+            finding.id,
+            finding.site.form,
+            finding.op,
+            str(finding.groups or "?"),
+            f"{before} -> {after}" if finding.shared and finding.groups > 1 else before,
+            _verdict(finding, report),
+        )
+    return table
+
+
+def _verdict(finding: Finding, report: Report | None) -> str:
+    """What became of a site (or ``shared``) with its note, or ``not shared: reason``."""
+    if not finding.shared:
+        return f"not shared: {finding.reason}"
+    lowering = report.lowering_of(finding) if report else None
+    if report and finding.id in report.folded:
+        return FOLDED
+    if lowering and lowering != "expand":
+        assert report is not None
+        return f"{lowering} ({EXACTNESS_TEXT[report.exactness_of(finding) or 'bitwise']})"
+    notes = [finding.reason, report.kept.get(finding.id) if report else None]
+    note = "; ".join(note for note in notes if note)
+    if finding.groups == 1:  # there is nothing to share
+        return note
+    word = lowering or "shared"
+    return f"{word} ({note})" if note else word
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """(3, 1, 11, 11) as ``3x1x11x11``."""
+    return "x".join(map(str, shape)) or "?"
+
+
+def summary_lines(report: Report) -> list[str]:
+    """The result in a few plain lines."""
+    check, lines = report.equivalence, list(report.sizes)
+    if not report.rewritten:
+        what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
+        lines.append(f"{what}: the output is the plain export")
+    if why := report.plan.made.get("kept"):
+        lines.append(f"every convolution is kept: {why}")
+    if failed := report.plan.made.get("failed"):
+        lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
+    bits = "equal bits" if check.bitwise else "within bounds"
+    lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
+    lines += [f"  {case}: {', '.join(map(shape_text, shapes))}" for case, shapes in check.sizes.items()]
+    lines += [f"  {note}" for note in check.notes]
+    if report.speed is not None:
+        lines.append(f"speed: {speed_text(report.speed)}")
+    kib = report.baseline_bytes / 1024, report.optimized_bytes / 1024
+    lines.append(f"size: {kib[0]:.1f} KiB -> {kib[1]:.1f} KiB")
+    lines.append(f"time: {sum(report.seconds.values()):.1f} s")
+    lines += [f"  {seconds:6.1f} s {stage}" for stage, seconds in report.seconds.items()]
+    return lines
+
+
+def speed_text(speed: Timing) -> str:
+    """Both times, the ratio with its interval, the control, and what they let one say."""
+    word = "faster" if speed.faster else "slower" if speed.slower else "no measurable difference"
+    if not speed.enough:
+        word = "no claim, as one block of sessions has no interval; give more --seconds"
+    noisy = ", noisy" if speed.noisy else ""
+    control = f"original against itself: {_ratio_text(speed.control, speed)}"
+    basis = f"{len(speed.blocks)} blocks of fresh sessions, {speed.runs} runs, {speed.threads} thread(s)"
+    times = f"{speed.baseline_ms:.4g} ms -> {speed.optimized_ms:.4g} ms"
+    return f"{times}, {_ratio_text(speed.ratio, speed)}: {word}{noisy} ({control}; {basis})"
+
+
+def _ratio_text(ratio: Ratio, speed: Timing) -> str:
+    low, high = ratio.ci95
+    interval = f" [{low:.3f}, {high:.3f}]" if speed.enough else ""
+    return f"{ratio.value:.3f}x{interval}"

@@ -1,0 +1,1 @@
+"""onnxruntime: sessions, arrays, and timing in turns."""

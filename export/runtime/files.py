@@ -1,0 +1,42 @@
+"""What an ONNX file says without its weights being read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx.external_data_helper import uses_external_data
+
+# Initializers move to a second file above this size: a protobuf message holds at most 2 GiB.
+LARGE_BYTES = 1_800_000_000
+
+
+def is_large(model: ir.Model) -> bool:
+    """Whether the initializers of a model are too large for one protobuf message."""
+    values = [value.const_value for value in model.graph.initializers.values()]
+    return sum(value.nbytes for value in values if value is not None) > LARGE_BYTES
+
+
+def is_large_file(path: Path) -> bool:
+    """Whether an ONNX file has more weights than one protobuf message holds: in memory, once is enough."""
+    return size_of(path) > LARGE_BYTES
+
+
+def size_of(path: Path) -> int:
+    """Bytes of an ONNX file with the external data that it refers to."""
+    own = path.stat().st_size
+    if not any(path.parent.glob("*.data")):
+        return own
+    stored = onnx.load(path, load_external_data=False).graph.initializer
+    return own + round(sum(math.prod(t.dims) * _item_bytes(t) for t in stored if uses_external_data(t)))
+
+
+def _item_bytes(tensor: onnx.TensorProto) -> float:
+    return ir.DataType(tensor.data_type).itemsize
+
+
+def output_names(path: Path) -> list[str]:
+    """The names of the outputs of an ONNX file."""
+    return [output.name for output in onnx.load(path, load_external_data=False).graph.output]

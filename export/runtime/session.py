@@ -1,0 +1,70 @@
+"""The one place where an onnxruntime session is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from export.runtime.files import is_large_file
+from fx_passes.errors import ExportError
+
+Array = np.ndarray
+
+
+def open_session(
+    path: Path | bytes, *, threads: int = 1, optimized: bool = True, folder: Path | None = None
+) -> ort.InferenceSession:
+    """A CPU session on an ONNX file.
+
+    Args:
+        path: the ONNX file, external data is looked for beside it; or the bytes of a model.
+        threads: threads within an operator; operators run one after the other.
+        optimized: onnxruntime's default graph optimisations (all of them), or none.
+        folder: where the external data of a model in bytes is.
+
+    A large file is opened without packing its weights anew: its memory is the file's own, mapped, where
+    packing takes twice as much again.
+
+    Raises:
+        ExportError: onnxruntime does not accept the file.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    # Idle threads that spin steal time from whatever is measured next to them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    if folder is not None or (isinstance(path, Path) and is_large_file(path)):
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    options.log_severity_level = 3
+    try:
+        source = path if isinstance(path, bytes) else str(path)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises half a dozen classes with no common base
+        raise ExportError(
+            f"onnxruntime does not accept {_named(path)}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def run(session: ort.InferenceSession, inputs: Sequence[Array]) -> list[Array]:
+    """All outputs for inputs given in the session's order.
+
+    Raises:
+        ExportError: onnxruntime could not run it on these inputs.
+    """
+    feed = {slot.name: array for slot, array in zip(session.get_inputs(), inputs, strict=True)}
+    try:
+        return list(session.run(None, feed))
+    except Exception as error:
+        raise ExportError(f"onnxruntime could not run the model: {str(error).splitlines()[0]}") from error
+
+
+def _named(path: Path | bytes) -> str:
+    return "a model in memory" if isinstance(path, bytes) else str(path)

@@ -1,0 +1,157 @@
+"""What a site could be computed by, as ONNX models of their own: the original, and each proposal.
+
+All candidates of all sites are exported together, as one library (``write_onnx/library.py``): what torch's
+exporter takes for a model by itself would be most of the time that tuning has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from export.write_onnx.exporter import export_program, fold_constants
+from export.write_onnx.library import Library
+from fx_passes.graph.operators import described_inputs, read_inputs
+from fx_passes.lowerings import build, propose
+from fx_passes.records import Exactness, Proposal
+from fx_passes.resample.site import Site
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The ways to compute the sites of one key; entry 0 is the original with what surrounds it.
+
+    Args:
+        site: one of the sites, for all that are the same.
+        count: how many sites are the same.
+        proposals: what each entry but the first is.
+        first: the index of entry 0 in the library.
+    """
+
+    site: Site
+    count: int
+    proposals: tuple[Proposal, ...]
+    first: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("expand", *(proposal.name for proposal in self.proposals))
+
+
+def make_candidates(
+    graph_module: GraphModule, sites: Sequence[Site], exactness: Exactness
+) -> tuple[list[Candidates], ir.Model | None]:
+    """The candidates of each distinct site that has any besides the original, and the library of them all.
+
+    Sites with open sizes are left out: what is fastest depends on the sizes.
+    """
+    found: list[Candidates] = []
+    modules: list[nn.Module] = []
+    inputs: list[Tensor] = []
+    for key in dict.fromkeys(site.key for site in sites if site.resample.static):
+        same = [site for site in sites if site.key == key]
+        site = same[0]
+        proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
+        if not proposals:
+            continue
+        found.append(Candidates(site, len(same), tuple(proposals), len(modules)))
+        computed: list[nn.Module] = [original_of(graph_module, site)]
+        computed += [build(p, site.resample, site.kernel, site.bias, site.siblings) for p in proposals]
+        merged = [False, *(proposal.merged for proposal in proposals)]
+        framed = [in_frame(site, one, merged=all_) for one, all_ in zip(computed, merged, strict=True)]
+        read = _is_read(graph_module, site)
+        modules += [_Read(module) if read else module for module in framed]
+        # A tensor for each, as the exporter takes one that is given twice for one input.
+        inputs += [torch.zeros(in_shape(site), dtype=site.kernel.dtype) for _ in computed]
+    if not found:
+        return [], None
+    library = export_program(Library(modules), inputs, None).model
+    fold_constants(library)
+    return found, library
+
+
+def in_shape(site: Site) -> list[int]:
+    """Shape of what candidates take: of the input, or of all inputs of siblings one after the other."""
+    first, *rest = (size for size in site.resample.in_shape if size is not None)
+    return [first * site.siblings, *rest]
+
+
+def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:
+    """``module`` on the inputs of all siblings, taken apart in front of it and put together behind it.
+
+    Args:
+        merged: one call of ``module`` computes them all.
+    """
+    return module if site.siblings == 1 else _Frame(module, site.siblings, merged)
+
+
+def _is_read(graph_module: GraphModule, site: Site) -> bool:
+    """Whether a candidate needs a reader behind it, as the site has one in its graph.
+
+    onnxruntime copies what a Reshape gives out of a graph, and nothing where another node reads it.
+    """
+    end = _node(graph_module, site.end)
+    return site.siblings == 1 and all(user.op != "output" for user in end.users)
+
+
+class _Read(nn.Module):
+    """A module with a reader behind it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.module(x)).neg()
+
+
+class _Frame(nn.Module):
+    """What siblings compute, one by one or merged; the frame is the same, and costs both the same."""
+
+    def __init__(self, module: nn.Module, count: int, merged: bool) -> None:
+        super().__init__()
+        self.module, self.count, self.merged = module, count, merged
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts: Sequence[Tensor] = x.chunk(self.count)
+        if self.merged:
+            parts = self.module(torch.cat(list(parts))).chunk(self.count)
+        else:
+            parts = [self.module(part) for part in parts]
+        return torch.cat([part * 1.0 for part in parts])
+
+
+def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
+    """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
+    source, end = (_node(graph_module, name) for name in (site.source, site.end))
+    needed: set[Node] = set()
+    like: set[Node] = set()  # what only the shape and type are taken of, as by ``x.new_zeros``
+    stack = [end]
+    while stack:
+        node = stack.pop()
+        if node not in needed and node is not source:
+            needed.add(node)
+            stack.extend(read_inputs(node))
+            like.update(described_inputs(node))
+    graph = Graph()
+    copies = {source: graph.placeholder("x")}
+    for node in like - needed - {source}:
+        value = node.meta["val"]
+        copies[node] = graph.call_function(
+            torch.ops.aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}
+        )
+    for node in graph_module.graph.nodes:
+        if node in needed:
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+    graph.output(copies[end])
+    return GraphModule(graph_module, graph)
+
+
+def _node(graph_module: GraphModule, name: str) -> Node:
+    return next(node for node in graph_module.graph.nodes if node.name == name)

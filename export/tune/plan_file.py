@@ -1,0 +1,80 @@
+"""Plans as files: what was decided, or what an interrupted tuning has timed so far."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from export.runtime.environment import environment
+from export.tune.search import Timings
+from fx_passes.errors import ExportError, UsageError
+from fx_passes.plan import Plan
+
+
+def read_plan(file: Path) -> Plan:
+    """The plan in ``file``.
+
+    Raises:
+        UsageError: it is no plan, or one of a tuning that was interrupted.
+    """
+    plan = _read(file)
+    if not plan.made.get("complete", True):
+        raise UsageError(f"{file}: the tuning was interrupted; run it again with --save-plan {file}")
+    return plan
+
+
+def write_plan(plan: Plan, file: Path) -> None:
+    """Write ``plan`` to ``file``, all of it or nothing.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
+    part = file.with_name(f".{file.name}.part")
+    try:
+        part.write_text(plan.to_json())
+        os.replace(part, file)
+    except OSError as error:
+        raise ExportError(f"cannot write {file}: {error.strerror}") from error
+
+
+def resume(file: Path, threads: int) -> Timings:
+    """Timings that go on from those in ``file``, if they were taken here, and are saved there as they come.
+
+    A finished plan stays what it is until there is another one: nothing is saved over it before.
+
+    Raises:
+        UsageError: ``file`` is there, but holds no plan, and would be overwritten.
+    """
+    here = environment(threads)
+    plan = _read(file) if file.exists() else None
+    if plan is not None and plan.made.get("complete", True):
+        return Timings()
+
+    def save(timings: Timings) -> None:
+        write_plan(Plan({}, _made(timings.known, here)), file)
+
+    go_on = plan is not None and plan.made.get("environment") == here
+    return Timings(_timings(plan, file) if plan is not None and go_on else {}, save)
+
+
+def _timings(plan: Plan, file: Path) -> dict[str, dict[str, float]]:
+    try:
+        return {
+            key: {n: float(ms) for n, ms in site.items()} for key, site in plan.made["timings_ms"].items()
+        }
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"{file}: its timings cannot be read; remove the file to begin anew") from error
+
+
+def _made(timings: dict[str, dict[str, float]], here: dict[str, Any]) -> dict[str, Any]:
+    return {"by": "tuning", "complete": False, "timings_ms": timings, "environment": here}
+
+
+def _read(file: Path) -> Plan:
+    try:
+        return Plan.from_json(file.read_text())
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {error}") from error

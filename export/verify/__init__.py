@@ -1,0 +1,1 @@
+"""Do two files compute the same?"""

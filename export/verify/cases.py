@@ -1,0 +1,94 @@
+"""Inputs that show a difference between two models, made from what an ONNX file says of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from export.runtime.session import Array
+from export.verify.sizes import other_sizes
+from fx_passes.capture.asked_sizes import OpenSizes
+from fx_passes.errors import UsageError
+
+EXAMPLE = "example input"
+
+
+def make_cases(
+    session: ort.InferenceSession,
+    example_inputs: Sequence[Array] | None,
+    *,
+    special: bool = False,
+    sizes: OpenSizes | None = None,
+) -> Iterator[tuple[str, list[Array]]]:
+    """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open.
+
+    Args:
+        special: a seventh kind, numbers among which are Inf and NaN.
+        sizes: what the model needs of its open sizes.
+    """
+    slots = session.get_inputs()
+    example = list(example_inputs) if example_inputs is not None else None
+    if example is None:
+        rng = np.random.default_rng(0)
+        example = [_fill("normal", _shape(slot), slot.type, None, rng) for slot in slots]
+    if len(example) != len(slots):
+        wanted = ", ".join(slot.name for slot in slots)
+        raise UsageError(f"the model takes {len(slots)} inputs ({wanted}), got {len(example)}")
+    yield EXAMPLE, example
+    kinds = ["normal", "uniform", "large", "tiny", "impulses", "constant", *(["non-finite"] * special)]
+    for seed, kind in enumerate(kinds):
+        rng = np.random.default_rng(seed)
+        yield kind, [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
+    for seed, (name, shapes) in enumerate(other_sizes(slots, example, sizes)):
+        rng = np.random.default_rng(seed)
+        triples = zip(slots, example, shapes, strict=True)
+        yield name, [_fill("normal", shape, slot.type, array, rng) for slot, array, shape in triples]
+
+
+def _shape(slot: Any) -> tuple[int, ...]:
+    """The sizes of an input: a batch of 2 where that is open, other open ones 64."""
+    return tuple(size if isinstance(size, int) else 64 if dim else 2 for dim, size in enumerate(slot.shape))
+
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(int16)": np.int16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+def _fill(
+    kind: str, shape: tuple[int, ...], onnx_type: str, example: Array | None, rng: np.random.Generator
+) -> Array:
+    if onnx_type not in _DTYPES:
+        raise UsageError(f"inputs of type {onnx_type} are not supported by the equivalence check")
+    dtype = _DTYPES[onnx_type]
+    if not np.issubdtype(dtype, np.floating):
+        # Indices and flags have a meaning; only values seen in the example are known to be valid.
+        low, high = (0, 1) if example is None or not example.size else (example.min(), example.max())
+        return rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+    values = rng.standard_normal(shape)
+    if kind == "uniform":
+        values = rng.random(shape)
+    elif kind == "large":
+        values *= 1e2 if dtype == np.float16 else 1e4
+    elif kind == "tiny":
+        values *= 1e-4 if dtype == np.float16 else 1e-20
+    elif kind == "impulses":
+        values = (rng.random(shape) < 0.01).astype(np.float64)
+        values.reshape(-1)[: values.size > 0] = 1.0
+    elif kind == "non-finite":
+        places = rng.choice(values.size, min(values.size, 3), replace=False)
+        values.reshape(-1)[places] = [np.inf, -np.inf, np.nan][: len(places)]
+    elif kind == "constant":
+        values = np.full(shape, 0.5)
+    return np.asarray(values).astype(dtype)

@@ -1,0 +1,175 @@
+"""The original model as a function of arrays: its inputs for onnxruntime, and its outputs in float64."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from export.runtime.arrays import tensor_arrays, with_arrays
+from export.runtime.session import Array
+from export.verify.float64 import Float64
+from fx_passes.capture.routes import capture
+from fx_passes.errors import one_line
+from fx_passes.graph.clone import clone_module
+
+log = logging.getLogger(__name__)
+
+# Weights above this are not run in float64: a run holds them three times, and takes minutes.
+LARGEST_BYTES = 1_000_000_000
+# How many times as large as a rounding error noise is: what the bound allows for ...
+LEVEL = 2.0
+# ... and where a decision is looked for that rounding could turn.
+FAR = 64.0
+# A held run that moves an output so many times less than a free one shows a jump.
+JUMP = 4.0
+# An output of few elements is drawn as often as to have about so many, at least once.
+DRAWS = 8
+
+
+class Float64Reference:
+    """The original model in float64: what it gives, how far rounding moves that, and whether it decides.
+
+    Nothing of the model is copied or written to, see ``float64.py``.
+
+    Args:
+        make: a module to run once, around the tensors of the model.
+        example_inputs: with what is no tensor among the arguments.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], example_inputs: Sequence[Any]) -> None:
+        self.make, self.example_inputs = make, example_inputs
+        self._clean: tuple[Any, list[Array], Float64] | None = None
+
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
+        """The outputs for inputs in the order of an ONNX file."""
+        return self._known(arrays)[0]
+
+    def spread(self, arrays: Sequence[Array]) -> list[float]:
+        """For each output the farthest that rounding moves any element, ``LEVEL`` times as large as it is."""
+        clean, mode = self._known(arrays)
+        smallest = min((output.size for output in clean if output.size), default=1)
+        farthest = [0.0] * len(clean)
+        for seed in range(max(1, -(-DRAWS // smallest))):
+            found, _ = self._run(arrays, _noisy(LEVEL, seed, mode, held=True))
+            farthest = [max(pair) for pair in zip(farthest, _apart(clean, found), strict=True)]
+        return farthest
+
+    def decides(self, arrays: Sequence[Array]) -> list[bool]:
+        """For each output whether it jumps where rounding turns a decision of the model."""
+        clean, mode = self._known(arrays)
+        jumps = [False] * len(clean)
+        for level in (FAR, -FAR) if mode.decisions else ():  # and its mirror image: half of it is common
+            free, noisy = self._run(arrays, _noisy(level, 0, mode, held=False))
+            if not noisy.flipped:
+                continue
+            held, _ = self._run(arrays, _noisy(level, 0, mode, held=True))
+            pairs = zip(clean, _apart(clean, free), _apart(clean, held), strict=True)
+            here = [far > (JUMP * near if c.dtype.kind == "f" else 0.0) for c, far, near in pairs]
+            jumps = [a or b for a, b in zip(jumps, here, strict=True)]
+        return jumps
+
+    def _known(self, arrays: Sequence[Array]) -> tuple[list[Array], Float64]:
+        if self._clean is None or self._clean[0] is not arrays:
+            self._clean = None
+            self._clean = (arrays, *self._run(arrays, Float64()))
+        return self._clean[1:]
+
+    def _run(self, arrays: Sequence[Array], mode: Float64) -> tuple[list[Array], Float64]:
+        with torch.no_grad(), mode:
+            outputs = self.make()(*with_arrays(self.example_inputs, arrays))
+        mode.forget()
+        leaves = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        return [leaf.detach().numpy() for leaf in leaves], mode
+
+
+def float64_reference(
+    model: nn.Module | ExportedProgram, example_inputs: Sequence[Any], *, notes: list[str] | None = None
+) -> Float64Reference | None:
+    """The original model in float64, as a function of arrays.
+
+    The model itself is tried, and then its graph, in which what it asks of types is answered.
+
+    Args:
+        notes: takes why there is none.
+
+    Returns:
+        None where neither runs on the example, or the weights are larger than ``LARGEST_BYTES``.
+    """
+    notes = [] if notes is None else notes
+    size = _weight_bytes(model)
+    if size > LARGEST_BYTES:
+        notes.append(
+            f"not compared in float64: the weights have {size / 1e9:.1f} GB, more than "
+            f"{LARGEST_BYTES / 1e9:.1f} GB; compared with the original file"
+        )
+        return None
+    reasons = []
+    for kind, make in _kinds(model, example_inputs).items():
+        try:
+            reference = Float64Reference(partial(_own, make()), example_inputs)
+            reference(tensor_arrays(example_inputs))
+            return reference
+        except Exception as error:  # the model's own code, in a type that it may not be made for
+            reasons.append(f"{kind}: {type(error).__name__}: {one_line(error, 160)}")
+            log.debug("no float64 by the %s", kind, exc_info=True)
+    notes.append(
+        f"the original cannot be run in float64 ({'; '.join(reasons)}); compared with the original file"
+    )
+    return None
+
+
+def _kinds(
+    model: nn.Module | ExportedProgram, example_inputs: Sequence[Any]
+) -> dict[str, Callable[[], nn.Module]]:
+    kinds: dict[str, Callable[[], nn.Module]] = {}
+    if isinstance(model, nn.Module):
+        kinds["model"] = lambda: model
+    kinds["graph"] = lambda: capture(model, example_inputs).graph_module
+    return kinds
+
+
+def _own(model: nn.Module) -> Any:
+    """A copy of ``model`` around the very same tensors, for what its code changes beside them."""
+    tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
+    # Tensors of any kind: one that was computed from parameters cannot be copied.
+    for module in model.modules():
+        tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    except Exception:  # an attribute that cannot be copied
+        return clone_module(model)
+
+
+def _noisy(level: float, seed: int, clean: Float64, *, held: bool) -> Float64:
+    return Float64(level, seed=seed, unit=clean.unit, decisions=clean.decisions, held=held)
+
+
+def _apart(clean: Sequence[Array], found: Sequence[Array]) -> list[float]:
+    """The largest difference of each output where both have numbers; infinite where the shapes differ."""
+    if len(clean) != len(found):
+        return [float("inf")] * len(clean)
+    return [_farthest(a, b) for a, b in zip(clean, found, strict=True)]
+
+
+def _farthest(a: Array, b: Array) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if a.dtype.kind not in "fc":
+        return float((a != b).any())
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a - b)
+    return float(apart[np.isfinite(apart)].max(initial=0.0))
+
+
+def _weight_bytes(model: nn.Module | ExportedProgram) -> int:
+    stored = model.state_dict.values() if isinstance(model, ExportedProgram) else model.state_dict().values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in stored if isinstance(tensor, Tensor))

@@ -1,0 +1,140 @@
+"""Each lowered site of a written file by itself, against the float64 truth of the nodes that it replaced.
+
+What a wrong tap does may be lost on the way to the outputs: behind it stand other layers, means, weights
+that are nearly zero. So the nodes of each lowered site are cut out of the file, and run on numbers of their
+own. All of them run in one session, side by side.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.runtime.session import Array, open_session, run
+from export.verify.compare import ULPS
+from export.verify.reference import Float64Reference
+from export.write_onnx.library import Place
+from fx_passes.errors import one_line
+
+# Of the spread of the site: a kernel that is factored is rounded again, factor by factor.
+FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A site that does not compute what it replaced: its id, and how far it is off."""
+
+    site: str
+    said: str
+
+
+def check_sites(
+    path: Path, places: Sequence[Place], originals: Mapping[str, nn.Module], ids: Mapping[str, Sequence[str]]
+) -> tuple[Wrong | None, list[str]]:
+    """Compare each lowered site with what it replaced.
+
+    Args:
+        path: the file.
+        places: the lowered sites in it.
+        originals: by key, a module of the nodes that a site replaced.
+        ids: by key, the ids of the sites in the order of the graph.
+
+    Returns:
+        The first that differs by more than rounding can explain, and notes on those that could not be
+        compared.
+
+    Raises:
+        ExportError: onnxruntime does not run the nodes.
+    """
+    truths: dict[str, _Truth] = {}
+    notes: list[str] = []
+    for place in places:
+        if place.key not in truths:
+            try:
+                truths[place.key] = _truth(originals[place.key], place.example)
+            except Exception as error:  # nodes of the model, in a type they may not be made for
+                note = f"site {ids[place.key][0]} was not compared by itself: {one_line(error, 160)}"
+                notes += [] if note in notes else [note]
+    known = [place for place in places if place.key in truths]
+    return _compare(path, known, truths, ids) if known else None, notes
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """What a site is given, what it gives in float64, and how far that may be off."""
+
+    given: Array
+    ideal: Array
+    allowed: float
+
+
+def _truth(original: nn.Module, example: Tensor) -> _Truth:
+    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example.dtype)
+    reference = Float64Reference(lambda: original, (x,))
+    given = [x.numpy()]
+    (ideal,), (spread,) = reference(given), reference.spread(given)
+    ulp = float(np.spacing(np.abs(ideal).max(initial=0.0).astype(given[0].dtype)))
+    return _Truth(given[0], ideal, FACTOR * spread + ULPS * ulp)
+
+
+def _compare(
+    path: Path, places: Sequence[Place], truths: Mapping[str, _Truth], ids: Mapping[str, Sequence[str]]
+) -> Wrong | None:
+    given = [truths[place.key].given for place in places]
+    cut = _cut(path, places)
+    for optimized in (True, False):
+        session = open_session(cut, optimized=optimized, folder=path.parent)
+        passed: Counter[str] = Counter()
+        for place, found in zip(places, run(session, given), strict=True):
+            same = ids[place.key]
+            site = same[min(passed[place.key], len(same) - 1)]
+            passed[place.key] += 1
+            if said := _fault(truths[place.key], found):
+                return Wrong(site, said)
+    return None
+
+
+def _fault(truth: _Truth, found: Array) -> str | None:
+    if found.shape != truth.ideal.shape:
+        return f"expected shape {list(truth.ideal.shape)}, found {list(found.shape)}"
+    apart = np.abs(found.astype(np.float64) - truth.ideal)
+    if not apart.size or apart.max() <= truth.allowed:
+        return None
+    place = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)
+    return (
+        f"at {[int(i) for i in place]} expected {truth.ideal[place]:.9g}, found {found[place]:.9g}; "
+        f"a tolerance of {apart[place]:.3g} would be needed, {truth.allowed:.3g} is allowed"
+    )
+
+
+def _cut(path: Path, places: Sequence[Place]) -> bytes:
+    """The nodes of all places as a model: an input and an output for each."""
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    by_node = {name: (f"given {i}", place.source) for i, place in enumerate(places) for name in place.nodes}
+    nodes = [node for node in graph.node if node.name in by_node]
+    for node in nodes:
+        given, source = by_node[node.name]
+        node.input[:] = [given if name == source else name for name in node.input]
+    read = {name for node in nodes for name in node.input}
+    stored = [tensor for tensor in graph.initializer if tensor.name in read]
+    kinds = [onnx.helper.np_dtype_to_tensor_dtype(place.example.numpy().dtype) for place in places]
+    inputs = [
+        onnx.helper.make_tensor_value_info(f"given {i}", kind, list(place.example.shape))
+        for i, (place, kind) in enumerate(zip(places, kinds, strict=True))
+    ]
+    outputs = [
+        onnx.helper.make_tensor_value_info(place.end, kind, None)
+        for place, kind in zip(places, kinds, strict=True)
+    ]
+    cut = onnx.helper.make_graph(nodes, "sites", inputs, outputs, stored)
+    sites = onnx.helper.make_model(cut, opset_imports=model.opset_import, ir_version=model.ir_version)
+    sites.functions.extend(model.functions)
+    return bytes(sites.SerializeToString())

@@ -1,0 +1,113 @@
+"""How far rounding can move the outputs of an ONNX file, where the model cannot be run in float64.
+
+The weights of the convolutions and matrix products of the file are made inputs of a copy. They are moved as
+far as another order of summation would move the sums that they are factors of. A weight that is used in sums
+of n terms is moved by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``): half of it with
+one sign for the whole weight, half with one for each tap. That is more than rounding does to the sum itself,
+so the processor that runs the copy makes little difference.
+
+What is stored outside the file is too large to be copied, and stays where it is: both files compute with it
+by the same operators. A file without weights has its floating inputs moved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.external_data_helper import uses_external_data
+
+from export.runtime.session import Array, open_session, run
+
+# How many times as large as rounding, and how often; see reference.py, which draws less noisily.
+LEVEL = 4.0
+DRAWS = 4
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_WAYS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "Expand", "Where", "Flatten")
+
+
+class WeightNoise:
+    """A file whose weights can be moved.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ExportError: onnxruntime does not accept the copy.
+    """
+
+    def __init__(self, path: Path) -> None:
+        model = onnx.load(path, load_external_data=False)
+        terms = _weights(model.graph)
+        stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.weights = {name: (onnx.numpy_helper.to_array(stored[name]), n) for name, n in terms.items()}
+        self.names = [value.name for value in model.graph.input if value.name not in stored]
+        listed = {value.name for value in model.graph.input}
+        for name in self.weights:
+            tensor = stored[name]
+            if name not in listed:
+                info = onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+                model.graph.input.append(info)
+            model.graph.initializer.remove(tensor)
+        model.ir_version = max(model.ir_version, 4)
+        self.session = open_session(model.SerializeToString(), optimized=False, folder=path.parent)
+
+    def spread(self, inputs: Sequence[Array]) -> list[float]:
+        """For each output the farthest that any draw moves any element.
+
+        Raises:
+            ExportError: onnxruntime cannot run the file on these inputs.
+        """
+        clean = self._run(inputs, None)
+        farthest = [0.0] * len(clean)
+        for seed in range(DRAWS):
+            found = self._run(inputs, np.random.default_rng(seed))
+            farthest = [max(f, _apart(a, b)) for f, a, b in zip(farthest, clean, found, strict=True)]
+        return farthest
+
+    def _run(self, inputs: Sequence[Array], random: np.random.Generator | None) -> list[Array]:
+        feed = dict(zip(self.names, inputs, strict=True))
+        for name, (weight, terms) in self.weights.items():
+            feed[name] = weight if random is None else _moved(weight, terms, random)
+        if not self.weights and random is not None:
+            feed = {name: _moved(array, 1.0, random) for name, array in feed.items()}
+        return run(self.session, [feed[slot.name] for slot in self.session.get_inputs()])
+
+
+def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    unit = max(float(np.finfo(array.dtype).eps) / 2, 2.0**-40)
+    signs = random.integers(0, 2, array.shape) + (random.integers(0, 2) - 1.0)
+    return np.asarray(array * (1.0 + LEVEL * math.sqrt(terms) * unit * signs), dtype=array.dtype)
+
+
+def _weights(graph: onnx.GraphProto) -> dict[str, float]:
+    """Weights that the file itself stores -> how many terms the sums have that they are used in."""
+    stored = {tensor.name: tensor for tensor in graph.initializer if not uses_external_data(tensor)}
+    producers = {name: node for node in graph.node for name in node.output}
+    found: dict[str, float] = {}
+    for node in graph.node:
+        if node.op_type not in _PRODUCTS:
+            continue
+        for name in node.input[:2]:
+            while name not in stored and name in producers and producers[name].op_type in _WAYS:
+                source = producers[name]
+                name = source.input[source.op_type == "Where"]
+            if name in stored and stored[name].data_type in (1, 10, 11):
+                dims = stored[name].dims
+                rows = dims[-1] if node.op_type in ("Gemm", "MatMul") else dims[0] if dims else 1
+                terms = math.prod(dims) / max(1, rows)
+                found[name] = max(found.get(name, 1.0), terms)
+    return found
+
+
+def _apart(a: Array, b: Array) -> float:
+    if a.shape != b.shape or a.dtype.kind != "f":
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return float(apart[np.isfinite(apart)].max(initial=0.0))

@@ -1,0 +1,1 @@
+"""A torch graph -> an ONNX file."""

@@ -1,0 +1,225 @@
+"""Lowered sites by the hundred, exported once each: opaque nodes in the graph, replaced by what they stand
+for.
+
+torch's exporter takes milliseconds for every operator of every call. Sites that are the same call one module
+of the lowered graph; here each such module is exported once, all of them together as a library of their own,
+while the graph around them is exported with one opaque node for each call. Then the nodes of the library are
+put in the place of the opaque ones, and its constants are stored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from fx_passes.graph.clone import clone_module
+from fx_passes.lowerings.forms.base import Lowered
+
+DOMAIN = "fx_passes"
+
+
+class _Opaque(nn.Module):
+    """Stands for a lowered module while the graph around it is exported."""
+
+    def __init__(self, module: Lowered, index: int) -> None:
+        super().__init__()
+        self.out_shape, self.index = module.out_shape, index
+
+    def forward(self, x: Tensor) -> Tensor:
+        attributes: Any = {"index": self.index}
+        shape = self.out_shape(x)
+        return torch.onnx.ops.symbolic(f"{DOMAIN}::Lowered", (x,), attributes, dtype=x.dtype, shape=shape)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A model in which lowered modules are opaque, the modules, and example inputs for each."""
+
+    model: Any
+    modules: tuple[Lowered, ...] = ()
+    inputs: tuple[Tensor, ...] = ()
+
+
+def hide_lowered(model: Any) -> Hidden:
+    """A copy of ``model`` that computes nothing, but can be exported, where the graph calls lowered
+    modules."""
+    if not isinstance(model, GraphModule):
+        return Hidden(model)
+    calls = [n for n in model.graph.nodes if n.op == "call_module" and _is_lowered(model, str(n.target))]
+    if not calls:
+        return Hidden(model)
+    inputs = {str(node.target): _example(node.args[0].meta["val"]) for node in calls}  # type: ignore[union-attr]
+    modules = {name: model.get_submodule(name) for name in inputs}
+    hidden = clone_module(model)
+    for index, (name, module) in enumerate(modules.items()):
+        hidden.set_submodule(name, _Opaque(module, index))  # type: ignore[arg-type]
+    return Hidden(hidden, tuple(modules.values()), tuple(inputs.values()))  # type: ignore[arg-type]
+
+
+def _is_lowered(model: GraphModule, target: str) -> bool:
+    return isinstance(model.get_submodule(target), Lowered)
+
+
+def _example(value: Tensor) -> Tensor:
+    """Zeros in the shape that a node was captured with."""
+    sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
+    return torch.zeros(sizes, dtype=value.dtype)
+
+
+class Library(nn.Module):
+    """All modules side by side: one input and one output each."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.entries = nn.ModuleList(modules)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(entry(x) for entry, x in zip(self.entries, inputs, strict=True))
+
+
+def open_sizes(modules: Sequence[Lowered]) -> Any:
+    """``dynamic_shapes`` for a library: which sizes of its inputs are open; None where none is."""
+    shapes = [module.resample.in_shape for module in modules]
+    if all(None not in shape for shape in shapes):
+        return None
+    auto = torch.export.Dim.AUTO
+    return {"inputs": tuple({i: auto for i, n in enumerate(shape) if n is None} for shape in shapes)}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What an opaque node was replaced by: the index it had, its input, its output, and the nodes between."""
+
+    index: int
+    source: ir.Value
+    end: ir.Value
+    nodes: tuple[ir.Node, ...]
+
+
+def splice(model: ir.Model, library: ir.Model, entries: Sequence[int] | None = None) -> list[Call]:
+    """Replace the opaque nodes of ``model`` by the nodes of ``library``, in place.
+
+    Args:
+        entries: for each index that opaque nodes have, the entry of the library; None: the same.
+    """
+    calls = []
+    found: dict[int, Entry] = {}
+    stored: dict[ir.Value, ir.Value] = {}
+    for node in list(model.graph):
+        if node.domain == DOMAIN:
+            index = node.attributes["index"].as_int()
+            index = index if entries is None else entries[index]
+            if index not in found:
+                found[index] = entry_of(library.graph, index)
+            calls.append(_replace(model.graph, node, found[index], stored))
+    model.opset_imports.pop(DOMAIN, None)
+    return calls
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One module of a library: its input and output, and the nodes between them in order."""
+
+    input: ir.Value
+    output: ir.Value
+    nodes: tuple[ir.Node, ...]
+
+
+def entry_of(graph: ir.Graph, index: int) -> Entry:
+    """What computes output ``index`` of a library from input ``index``."""
+    output = graph.outputs[index]
+    needed: set[ir.Node] = set()
+    stack = [output.producer()]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in needed:
+            needed.add(node)
+            stack.extend(value.producer() for value in node.inputs if value is not None)
+    return Entry(graph.inputs[index], output, tuple(node for node in graph if node in needed))
+
+
+def model_of(library: ir.Model, index: int) -> ir.Model:
+    """One entry of a library as a model of its own."""
+    entry = entry_of(library.graph, index)
+    x = ir.Value(name="x", shape=entry.input.shape, type=entry.input.type)
+    graph = ir.Graph([x], [], nodes=[], opset_imports=dict(library.graph.opset_imports), name="entry")
+    copies, result = _copies(graph, entry, x, "entry", {})
+    graph.extend(copies)
+    graph.outputs.append(result)
+    return ir.Model(graph, ir_version=library.ir_version)
+
+
+def _replace(graph: ir.Graph, opaque: ir.Node, entry: Entry, stored: dict[ir.Value, ir.Value]) -> Call:
+    """Put copies of the nodes of ``entry`` in the place of ``opaque``."""
+    source = opaque.inputs[0]
+    assert source is not None
+    prefix = opaque.name or opaque.outputs[0].name or "lowered"
+    copies, result = _copies(graph, entry, source, prefix, stored)
+    ir.convenience.replace_nodes_and_values(graph, opaque, [opaque], copies, opaque.outputs, [result])
+    return Call(opaque.attributes["index"].as_int(), source, result, tuple(copies))
+
+
+def _copies(
+    graph: ir.Graph, entry: Entry, source: ir.Value, prefix: str, stored: dict[ir.Value, ir.Value]
+) -> tuple[list[ir.Node], ir.Value]:
+    """Copies of the nodes of ``entry`` that read ``source``, and what they compute in the end."""
+    mapping: dict[ir.Value, ir.Value] = {entry.input: source}
+    copies = []
+    for node in entry.nodes:
+        inputs = [None if v is None else mapping.get(v) or _constant(graph, v, stored) for v in node.inputs]
+        copy = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            node.attributes.values(),
+            overload=node.overload,
+            num_outputs=len(node.outputs),
+            version=node.version,
+            name=f"{prefix}/{node.name}",
+        )
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            new.name, new.type = f"{prefix}/{old.name}", old.type
+            # Open sizes have names that mean something in their own model only.
+            new.shape = old.shape if old.shape is not None and old.shape.is_static() else None
+            mapping[old] = new
+        copies.append(copy)
+    return copies, mapping[entry.output]
+
+
+def _constant(graph: ir.Graph, value: ir.Value, stored: dict[ir.Value, ir.Value]) -> ir.Value:
+    """The initializer of the model that stands for one of the library; made when it is first needed."""
+    if value not in stored:
+        name = f"{DOMAIN}/{value.name}"
+        stored[value] = ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
+        graph.register_initializer(stored[value])
+    return stored[value]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call of a lowered module is in a file.
+
+    Args:
+        key: of the sites that the module computes.
+        source, end: the names of the values that its nodes read and compute in the end.
+        nodes: their names.
+        example: zeros in the shape of the source.
+    """
+
+    key: str
+    source: str
+    end: str
+    nodes: frozenset[str]
+    example: Tensor
+
+
+def place_of(hidden: Hidden, call: Call) -> Place:
+    nodes = frozenset(str(node.name) for node in call.nodes)
+    key, example = hidden.modules[call.index].key, hidden.inputs[call.index]
+    return Place(key, str(call.source.name), str(call.end.name), nodes, example)

@@ -1,0 +1,51 @@
+"""Does a plan fit the sites of a model: made for them, and asking only for what can be done there?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fx_passes.errors import UsageError
+from fx_passes.lowerings import MODULES, propose_one
+from fx_passes.plan import Plan
+from fx_passes.records import Proposal
+from fx_passes.resample.site import Site
+
+
+def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
+    """Raise a UsageError where a plan was made for other sites than these."""
+    known = {site.id: site for site in sites}
+    if plan.choices.keys() != known.keys():
+        other = sorted(plan.choices.keys() ^ known.keys())
+        raise UsageError(f"the plan does not fit this model: {len(other)} sites differ, first `{other[0]}`")
+    for name, choice in plan.choices.items():
+        if choice.key != known[name].key:
+            reason = f"kernel or shapes of `{name}` are not those it was made for"
+            raise UsageError(f"the plan does not fit this model: {reason}")
+        if choice.proposal is not None:
+            _require_proposed(known[name], choice.proposal)
+    _require_whole_groups(plan)
+
+
+def _require_whole_groups(plan: Plan) -> None:
+    """Siblings are merged all of them, or none."""
+    merged = {
+        choice.key: choice for choice in plan.choices.values() if choice.proposal and choice.proposal.merged
+    }
+    for name, choice in plan.choices.items():
+        if choice.key in merged and choice != merged[choice.key]:
+            raise UsageError(f"the plan merges siblings of `{name}`, but not `{name}` itself")
+
+
+def _require_proposed(site: Site, wanted: Proposal) -> None:
+    if wanted.lowering not in MODULES:
+        raise UsageError(
+            f"the plan asks for lowering {wanted.lowering!r} at `{site.id}`; known: {', '.join(MODULES)}"
+        )
+    answer = propose_one(
+        wanted.lowering, site.resample, site.kernel, site.siblings if wanted.merged else None
+    )
+    if isinstance(answer, str):
+        raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer}")
+    # By their text: 16.0 is not 16 here.
+    if repr((wanted.params, wanted.exactness)) not in [repr((p.params, p.exactness)) for p in answer]:
+        raise UsageError(f"the plan asks for {wanted.name} ({wanted.exactness}) at `{site.id}`, not proposed")

@@ -1,0 +1,64 @@
+"""The work of the parts that several lowerings share, counted (``kernel_times.py`` has the times).
+
+A lowering says in its own file what it does as a whole: ``work(site, params, block)``. Tuning times whatever
+is proposed; the static rules choose among lowerings that have a ``work``.
+
+Args of all:
+    site: its sizes.
+    params: of the proposal.
+    block: channels in a block.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from fx_passes.costs.kernel_times import Work, convolution, moved, nodes
+from fx_passes.costs.site_sizes import Sizes
+from fx_passes.resample.axes import Axis
+from fx_passes.resample.phases import Phases, phases_of
+
+Params: TypeAlias = Mapping[str, Any]
+
+
+def regrouped(site: Sizes, images: int, groups: int, block: int, chain: bool = False) -> Work:
+    """The convolution on so many images of so many groups."""
+    return convolution(site, images, groups, (site.columns, site.rows), block, flat=True, chain=chain)
+
+
+def phases(axis: Axis, count: int) -> Phases:
+    """``count`` outputs at a time along an axis that allows it."""
+    found = phases_of(axis, count)
+    assert found is not None  # or it would not be proposed
+    return found
+
+
+def blocks(site: Sizes, count: int) -> int:
+    """How many times ``count`` outputs a row has."""
+    return -(-site.outputs[1] // count)
+
+
+def window_height(site: Sizes) -> int:
+    """Rows of the input that the outputs read."""
+    return (site.outputs[0] - 1) * site.height.down + site.height.span + 1
+
+
+def window(site: Sizes, across: Phases) -> Work:
+    """The input, padded to whole blocks."""
+    width = (blocks(site, across.count) - 1) * across.step + across.window
+    height = site.inputs[0] if site.height.up > 1 else window_height(site)
+    pad = moved(site.planes * height * width)
+    return pad + pad if site.padded else pad
+
+
+def tail(site: Sizes, count: int) -> Work:
+    """Channels last and in the shape of the output, cut where blocks were not whole."""
+    whole = site.outputs[1] % count == 0 and site.outputs[0] % site.height.up == 0
+    return nodes(2) + (Counter() if whole else moved(site.written)) + bias(site)
+
+
+def bias(site: Sizes) -> Work:
+    """Every channel's own is added at the end."""
+    return moved(site.written) if site.own_bias else Counter()

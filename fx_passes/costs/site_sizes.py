@@ -1,0 +1,80 @@
+"""A site in plain numbers, which is all that the static rules look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fx_passes.resample.axes import Axis, Resample
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A site in numbers: a 1-D one has height 1.
+
+    Args:
+        items: batch items.
+        inputs, outputs: (height, width).
+        padded: something else than zeros continues the input, which takes a Pad.
+        stuffed: the model itself puts zeros between samples, and has an ordinary convolution.
+        own_bias: every channel has another bias.
+        known: none of the sizes is open in the model.
+    """
+
+    dim: int
+    items: int
+    groups: int
+    rows: int
+    columns: int
+    dense: bool
+    height: Axis
+    width: Axis
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    padded: bool
+    stuffed: bool
+    own_bias: bool
+    known: bool = True
+
+    @property
+    def planes(self) -> int:
+        return self.items * self.groups
+
+    @property
+    def read(self) -> int:
+        """Elements of the input."""
+        return self.planes * self.columns * self.inputs[0] * self.inputs[1]
+
+    @property
+    def written(self) -> int:
+        """Elements of the output."""
+        return self.planes * self.rows * self.outputs[0] * self.outputs[1]
+
+    @property
+    def up(self) -> int:
+        return max(self.height.up, self.width.up)
+
+
+def sizes_of(
+    resample: Resample, *, own_bias: bool, transposed: bool, assumed: tuple[int, int] = (1, 1)
+) -> Sizes:
+    """The sizes of a site.
+
+    Args:
+        own_bias: as in :class:`Sizes`.
+        transposed: the model has a transposed convolution there.
+        assumed: what open sizes are taken for: (leading, spatial).
+    """
+    dim, height_width = resample.dim, resample.height_width()
+    spatial = [assumed[1] if size is None else size for size in resample.in_shape[-dim:]]
+    leading = 1
+    for size in resample.in_shape[:-dim]:
+        leading *= assumed[0] if size is None else size
+    inputs = (1, spatial[0]) if dim == 1 else (spatial[-2], spatial[-1])
+    height, width = (max(axis.size(n), 1) for axis, n in zip(height_width, inputs, strict=True))
+    padded = resample.mode != "zeros" and any(axis.pad != (0, 0) for axis in resample.axes)
+    items = max(leading // (resample.groups * resample.columns), 1)
+    return Sizes(
+        dim, items, resample.groups, resample.rows, resample.columns, resample.block_diagonal,
+        *height_width, inputs, (height, width), padded, resample.up > 1 and not transposed, own_bias,
+        resample.static,
+    )  # fmt: skip

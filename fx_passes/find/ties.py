@@ -1,0 +1,131 @@
+"""Who else uses the tensor that a site wants to cut down to one kernel?
+
+Cutting a parameter changes it for all its users, so each of them must be a site that is shared
+alike: the same parameter under two names, one module called twice, or two calls with one weight are
+handled; anything else refuses the sharing, with the name of the other user.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch.fx import Node
+
+from fx_passes.find.verdict import Verdict
+from fx_passes.graph.operators import base_name, read_inputs, reads_shape, transparent_input
+from fx_passes.graph.tensors import State, storage_key
+from fx_passes.records import Finding, Refusal
+
+
+def settle_ties(verdicts: list[Verdict], state: State) -> list[Verdict]:
+    """The verdicts, with those refused whose weight something else needs whole."""
+    settled = list(verdicts)
+    for places in _by_storage([v.names for v in verdicts], state).values():
+        group = [verdicts[i] for i in places]
+        reason = _not_alike(group) or _other_use(group, "weight", state)
+        for i in places if reason else ():
+            settled[i] = _refuse(verdicts[i], str(reason))
+    for places in _by_storage([v.bias_names for v in settled], state).values():
+        group = [settled[i] for i in places]
+        if _not_alike(group) or _other_use(group, "bias", state):
+            for i in places:
+                settled[i] = replace(settled[i], bias_names=(), bias_kernel=None)
+    return [_note_bias(verdict) for verdict in settled]
+
+
+def _by_storage(names: list[tuple[str, ...]], state: State) -> dict[int, list[int]]:
+    places: dict[int, list[int]] = defaultdict(list)
+    for i, tied in enumerate(names):
+        if tied:
+            places[storage_key(state.tensors[tied[0]])].append(i)
+    return places
+
+
+def _not_alike(group: list[Verdict]) -> str | None:
+    first = group[0].finding
+    for verdict in group[1:]:
+        finding = verdict.finding
+        if not finding.shared or not first.shared:
+            other = finding if not finding.shared else first
+            return f"its weight is also the weight of `{other.id}`, which is not shared: {other.reason}"
+        same = (finding.kernel, finding.site.geometry.transposed)
+        if same != (first.kernel, first.site.geometry.transposed):
+            return f"its weight is also the weight of `{first.id}`, which repeats it in other groups"
+    return None
+
+
+def _other_use(group: list[Verdict], role: str, state: State) -> str | None:
+    """What, beside the sites of ``group``, uses the tensor they have as ``role``; None if nothing does."""
+    names = group[0].names if role == "weight" else group[0].bias_names
+    tensor = state.tensors[names[0]]
+    for name in names[1:]:
+        if state.tensors[name] is not tensor:
+            return f"`{names[0]}` shares memory with `{name}`"
+    sites = {verdict.call.node for verdict in group}
+    for name in names:
+        for user in _users(name, role, sites, state):
+            if user is not None:
+                return f"`{names[0]}` is also used by `{user.name}`"
+    return None
+
+
+def _users(name: str, role: str, sites: set[Node], state: State) -> Iterator[Node | None]:
+    """Each use of the tensor called ``name``: None for a use by a site in that role, else the node."""
+    owner, _, leaf = name.rpartition(".")
+    while True:
+        for node in state.calls.get(owner, ()):
+            yield None if node in sites and name == f"{node.target}.{role}" and leaf == role else node
+        if not owner:
+            break
+        owner = owner.rpartition(".")[0]
+    for node in state.reads[storage_key(state.tensors[name])]:
+        if str(node.target) == name:
+            yield from _users_of_node(node, role, sites)
+
+
+def _users_of_node(node: Node, role: str, sites: set[Node]) -> Iterator[Node | None]:
+    for user in node.users:
+        if sees_no_shape(user, node):
+            continue
+        if transparent_input(user) is node:
+            yield from _users_of_node(user, role, sites)
+        elif user in sites and _only_as(user, node, role):
+            yield None
+        else:
+            yield user
+
+
+def _only_as(call: Node, tensor: Node, role: str) -> bool:
+    """Whether ``call`` takes ``tensor`` once, as its weight or its bias."""
+    position = {"weight": 1, "bias": 2}[role]
+    passed = call.args[position] if position < len(call.args) else call.kwargs.get(role)
+    return passed is tensor and sum(n is tensor for n in _flat(call)) == 1
+
+
+def _flat(call: Node) -> Iterator[Node]:
+    for argument in (*call.args, *call.kwargs.values()):
+        if isinstance(argument, Node):
+            yield argument
+
+
+def sees_no_shape(user: Node, tensor: Node) -> bool:
+    """Whether ``user`` asks ``tensor`` only for what stays the same when it is cut down."""
+    if base_name(user) == "_assert_tensor_metadata":
+        return all(argument is None for argument in user.args[1:3])
+    return tensor not in read_inputs(user) and not reads_shape(user)
+
+
+def _refuse(verdict: Verdict, reason: str) -> Verdict:
+    finding = verdict.finding
+    refusal = finding.refusal or Refusal(finding.id, "share", "tied", reason)
+    return Verdict(verdict.call, Finding(finding.site, refusal=refusal))
+
+
+def _note_bias(verdict: Verdict) -> Verdict:
+    finding = verdict.finding
+    if not verdict.bias_names or finding.kernel is None:
+        return verdict
+    kernel = replace(finding.kernel, bias_shared=True)
+    return replace(verdict, finding=replace(finding, kernel=kernel))

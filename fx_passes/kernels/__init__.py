@@ -1,0 +1,1 @@
+"""Facts about the numbers of a weight, without a graph: repeats, diagonal blocks, factors, expansion."""

@@ -1,0 +1,167 @@
+"""A site computed in another way: a module that takes the input of the site and gives its output.
+
+``Lowered`` does what all ways have in common: the input as planes, padding, bias, the shape of the output.
+What differs is ``compute``, in one file for each way in ``lowerings/``. Kernels and what is derived from
+them are buffers: a lowered model is for inference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fx_passes.kernels.factor import factorise
+from fx_passes.resample.axes import Axis, Resample
+
+
+class Lowered(nn.Module):
+    """Base of the modules in ``lowerings/``.
+
+    Args:
+        resample: what the site does.
+        kernel: (rows, columns, *taps) of one group, in the order of a correlation.
+        bias: (rows,) of every group, (groups * rows,) of each channel, or None.
+
+    A 1-D site is computed with a height of 1.
+    """
+
+    bias: Tensor | None
+    writes_nothing = True  # as ``graph.writes`` asks
+    key = ""  # of the sites that this module computes, see ``lower.Site``
+
+    def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, **params: Any) -> None:
+        super().__init__()
+        self.resample = resample
+        self.params = params
+        self.height, self.width = resample.height_width()
+        self.dtype = kernel.dtype
+        self.bias_shared = bias is not None and bias.numel() == resample.rows
+        scaled = None if bias is None else (bias.detach().double() * resample.scale).to(kernel.dtype)
+        self.register_buffer("bias", scaled, persistent=False)
+        self.unscaled = kernel.detach()
+        self.prepare(self.two_dimensional(self.unscaled))
+        del self.unscaled
+
+    def prepare(self, kernel: Tensor) -> None:
+        """Derive the buffers from ``kernel``, (rows, columns, kh, kw)."""
+        raise NotImplementedError
+
+    def compute(self, x: Tensor) -> Tensor:
+        """(N, groups * columns, H, W) or (N * groups, columns, H, W) -> elements of the output in its
+        order."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input of the site -> its output."""
+        resample = self.resample
+        if resample.static and tuple(x.shape) != resample.in_shape:
+            raise ValueError(f"lowered for inputs of shape {resample.in_shape}, got {tuple(x.shape)}")
+        y = self.compute(x)
+        if self.bias is not None and not self.bias_shared:
+            height, width = self.sizes(x)
+            groups, rows = resample.groups, resample.rows
+            y = y.reshape(-1, groups * rows, height, width) + self.bias.reshape(-1, 1, 1)
+        if not (resample.static and tuple(y.shape) == resample.out_shape):
+            y = y.reshape(self.out_shape(x))
+        return y.contiguous()
+
+    # What the ways to compute build on.
+
+    def keep(self, name: str, value: Tensor, channels_last: bool = False) -> None:
+        """Keep a constant (T, 1, kh, kw); channels-last, torch writes the output channels-last as well."""
+        if channels_last:
+            value = value.as_strided(value.shape, (value[0].numel(), 1, value.shape[3], 1))
+        self.register_buffer(name, value, persistent=False)
+
+    def two_dimensional(self, kernel: Tensor) -> Tensor:
+        """The kernel with its scale, in float64; a 1-D one with a height of 1."""
+        kernel = kernel.double() * self.resample.scale
+        return kernel.unsqueeze(2) if self.resample.dim == 1 else kernel
+
+    def factors(self, rank: int) -> list[tuple[Tensor, Tensor]]:
+        """The products (column, row) that the kernel is a sum of, as ``propose`` found them, with the
+        scale."""
+        kernel = self.unscaled[0, 0]
+        pairs = factorise(kernel, rank)
+        assert pairs is not None
+        return [(column, row * self.resample.scale) for column, row in pairs]
+
+    def planes(self, x: Tensor) -> Tensor:
+        """(N * groups, columns, H, W)."""
+        sizes = x.shape[-self.resample.dim :]
+        return x.reshape(-1, self.resample.columns, *((1,) if self.resample.dim == 1 else ()), *sizes)
+
+    def channels(self, x: Tensor, groups: int | None = None) -> Tensor:
+        """(N, groups * columns, H, W); by itself ``groups`` are those of the site.
+
+        What is so already is not touched: runtimes take a Reshape for the end of a chain of convolutions.
+        """
+        sizes = x.shape[-self.resample.dim :]
+        channels = (self.resample.groups if groups is None else groups) * self.resample.columns
+        if self.resample.dim == 2 and x.ndim == 4 and isinstance(x.shape[1], int) and x.shape[1] == channels:
+            return x
+        return x.reshape(-1, channels, *((1,) if self.resample.dim == 1 else ()), *sizes)
+
+    def in_sizes(self, x: Tensor) -> tuple[Any, Any]:
+        """Height and width of the input."""
+        return (1, x.shape[-1]) if self.resample.dim == 1 else (x.shape[-2], x.shape[-1])
+
+    def sizes(self, x: Tensor) -> tuple[Any, Any]:
+        """Height and width of the output."""
+        height, width = self.in_sizes(x)
+        return self.height.size(height), self.width.size(width)
+
+    def out_shape(self, x: Tensor) -> tuple[Any, ...]:
+        """Shape of the output, open sizes included."""
+        resample = self.resample
+        if resample.static:
+            return tuple(size for size in resample.out_shape if size is not None)
+        leading = x.shape[: -resample.dim - 1]
+        return (*leading, resample.groups * resample.rows, *self.sizes(x)[-resample.dim :])
+
+    def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
+        """(planes, H, W) without what whole blocks computed in excess.
+
+        The cut comes last, in the shape of the output: a runtime that has to copy has copied already.
+        """
+        y = y.reshape(-1, self.resample.groups, *y.shape[-self.resample.dim :])
+        for dim, size in ((-2, height), (-1, width))[-self.resample.dim :]:
+            if not (isinstance(size, int) and y.shape[dim] == size):
+                y = y.narrow(dim, 0, size)
+        return y
+
+    def window(self, x: Tensor, height: tuple[Any, Any], width: tuple[Any, Any]) -> Tensor:
+        """``x`` (..., H, W) from ``first`` on for ``count`` samples of each axis, padded where there is no
+        input.
+
+        Args:
+            height, width: (first, count); first is negative where the padding begins.
+        """
+        sizes, mode = (x.shape[-2], x.shape[-1]), self.resample.mode
+        pads: list[tuple[Any, Any]] = []
+        continued: list[tuple[Any, Any]] = []
+        for (first, count), size, axis in zip((height, width), sizes, (self.height, self.width), strict=True):
+            low, high = -first, first + count - size
+            by_mode = self._by_mode(axis, low, high, size)
+            continued.append(by_mode)
+            pads.append((low - by_mode[0], high - by_mode[1]))
+        if mode != "zeros" and any(pair != (0, 0) for pair in continued):
+            x = F.pad(x, (*continued[1], *continued[0]), mode=mode)
+        if any(not (isinstance(n, int) and n == 0) for pair in pads for n in pair):
+            x = F.pad(x, (*pads[1], *pads[0]))
+        return x
+
+    def _by_mode(self, axis: Axis, low: Any, high: Any, size: Any) -> tuple[Any, Any]:
+        """How much of a window's padding the mode has to fill: no more than is read, and where it makes no
+        difference, all of it, so that there is one Pad."""
+        if self.resample.mode == "zeros" or axis.pad == (0, 0) or not isinstance(size, int):
+            return axis.pad
+        most = {"reflect": size - 1, "circular": size}.get(self.resample.mode, max(low, high, 0))
+        # Samples beyond the padding that no output of the site uses may have any finite value.
+        last = (axis.size(size) - 1) * axis.down + axis.span - axis.shift
+        unused = last // axis.up - (size - 1) <= axis.pad[1]
+        return min(axis.pad[0], max(low, 0)), high if unused and 0 <= high <= most else min(
+            axis.pad[1], max(high, 0)
+        )

@@ -1,0 +1,91 @@
+"""The plain form that several lowerings share: one convolution, or transposed convolution, in groups.
+
+``lift``, ``grouped``, ``fold_batch`` and ``fold_channels`` differ in what they take for a batch item, a
+channel and a group; the kernel is stored once, and expanded to the groups as in ``kernels/expand.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fx_passes.kernels.expand import expand_kernel
+from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.resample.axes import Axis, Resample
+
+
+def grouped_refusal(resample: Resample) -> str | None:
+    """Why a resampling is no single convolution of at most two dimensions; None where it is one."""
+    if resample.dim > 2:
+        return f"{resample.dim}-D convolutions are computed as they are"
+    if resample.up == 1:
+        return None
+    axes = resample.axes
+    if any(axis.down > 1 for axis in axes):
+        return "it changes the rate by a fraction"
+    if resample.mode != "zeros" or any(transposed_padding(axis)[0] < 0 for axis in axes):
+        return "its padding is none that a transposed convolution has"
+    if any(not 0 <= transposed_padding(axis)[1] < axis.up for axis in axes):
+        return "its output is cut as a transposed convolution cannot"
+    return None
+
+
+def transposed_padding(axis: Axis) -> tuple[int, int]:
+    """``padding`` and ``output_padding`` of the transposed convolution of stride ``up`` that an axis is."""
+    padding = axis.span - axis.shift
+    return padding, axis.extent - axis.span + axis.up + 2 * padding
+
+
+class GroupedConv(Lowered):
+    """One grouped convolution; subclasses say what a group is."""
+
+    weight: Tensor
+
+    def groups(self) -> int:
+        """Groups of the convolution that is computed."""
+        return self.resample.groups
+
+    def prepare(self, kernel: Tensor) -> None:
+        kernel = kernel.to(self.dtype)
+        if self.resample.up > 1:
+            kernel = kernel.transpose(0, 1).flip(2, 3)
+        self.register_buffer("weight", kernel.contiguous(), persistent=False)
+
+    def compute(self, x: Tensor) -> Tensor:
+        resample, groups = self.resample, self.groups()
+        x = self.channels(x, groups)
+        axes = (self.height, self.width)
+        weight = expand_kernel(self.weight, groups)
+        bias = expand_kernel(self.bias, groups) if self.bias is not None and self.bias_shared else None
+        dilation: Any = tuple(axis.dilation for axis in axes)
+        if resample.up > 1:
+            padding, extra = zip(*(transposed_padding(axis) for axis in axes), strict=True)
+            up: Any = tuple(axis.up for axis in axes)
+            return F.conv_transpose2d(x, weight, bias, up, padding, extra, groups, dilation)  # type: ignore[arg-type]
+        down: Any = tuple(axis.down for axis in axes)
+        x, padding = padded(self, x)
+        return F.conv2d(x, weight, bias, down, padding, dilation, groups)  # type: ignore[arg-type]
+
+
+def padded(module: Lowered, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Input and padding for a plain convolution: equal paddings of zeros are left to it."""
+    windows: list[tuple[Any, Any]] = []
+    own: list[int] = []
+    for axis, size in zip((module.height, module.width), module.in_sizes(x), strict=True):
+        equal = _pads_equally(axis, size)
+        own.append(axis.shift if equal else 0)
+        windows.append(
+            (0, size) if equal else (-axis.shift, (axis.size(size) - 1) * axis.down + axis.span + 1)
+        )
+    return module.window(x, windows[0], windows[1]), (own[0], own[1])
+
+
+def _pads_equally(axis: Axis, size: Any) -> bool:
+    """Whether the same padding of zeros at both ends gives as many outputs as there are to be."""
+    if axis.pad != (0, 0) or axis.shift < 0:
+        return False
+    extent = 2 * axis.shift - axis.span - 1
+    known = isinstance(size, int)
+    return axis.extent == extent or (known and (size + extent) // axis.down + 1 == axis.size(size))

@@ -1,0 +1,143 @@
+"""What the polyphase lowerings share: windows of the input, phases as channels, and their interleaving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.resample.axes import Axis, Resample
+from fx_passes.resample.phases import Phases, phase_weight, phases_of
+
+
+def polyphase_refusal(resample: Resample) -> str | None:
+    """Why outputs cannot be computed in phases; None where they can."""
+    if resample.dim > 2:
+        return f"{resample.dim}-D convolutions are computed as they are"
+    if resample.rows * resample.columns > 1:
+        return f"a group has {resample.columns} input and {resample.rows} output channels, not one"
+    height = resample.height_width()[0]
+    if height.up > 1 and height.down > 1:
+        return "it changes the rate of the height by a fraction"
+    return None
+
+
+class PolyphaseConv(Lowered):
+    """One dense convolution to all phases, or one for each phase of the height.
+
+    Args:
+        phases: outputs along the width that are computed as channels.
+        interleave: ``"split"`` or ``"stack"``, see ``lowerings/transposed_polyphase.py``.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        resample: Resample,
+        kernel: Tensor,
+        bias: Tensor | None,
+        *,
+        phases: int,
+        interleave: str = "split",
+    ) -> None:
+        self.interleave, self.count = interleave, phases
+        self.down, self.across = _phases(resample, phases)
+        # torch 2.13 on oneDNN computes channels-last convolutions of stride (1, s) wrongly where the output
+        # has width 1: so only where it is known to be wider.
+        width = resample.out_shape[-1]
+        self.channels_last = resample.static and width is not None and width > phases
+        super().__init__(resample, kernel, bias, phases=phases, interleave=interleave)
+
+    def prepare(self, kernel: Tensor) -> None:
+        weight = phase_weight(kernel[0, 0], self.across, 1)  # (kh, T, window)
+        if self.down is not None:
+            weight = phase_weight(weight, self.down, 0).transpose(1, 2)  # (s, T, window of rows, window)
+        else:
+            weight = weight.transpose(0, 1).unsqueeze(0)
+        self.keep("weight", weight.flatten(0, 1).unsqueeze(1).to(self.dtype).contiguous(), self.channels_last)
+
+    def compute(self, x: Tensor) -> Tensor:
+        height, width = self.sizes(x)
+        x, stride, dilation, blocks = self.windows(x, height, width)
+        if self.down is None:
+            y = F.conv2d(x, self.weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
+            return self.cut(y.reshape(-1, y.shape[1], blocks * self.count), height, width)
+        if self.interleave == "stack":
+            rows = [
+                F.conv2d(x, weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
+                for weight in self.weight.split(self.count)
+            ]
+        else:
+            y = F.conv2d(x, self.weight, self.full_bias(self.weight.shape[0]), stride, 0, dilation)
+            rows = list(y.permute(0, 2, 3, 1).split(self.count, 3))
+        y = torch.cat(rows, 2)  # (planes, H / s, s * W / T, T) is (planes, H / s, s, W) in memory
+        return self.cut(y.reshape(-1, y.shape[1] * len(rows), blocks * self.count), height, width)
+
+    def windows(self, x: Tensor, height: Any, width: Any) -> tuple[Tensor, Any, Any, Any]:
+        """Input padded or cut to whole blocks, stride and dilation of the convolution, blocks along the
+        width."""
+        blocks = (width + self.count - 1) // self.count
+        across = (self.across.first, (blocks - 1) * self.across.step + self.across.window)
+        if self.down is None:
+            down = self.height
+            rows: tuple[Any, Any] = (-down.shift, (height - 1) * down.down + down.span + 1)
+            step, dilation = down.down, down.dilation
+        else:
+            count = (height + self.down.count - 1) // self.down.count
+            rows = (self.down.first, (count - 1) * self.down.step + self.down.window)
+            step, dilation = self.down.step, 1
+        return self.window(self.planes(x), rows, across), (step, self.across.step), (dilation, 1), blocks
+
+    def full_bias(self, channels: int) -> Tensor | None:
+        """The bias of every phase, where one value serves all channels."""
+        return self.bias.expand(channels) if self.bias is not None and self.bias_shared else None
+
+
+class SeparablePolyphaseConv(PolyphaseConv):
+    """Row in phases, then column on each phase; summed over ``rank`` products.
+
+    The rows of all products are one convolution, and so are their columns.
+    """
+
+    rank: int
+    rows: Tensor
+    columns: Tensor
+
+    def prepare(self, kernel: Tensor) -> None:
+        pairs = self.factors(self.rank)
+        rows = torch.cat([phase_weight(row, self.across, 0) for _, row in pairs])
+        columns = torch.cat([column.expand(self.count, -1) for column, _ in pairs])
+        self.products = len(pairs)
+        for name, value in (("rows", rows[:, None, None]), ("columns", columns[:, None, :, None])):
+            self.keep(name, value.to(self.dtype).contiguous(), self.channels_last)
+
+    def compute(self, x: Tensor) -> Tensor:
+        height, width = self.sizes(x)
+        x, (step, across), (dilation, _), blocks = self.windows(x, height, width)
+        x = F.conv2d(x, self.rows, None, (1, across))
+        channels = self.count * self.products
+        bias = self.full_bias(self.count)
+        if bias is not None and self.products > 1:
+            bias = torch.cat([bias, bias.new_zeros(channels - self.count)])
+        y = F.conv2d(x, self.columns, bias, (step, 1), 0, (dilation, 1), channels)
+        if self.products > 1:
+            y = torch.stack(y.split(self.count, 1)).sum(0)
+        y = y.permute(0, 2, 3, 1)
+        return self.cut(y.reshape(-1, y.shape[1], blocks * self.count), height, width)
+
+
+def _phases(resample: Resample, count: int) -> tuple[Phases | None, Phases]:
+    """Phases of the height, where it is zero-stuffed, and of the width."""
+    height, width = resample.height_width()
+    across = phases_of(width, count)
+    if across is None:
+        raise ValueError(f"a block of {count} outputs does not begin on an input sample")
+    return _height_phases(height), across
+
+
+def _height_phases(height: Axis) -> Phases | None:
+    return phases_of(height, height.up) if height.up > 1 else None

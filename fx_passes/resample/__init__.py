@@ -1,0 +1,1 @@
+"""What a shared convolution and its surroundings compute: up-sampling, filter, down-sampling."""

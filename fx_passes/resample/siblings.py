@@ -1,0 +1,51 @@
+"""Sites with one kernel on several inputs, independent of each other: one call may compute them all.
+
+Before:  conv(x1, expand(kernel)), conv(x2, expand(kernel)), ...
+After:   split(lowered(cat(x1, x2, ...)))
+
+The windowed means of SSIM are such sites: none of them needs the result of another, and kernel, geometry and
+shapes are the same. One call in place of several saves what every operator costs by itself, and costs two
+copies: it pays for small inputs. Any lowering can be what is done to the inputs together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.fx import Node
+
+from fx_passes.graph.operators import ancestors
+
+
+def independent_groups(sites: Sequence[tuple[str, Node, Node]]) -> list[list[int]]:
+    """Which of the sites, given as (key, source, end), are the same and can be computed at once.
+
+    Of each key there is one group with all of its sites, or none. Groups never depend on each other in a
+    cycle.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, (key, _, _) in enumerate(sites):
+        groups.setdefault(key, []).append(index)
+    chosen: list[list[int]] = []
+    for group in groups.values():
+        if len(group) > 1 and not _waits_for_itself(sites, [*chosen, group]):
+            chosen.append(group)
+    return chosen
+
+
+def _waits_for_itself(sites: Sequence[tuple[str, Node, Node]], groups: Sequence[list[int]]) -> bool:
+    """Whether the last of ``groups`` needs an end of its own, if all sites of a group wait for all its
+    sources."""
+    needed = [ancestors(sites[i][1] for i in group) for group in groups]
+    ends = [{sites[i][2] for i in group} for group in groups]
+    reached, stack = set[int](), [len(groups) - 1]
+    while stack:
+        waiting = stack.pop()
+        for other, results in enumerate(ends):
+            if needed[waiting] & results:
+                if other == len(groups) - 1:
+                    return True
+                if other not in reached:
+                    reached.add(other)
+                    stack.append(other)
+    return False

@@ -1,0 +1,218 @@
+"""What stands around a convolution and only moves data, or scales by a number, taken into its resampling.
+
+A Pad, zeros stuffed between samples, a Slice, and the reshapes and permutations between them are written in
+many ways. They are not matched by form: the chain of operators is run on a tensor of indices, and the map
+from output to input elements that comes out is compared, element for element, with the map of a padding,
+stuffing or slicing of each axis. What is equal is absorbed, however it was written; this needs known sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from fx_passes.graph.constants import NotConstant, static_value
+from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
+from fx_passes.resample.axes import Axis, Moved, Resample, absorb_after, absorb_before
+from fx_passes.resample.index_map import all_planes, axis_maps, positions
+
+_VIEWS = TRANSPARENT | frozenset(
+    "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
+    "getitem select".split()
+)
+_PADS = frozenset(
+    "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
+)
+# The map of a larger tensor takes longer to make than most models take to run.
+_MOST_ELEMENTS = 1 << 27
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A convolution with what was absorbed: reads ``source``, replaces everything down to ``end``."""
+
+    source: Node
+    end: Node
+    resample: Resample
+
+
+def absorb(conv: Node, source: Node, resample: Resample, taken: set[Node]) -> Surroundings:
+    """The longest chains in front of and behind ``conv`` that a resampling can take in.
+
+    Args:
+        taken: what sites in front have absorbed already; what this one absorbs behind itself is added.
+    """
+    alone = Surroundings(source, conv, resample)
+    if not resample.static or max(resample.planes or 0, 1) > _MOST_ELEMENTS:
+        return alone
+    return _absorb_front(_absorb_back(conv, alone, taken), taken)
+
+
+def _absorb_front(found: Surroundings, taken: set[Node]) -> Surroundings:
+    if any(axis.pad != (0, 0) for axis in found.resample.axes):
+        return found  # a padding mode of the convolution itself refers to its own input
+    chain: list[Node] = []
+    node, best = found.source, found
+    while node not in taken and _moves(node) and len(_readers(node)) == 1:
+        chain.append(node)
+        node = chain[-1].all_input_nodes[0]
+        if (longer := _front(node, chain, found)) is not None:
+            best = longer
+    return best
+
+
+def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings | None:
+    """``found`` with ``chain``, from the convolution back to ``source``, absorbed; None if it cannot be."""
+    shape = _shape(source)
+    if shape is None or not _same_dtype([source, *chain]):
+        return None
+    index = _run(reversed(chain), shape)
+    if index is None:
+        return None
+    resample = found.resample
+    moved = axis_maps(index, shape, resample.dim)
+    if moved is None:
+        return None
+    if any(
+        _reads_what_is_cropped(axis, move, size)
+        for axis, (move, _), size in zip(resample.axes, moved, shape[-resample.dim :], strict=True)
+    ):
+        return None
+    modes = {mode for _, mode in moved} - {"zeros"}
+    if len(modes) > 1:
+        return None
+    sizes = shape[-resample.dim :]
+    axes = tuple(
+        absorb_before(axis, size, move)
+        for axis, size, (move, _) in zip(resample.axes, sizes, moved, strict=True)
+    )
+    if any(_reads_padding_alone(axis, size) for axis, size in zip(axes, sizes, strict=True)):
+        return None
+    mode = modes.pop() if modes else resample.mode
+    return replace(found, source=source, resample=replace(resample, axes=axes, mode=mode, in_shape=shape))
+
+
+def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundings:
+    chain: list[Node] = []
+    scale, node, best = 1.0, conv, found
+    while len(readers := _readers(node)) == 1:
+        node = readers[0]
+        factor = _factor(node)
+        if factor is None and not (_moves(node, pads=False) and node.args[0] is (chain or [conv])[-1]):
+            break
+        scale *= factor or 1.0
+        chain.append(node)
+        if (longer := _back(conv, node, chain, found, scale)) is not None:
+            best = longer
+    if best.end is not conv:
+        taken.update((conv, *chain[: chain.index(best.end) + 1]))
+    return best
+
+
+def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: float) -> Surroundings | None:
+    shape, before = _shape(end), _shape(conv)
+    if shape is None or before is None or not _same_dtype([conv, *chain]):
+        return None
+    index = _run([node for node in chain if _factor(node) is None], before)
+    if index is None or len(shape) < found.resample.dim:
+        return None
+    resample = found.resample
+    if index.numel() == 0 or not all_planes(index, shape, before, resample.dim):
+        return None
+    lines = positions(index.reshape(-1, *shape[-resample.dim :]), before[-resample.dim :])
+    if lines is None:
+        return None
+    axes, in_sizes = [], resample.in_shape[-resample.dim :]
+    for axis, line, size in zip(resample.axes, lines, in_sizes, strict=True):
+        if -1 in line:
+            return None
+        step = line[1] - line[0] if len(line) > 1 else 1
+        if step < 1 or line != list(range(line[0], line[0] + step * len(line), step)):
+            return None
+        assert size is not None
+        kept = absorb_after(axis, size, line[0], step, len(line))
+        if _reads_padding_alone(kept, size):
+            return None
+        axes.append(kept)
+    return replace(found, end=end, resample=replace(resample, axes=tuple(axes), out_shape=shape, scale=scale))
+
+
+def _readers(node: Node) -> list[Node]:
+    """The users of ``node`` that look at its elements."""
+    return [user for user in node.users if node in read_inputs(user)]
+
+
+def _factor(node: Node) -> float | None:
+    """The number that ``node`` multiplies its one tensor with, or None where it does something else."""
+    if node.op != "call_function" or base_name(node) != "mul" or len(node.args) != 2 or node.kwargs:
+        return None
+    numbers = [float(a) for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
+    # Beyond this the kernel itself might overflow, or lose bits to underflow.
+    return numbers[0] if len(numbers) == 1 and 2.0**-40 < abs(numbers[0]) < 2.0**40 else None
+
+
+def _moves(node: Node, pads: bool = True) -> bool:
+    """Whether ``node`` only moves the elements of its first argument, or pads them by zeros or a mode."""
+    if node.op not in ("call_function", "call_method") or len(node.all_input_nodes) != 1:
+        return False
+    if not node.args or not isinstance(node.args[0], Node):
+        return False
+    name = base_name(node)
+    if name in _VIEWS:
+        return True
+    if not pads or name not in _PADS:
+        return False
+    extra = [*node.args[2:], *node.kwargs.values()]
+    return all(value is None or isinstance(value, str) or value == 0 for value in extra)
+
+
+def _run(chain: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """The chain on the numbers 1, 2, ... in a tensor of ``shape``; padding with zeros leaves 0."""
+    count = 1
+    for size in shape:
+        count *= size
+    if not 0 < count <= _MOST_ELEMENTS:
+        return None
+    index = torch.arange(1, count + 1, dtype=torch.float64).reshape(shape)
+    try:
+        for node in chain:
+            if base_name(node) in TRANSPARENT:
+                index = index.contiguous()  # for a view behind it
+                continue
+            args, kwargs = static_value(node.args[1:]), static_value(dict(node.kwargs))
+            target = node.target
+            call = getattr(index, target) if isinstance(target, str) else target
+            index = call(*args, **kwargs) if isinstance(target, str) else call(index, *args, **kwargs)
+    except (NotConstant, RuntimeError):  # RuntimeError: of an operator, on numbers in another layout
+        return None
+    return index.long()
+
+
+def _shape(node: Node) -> tuple[int, ...] | None:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or not all(isinstance(size, int) for size in value.shape):
+        return None
+    return tuple(value.shape)
+
+
+def _same_dtype(nodes: Sequence[Node]) -> bool:
+    """Nothing on the way is of another type: a conversion there and back rounds."""
+    values = [node.meta.get("val") for node in nodes]
+    return len({value.dtype if isinstance(value, Tensor) else None for value in values}) == 1
+
+
+def _reads_padding_alone(axis: Axis, length: int) -> bool:
+    """Whether no output of an axis has a tap on the input."""
+    return -axis.shift >= length * axis.up or axis.last(length) < 0
+
+
+def _reads_what_is_cropped(axis: Axis, moved: Moved, length: int) -> bool:
+    """Whether ``axis`` has zeros of its own where ``moved`` cut samples off, which it would then read."""
+    low = moved.first < 0 and axis.shift > 0
+    cut = moved.first + (length - 1) * moved.up >= moved.length
+    return low or (cut and axis.last(moved.length) > moved.length - 1)

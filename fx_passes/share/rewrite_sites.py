@@ -1,0 +1,151 @@
+"""What sharing does to a graph: at each site, one kernel in the place of its repeats, expanded."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from fx_passes.find.origin import way_to_source
+from fx_passes.find.verdict import Verdict
+from fx_passes.graph import edit
+from fx_passes.records import Finding, SharedKernel
+from fx_passes.share.replace_module import share_module
+from fx_passes.train.checkpoint import Cut, load_repeated, note_cut
+from fx_passes.train.formulations import Formulation
+from fx_passes.train.shared_conv import _SharedKernel
+
+log = logging.getLogger(__name__)
+
+
+def rewrite_sites(
+    graph_module: GraphModule,
+    pending: list[Verdict],
+    fold_constants: bool,
+    formulation: Formulation = "grouped",
+) -> None:
+    """Share the sites of ``pending``, in place.
+
+    Args:
+        fold_constants, formulation: as in :class:`~fx_passes.ShareKernels`.
+    """
+    sharing = _Sharing(graph_module, fold_constants, formulation)
+    for verdict in pending:
+        _warn_of_change(verdict.finding)
+        sharing.share(verdict)
+    load_repeated(graph_module)
+    graph_module.graph.lint()
+    graph_module.recompile()
+
+
+def _warn_of_change(finding: Finding) -> None:
+    kernel = finding.kernel
+    if kernel is not None and kernel.max_difference > 0:
+        log.warning(
+            "%s: sharing changes its weights by up to %.3g, its output by up to %.3g times the largest input",
+            finding.id,
+            kernel.max_difference,
+            kernel.output_change,
+        )
+
+
+def is_pending(verdict: Verdict, fold_constants: bool) -> bool:
+    """Whether there is anything to rewrite at a site."""
+    if not verdict.finding.shared:
+        return False
+    return not verdict.done or bool(verdict.bias_names) or (fold_constants and _foldable(verdict))
+
+
+def _foldable(verdict: Verdict) -> bool:
+    """Whether the kernel is computed from constants, each time the model runs."""
+    computed = verdict.finding.site.origin.kind == "computed" and verdict.call.form != "module"
+    return computed and verdict.literal and verdict.kernel is not None
+
+
+class _Sharing:
+    """Rewrites the sites of one graph module; a tensor that several of them use is cut once."""
+
+    def __init__(self, graph_module: GraphModule, fold_constants: bool, formulation: Formulation) -> None:
+        self.graph_module = graph_module
+        self.fold_constants = fold_constants
+        self.formulation = formulation
+        self.cut: set[str] = set()
+        self.full_meta: dict[Node, dict[str, Any]] = {}
+
+    def share(self, verdict: Verdict) -> None:
+        kernel, call = verdict.finding.kernel, verdict.call
+        assert kernel is not None
+        if verdict.names:
+            self._cut_tensor(verdict.names, verdict.kernel)
+        if verdict.bias_names:
+            self._cut_tensor(verdict.bias_names, verdict.bias_kernel)
+        if call.form == "module":
+            self._share_module(str(call.node.target), kernel)
+            return
+        if verdict.names:
+            self._expand_cut(verdict, "weight", call.weight, verdict.kernel)
+        elif not verdict.done or (self.fold_constants and _foldable(verdict)):
+            self._expand_computed(verdict, kernel)
+        if verdict.bias_names:
+            self._expand_cut(verdict, "bias", call.bias, verdict.bias_kernel)
+
+    def _cut_tensor(self, names: tuple[str, ...], values: Tensor | None) -> None:
+        assert values is not None
+        if names[0] not in self.cut:
+            edit.cut_tensor(self.graph_module, names, values)
+            self.cut.update(names)
+
+    def _share_module(self, target: str, kernel: SharedKernel) -> None:
+        # A module that is called twice is one module.
+        if not isinstance(self.graph_module.get_submodule(target), _SharedKernel):
+            groups, diagonal = kernel.groups, kernel.block_diagonal
+            share_module(self.graph_module, target, groups, diagonal, self.formulation)
+
+    def _expand_cut(self, verdict: Verdict, role: edit.Role, passed: Any, values: Any) -> None:
+        """Expand, right before the convolution, a tensor that has been cut down at its source."""
+        kernel, call = verdict.finding.kernel, verdict.call
+        assert kernel is not None
+        diagonal = kernel.block_diagonal and role == "weight"
+        groups = kernel.groups if kernel.block_diagonal else call.groups
+        for name in verdict.names if role == "weight" else verdict.bias_names:
+            note_cut(self.graph_module, name, Cut(tuple(values.shape), kernel.groups, diagonal))
+        for node in way_to_source(passed):
+            if node not in self.full_meta:
+                self.full_meta[node] = dict(node.meta)
+                edit.cut_value(node, tuple(values.shape))
+        edit.expand_argument(
+            call.node,
+            role,
+            passed,
+            tuple(values.shape),
+            groups,
+            block_diagonal=diagonal,
+            meta=self.full_meta[passed],
+        )
+
+    def _expand_computed(self, verdict: Verdict, kernel: SharedKernel) -> None:
+        """Expand the kernel from the node that holds it, from its value, or from the weight's first block."""
+        call, weight = verdict.call, verdict.call.weight
+        assert isinstance(weight, Node)
+        source = verdict.construction.source if verdict.construction else None
+        if (self.fold_constants and _foldable(verdict)) or kernel.max_difference > 0:
+            assert verdict.kernel is not None
+            value = verdict.kernel.detach().clone()
+            name = f"{verdict.finding.id}_kernel"
+            source = edit.add_buffer(self.graph_module, name, value, call.node)
+        elif source is None:
+            source = edit.first_block(call.node, weight, kernel.shape)
+        elif verdict.construction and verdict.construction.source_shape != kernel.shape:
+            source = edit.reshaped(call.node, source, kernel.shape)
+        edit.expand_argument(
+            call.node,
+            "weight",
+            source,
+            kernel.shape,
+            kernel.groups if kernel.block_diagonal else call.groups,
+            block_diagonal=kernel.block_diagonal,
+            meta=weight.meta,
+        )
+        edit.erase_unused(weight)
