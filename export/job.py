@@ -85,12 +85,13 @@ class Job:
         with self.stages.stage("finding and sharing kernels"):
             verdicts = judge_graph(graph_module, frozen=True)
             self.findings = [verdict.finding for verdict in verdicts]
-            sites, reasons = lowerable_sites(
+            sites, refusals = lowerable_sites(
                 graph_module,
                 verdicts,
                 stays=lambda conv: REASON if before_batch_norm(conv, graph_module) else None,
                 any_order=True,
             )
+        reasons = {name: refusal.reason for name, refusal in refusals.items()}
         self.reasons = reasons if how.plan is not None or how.lowering != "expand" else {}
         self.plan = how.decide(graph_module, sites, self.baseline, self.example, self.trials, self.stages)
         shutil.rmtree(self.trials)

@@ -92,10 +92,18 @@ class SharedKernel:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a site is not shared: the stage that refused, a stable code, and a reason with numbers."""
+    """Why something is not done to a site.
+
+    Args:
+        site: the id of the site; empty where whoever refuses does not know it.
+        stage: who refuses: finding (``"site"``, ``"weight"``, ``"repeats"``), sharing, one way to train
+            (``"formulation"``), all lowerings (``"lower"``), or one of them (``"lowering"``).
+        code: the same for the same cause, whatever the numbers are; messages may change, codes do not.
+        reason: in words, with the numbers.
+    """
 
     site: str
-    stage: Literal["site", "weight", "repeats", "share"]
+    stage: Literal["site", "weight", "repeats", "share", "formulation", "lower", "lowering"]
     code: str
     reason: str
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES, propose_one
 from fx_passes.plan import Plan
-from fx_passes.records import Proposal
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.site import Site
 
 
@@ -44,8 +44,8 @@ def _require_proposed(site: Site, wanted: Proposal) -> None:
     answer = propose_one(
         wanted.lowering, site.resample, site.kernel, site.siblings if wanted.merged else None
     )
-    if isinstance(answer, str):
-        raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer}")
+    if isinstance(answer, Refusal):
+        raise UsageError(f"the plan asks for {wanted.lowering} at `{site.id}`, where {answer.reason}")
     # By their text: 16.0 is not 16 here.
     if repr((wanted.params, wanted.exactness)) not in [repr((p.params, p.exactness)) for p in answer]:
         raise UsageError(f"the plan asks for {wanted.name} ({wanted.exactness}) at `{site.id}`, not proposed")

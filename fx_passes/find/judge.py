@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
 from fx_passes.find.calls.call import ConvCall
 from fx_passes.find.construction import Construction, find_construction
 from fx_passes.find.origin import (
     direct_node,
-    expected_shape,
     geometry,
     tensor_of,
     weight_origin,
     weight_shape,
 )
-from fx_passes.find.verdict import Verdict
+from fx_passes.find.plain_module import has_hooks, not_plain
+from fx_passes.find.verdict import Action, CutTensor, ExpandConstruction, ExpandValue, KeepOne, Verdict
 from fx_passes.graph.constants import NotConstant, fold, literal, quantiser_of, static_value
 from fx_passes.graph.tensors import State, storage_key
 from fx_passes.kernels.block_diagonal import diagonal_blocks, find_diagonal_blocks
 from fx_passes.kernels.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan, output_change
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
-from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.train.shared_conv import _SharedKernel
 
 SHARED_ALREADY = "already one kernel, expanded"
 SINGLE_CHANNEL = "one input and one output channel: already one kernel"
@@ -73,13 +74,13 @@ def refuse_unseen(
 def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, frozen: bool) -> Verdict:
     if call.form == "module":
         module = state.graph_module.get_submodule(str(call.node.target))
-        if why := _not_plain(module):
-            return _refuse(call, site, *why)
+        if why := not_plain(module):
+            return _refuse(call, site, why.code, why.reason)
         if isinstance(module, _SharedKernel):
             return _already_shared(call, site, module)
     if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
         kernel = SharedKernel(1, site.weight_shape, proof="construction")
-        return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), done=True)
+        return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), KeepOne())
     tensor = tensor_of(call.weight, state)
     if tensor is None:
         verdict = _judge_expression(call, site, state, allowed, frozen)
@@ -98,12 +99,12 @@ def _judge_tensor(
     if isinstance(call.weight, Node) and (writers := state.writers(direct_node(call.weight))):
         reason = f"`{names[0]}` is written to by `{writers[0].name}` while the model runs"
         return _refuse(call, site, "mutated", reason)
-    if _has_hooks(tensor):
+    if has_hooks(tensor):
         return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, made for the whole weight")
     if not frozen and _is_channels_last(tensor):
         reason = f"`{names[0]}` is stored channels_last, an order that the output takes over from it"
         return _refuse(call, site, "layout", f"{reason}; share first, then change the memory format")
-    return _judge_values(Verdict(call, Finding(site), names), tensor.detach(), allowed)
+    return _judge_values(call, site, tensor.detach(), allowed, lambda kernel: CutTensor(names, kernel))
 
 
 def _is_channels_last(weight: Tensor) -> bool:
@@ -141,8 +142,9 @@ def _judge_expression(
         return _refuse(call, site, not_constant.code, reason)
     except Exception as error:  # the model's own operators, run here on constants
         return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
-    verdict = Verdict(call, Finding(site), literal=literal(weight, call.node, state))
-    return _judge_values(verdict, value, allowed)
+    known = literal(weight, call.node, state)
+    # A copy, so that the whole can be freed.
+    return _judge_values(call, site, value, allowed, lambda kernel: ExpandValue(kernel.clone(), known))
 
 
 def _judge_construction(call: ConvCall, site: ConvSite, construction: Construction, state: State) -> Verdict:
@@ -165,11 +167,17 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
         values = _block(values, c.shape) if c.source is None else values.reshape(c.shape)
     # What is read from a state_dict, or may be trained some day, is to be read whenever the model runs.
     known = values is not None and literal(kernel_node, call.node, state)
-    return Verdict(call, finding, construction=c, kernel=values, literal=known, done=c.expanded)
+    return Verdict(call, finding, ExpandConstruction(c, values, known))
 
 
-def _judge_values(verdict: Verdict, weight: Tensor, allowed: Allowed) -> Verdict:
-    call, site = verdict.call, verdict.finding.site
+def _judge_values(
+    call: ConvCall,
+    site: ConvSite,
+    weight: Tensor,
+    allowed: Allowed,
+    action_of: Callable[[Tensor], Action],
+) -> Verdict:
+    """Whether the numbers of ``weight`` repeat one kernel; ``action_of``: what is to be done with that."""
     groups, found = site.geometry.groups, None
     block_diagonal = groups == 1
     if not block_diagonal:
@@ -187,8 +195,7 @@ def _judge_values(verdict: Verdict, weight: Tensor, allowed: Allowed) -> Verdict
         blocks = diagonal_blocks(weight, groups) if block_diagonal else weight
         change = output_change(blocks, found.kernel, groups, "transpose" in call.op)
     kernel = SharedKernel(groups, shape, block_diagonal, "values", found.max_difference, output_change=change)
-    values = found.kernel if verdict.names else found.kernel.clone()
-    return replace(verdict, finding=Finding(site, kernel), kernel=values)
+    return Verdict(call, Finding(site, kernel), action_of(found.kernel))
 
 
 def _block(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -204,13 +211,13 @@ def _judge_bias(verdict: Verdict, state: State) -> Verdict:
         return verdict
     if kernel.groups == 1 or tensor.shape[0] % kernel.groups:
         return verdict
-    if _has_hooks(tensor) or (isinstance(bias, Node) and state.writers(direct_node(bias))):
+    if has_hooks(tensor) or (isinstance(bias, Node) and state.writers(direct_node(bias))):
         return verdict
     found = find_repeats(tensor.detach(), kernel.groups)
     if not isinstance(found, Repeats):
         return verdict
     names = tuple(state.names[storage_key(tensor)])
-    return replace(verdict, bias_names=names, bias_kernel=found.kernel)
+    return replace(verdict, bias=CutTensor(names, found.kernel))
 
 
 def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Verdict:
@@ -219,38 +226,7 @@ def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Ve
     kernel = SharedKernel(
         module.groups, shape, module.block_diagonal, "construction", bias_shared=bias_shared
     )
-    return Verdict(call, Finding(site, kernel, note=SHARED_ALREADY), done=True)
-
-
-def _not_plain(module: nn.Module) -> tuple[str, str] | None:
-    """Why a module is not torch's own convolution with its weight in place, or None."""
-    assert isinstance(module, nn.modules.conv._ConvNd)
-    name, ours = type(module).__name__, isinstance(module, _SharedKernel)
-    weight = module._parameters.get("weight")
-    if weight is not None and nn.parameter.is_lazy(weight):
-        return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
-    if type(module) not in (*SHARED_CLASSES, *SHARED_CLASSES.values()):
-        return "subclass", f"`{name}` is a subclass of a convolution and may compute anything"
-    if weight is None:
-        return "computed-weight", f"the weight of this `{name}` is computed by a hook"
-    if {"forward", "_conv_forward"} & vars(module).keys():
-        return "patched", f"this `{name}` has a forward of its own, and may compute anything"
-    if _has_hooks(module) or (not ours and any(_has_hooks(p) for p in module.parameters(recurse=False))):
-        return "hooks", f"this `{name}` or its parameters have hooks, made for the whole weight"
-    channels = [module.out_channels, *([module.out_channels // module.groups] if ours else [])]
-    bias_fits = module.bias is None or list(module.bias.shape) in [[count] for count in channels]
-    expected = module.kernel_shape if isinstance(module, _SharedKernel) else expected_shape(module)
-    if expected != tuple(weight.shape) or not bias_fits:
-        reason = f"the weight {list(weight.shape)} does not fit the channels that this `{name}` states"
-        return "inconsistent", reason
-    return None
-
-
-def _has_hooks(holder: nn.Module | Tensor) -> bool:
-    """Whether a module or a parameter has any of torch's hooks."""
-    if isinstance(holder, Tensor):
-        return bool(holder._backward_hooks or getattr(holder, "_post_accumulate_grad_hooks", None))
-    return any(value for key, value in vars(holder).items() if key.endswith("_hooks"))
+    return Verdict(call, Finding(site, kernel, note=SHARED_ALREADY), KeepOne())
 
 
 def _refuse(

@@ -8,12 +8,12 @@ handled; anything else refuses the sharing, with the name of the other user.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch.fx import Node
 
-from fx_passes.find.verdict import Verdict
+from fx_passes.find.verdict import Action, CutTensor, Verdict
 from fx_passes.graph.operators import base_name, read_inputs, reads_shape, transparent_input
 from fx_passes.graph.tensors import State, storage_key
 from fx_passes.records import Finding, Refusal
@@ -22,24 +22,25 @@ from fx_passes.records import Finding, Refusal
 def settle_ties(verdicts: list[Verdict], state: State) -> list[Verdict]:
     """The verdicts, with those refused whose weight something else needs whole."""
     settled = list(verdicts)
-    for places in _by_storage([v.names for v in verdicts], state).values():
+    for places in _by_storage([v.action for v in verdicts], state).values():
         group = [verdicts[i] for i in places]
-        reason = _not_alike(group) or _other_use(group, "weight", state)
-        for i in places if reason else ():
-            settled[i] = _refuse(verdicts[i], str(reason))
-    for places in _by_storage([v.bias_names for v in settled], state).values():
+        if reason := _not_alike(group) or _other_use(group, "weight", state):
+            for i in places:
+                settled[i] = _refuse(verdicts[i], reason)
+    for places in _by_storage([v.bias for v in settled], state).values():
         group = [settled[i] for i in places]
         if _not_alike(group) or _other_use(group, "bias", state):
             for i in places:
-                settled[i] = replace(settled[i], bias_names=(), bias_kernel=None)
+                settled[i] = replace(settled[i], bias=None)
     return [_note_bias(verdict) for verdict in settled]
 
 
-def _by_storage(names: list[tuple[str, ...]], state: State) -> dict[int, list[int]]:
+def _by_storage(actions: Sequence[Action | None], state: State) -> dict[int, list[int]]:
+    """The places of those that cut down one tensor, by its storage."""
     places: dict[int, list[int]] = defaultdict(list)
-    for i, tied in enumerate(names):
-        if tied:
-            places[storage_key(state.tensors[tied[0]])].append(i)
+    for i, action in enumerate(actions):
+        if isinstance(action, CutTensor):
+            places[storage_key(state.tensors[action.names[0]])].append(i)
     return places
 
 
@@ -58,7 +59,9 @@ def _not_alike(group: list[Verdict]) -> str | None:
 
 def _other_use(group: list[Verdict], role: str, state: State) -> str | None:
     """What, beside the sites of ``group``, uses the tensor they have as ``role``; None if nothing does."""
-    names = group[0].names if role == "weight" else group[0].bias_names
+    cut = group[0].action if role == "weight" else group[0].bias
+    assert isinstance(cut, CutTensor)
+    names = cut.names
     tensor = state.tensors[names[0]]
     for name in names[1:]:
         if state.tensors[name] is not tensor:
@@ -125,7 +128,7 @@ def _refuse(verdict: Verdict, reason: str) -> Verdict:
 
 def _note_bias(verdict: Verdict) -> Verdict:
     finding = verdict.finding
-    if not verdict.bias_names or finding.kernel is None:
+    if verdict.bias is None or finding.kernel is None:
         return verdict
     kernel = replace(finding.kernel, bias_shared=True)
     return replace(verdict, finding=replace(finding, kernel=kernel))

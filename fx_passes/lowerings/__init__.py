@@ -1,6 +1,6 @@
 """The ways to compute a shared convolution, one file each; adding a way is adding a file.
 
-A file holds ``propose(resample, kernel)``, which returns proposals or the reason why there is none, and
+A file holds ``propose(resample, kernel)``, which returns proposals or a refusal, and
 ``Module``, a ``Lowered`` (``forms/base.py``) that is built from the parameters of a proposal. Its name is the
 name of the lowering. The files are discovered, and tuning times whatever they propose. The static
 rules choose it as well where the file has ``work(site, params, block)``, which counts what onnxruntime does.
@@ -18,7 +18,8 @@ from types import ModuleType
 from torch import Tensor
 
 from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.records import EXACTNESS, Exactness, Proposal
+from fx_passes.lowerings.forms.refusals import refuse
+from fx_passes.records import EXACTNESS, Exactness, Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 MODULES: dict[str, ModuleType] = {
@@ -30,24 +31,26 @@ MODULES: dict[str, ModuleType] = {
 
 def propose_one(
     name: str, resample: Resample, kernel: Tensor, siblings: int | None = None
-) -> Sequence[Proposal] | str:
+) -> Sequence[Proposal] | Refusal:
     """What the lowering ``name`` proposes for a site, or why it does not.
 
     Args:
         siblings: how many sites one call is to compute together; None: the site by itself.
     """
     if siblings is None:
-        alone: Sequence[Proposal] | str = MODULES[name].propose(resample, kernel)
+        alone: Sequence[Proposal] | Refusal = MODULES[name].propose(resample, kernel)
         return alone
     if siblings == 1:
-        return "no other site has its kernel, geometry and shapes, and is independent of it"
-    answer: Sequence[Proposal] | str = MODULES[name].propose(resample.times(siblings), kernel)
-    return answer if isinstance(answer, str) else [replace(proposal, merged=True) for proposal in answer]
+        return refuse(
+            "no-siblings", "no other site has its kernel, geometry and shapes, and is independent of it"
+        )
+    answer: Sequence[Proposal] | Refusal = MODULES[name].propose(resample.times(siblings), kernel)
+    return answer if isinstance(answer, Refusal) else [replace(proposal, merged=True) for proposal in answer]
 
 
 def propose(
     resample: Resample, kernel: Tensor, exactness: Exactness = "finite", siblings: int = 1
-) -> tuple[list[Proposal], dict[str, str]]:
+) -> tuple[list[Proposal], dict[str, Refusal]]:
     """What each lowering proposes for a site, and why those that do not, do not.
 
     Args:
@@ -56,18 +59,19 @@ def propose(
         siblings: how many sites one call may compute together; each lowering is proposed for all, too.
     """
     proposals: list[Proposal] = []
-    refusals: dict[str, str] = {}
+    refusals: dict[str, Refusal] = {}
     for count in [None, siblings] if siblings > 1 else [None]:
         for name in MODULES:
             answer = propose_one(name, resample, kernel, count)
-            if isinstance(answer, str):
+            if isinstance(answer, Refusal):
                 refusals.setdefault(name, answer)
                 continue
             for proposal in answer:
                 if EXACTNESS.index(proposal.exactness) <= EXACTNESS.index(exactness):
                     proposals.append(proposal)
                 else:
-                    refusals[name] = f"it is {proposal.exactness}, and only {exactness} is allowed"
+                    said = f"it is {proposal.exactness}, and only {exactness} is allowed"
+                    refusals[name] = refuse("exactness", said)
     return proposals, refusals
 
 

@@ -21,28 +21,30 @@ from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.refusals import channels_refusal, refuse, separable_refusal, volume_refusal
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Axis, Resample
 
 # Samples of a line up to which it is worth timing.
 _LONGEST = 96
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """One way, where all sizes are known and small."""
     if resample.dim > 2:
-        return f"{resample.dim}-D convolutions are computed as they are"
-    if resample.rows * resample.columns > 1:
-        return f"a group has {resample.columns} input and {resample.rows} output channels, not one"
+        return volume_refusal(resample)
+    if refusal := channels_refusal(resample):
+        return refusal
     if resample.dim == 2 and (refusal := separable_refusal(resample, kernel)):
         return refusal
     if not resample.static:
-        return "a size is open"
+        return refuse("open-size", "a size is open")
     sizes = [size or 0 for size in resample.in_shape[-resample.dim :]]
     longest = max(sizes)
     if longest > _LONGEST:
-        return f"lines of {longest} samples, more than {_LONGEST}, are mostly zeros in its matrix"
+        return refuse(
+            "long", f"lines of {longest} samples, more than {_LONGEST}, are mostly zeros in its matrix"
+        )
     return [Proposal("banded", (), "finite")]
 
 

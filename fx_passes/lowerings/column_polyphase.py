@@ -19,19 +19,18 @@ from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.lowerings.forms.polyphase_conv import polyphase_refusal
-from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.refusals import polyphase_refusal, separable_refusal, transposed_refusal
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 from fx_passes.resample.phases import phase_weight, phases_of
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """16 phases."""
     if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
     if resample.up > 1:
-        return "it is transposed"
+        return transposed_refusal()
     return [Proposal("column_polyphase", (("phases", 16),), "finite")]
 
 

@@ -13,18 +13,19 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.grouped_conv import GroupedConv, grouped_refusal
-from fx_passes.records import Exactness, Proposal
+from fx_passes.lowerings.forms.grouped_conv import GroupedConv
+from fx_passes.lowerings.forms.refusals import grouped_refusal, refuse
+from fx_passes.records import Exactness, Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """All planes as groups of one item."""
     planes = resample.planes
     if planes is None:
-        return "the batch size is open, and the number of groups may not be"
+        return refuse("open-size", "the batch size is open, and the number of groups may not be")
     if planes == resample.groups:
-        return "the batch has one item"
+        return refuse("batch", "the batch has one item")
     if refusal := grouped_refusal(resample):
         return refusal
     exactness: Exactness = "finite" if resample.block_diagonal else "reordered"

@@ -13,15 +13,16 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.grouped_conv import GroupedConv, grouped_refusal
-from fx_passes.records import Exactness, Proposal
+from fx_passes.lowerings.forms.grouped_conv import GroupedConv
+from fx_passes.lowerings.forms.refusals import grouped_refusal, refuse
+from fx_passes.records import Exactness, Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """Each group an item of the batch."""
     if resample.rows == resample.columns == 1:
-        return "a group has one channel, and so no dense convolution"
+        return refuse("one-channel", "a group has one channel, and so no dense convolution")
     if refusal := grouped_refusal(resample):
         return refusal
     exactness: Exactness = "finite" if resample.block_diagonal else "reordered"

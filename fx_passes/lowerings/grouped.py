@@ -14,15 +14,16 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work, takes_blocks
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.grouped_conv import GroupedConv, grouped_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.grouped_conv import GroupedConv
+from fx_passes.lowerings.forms.refusals import grouped_refusal, refuse
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """The grouped form of a block-diagonal convolution."""
     if not resample.block_diagonal:
-        return "the convolution is not block-diagonal"
+        return refuse("not-block-diagonal", "the convolution is not block-diagonal")
     return grouped_refusal(resample) or [Proposal("grouped", (), "finite")]
 
 

@@ -13,17 +13,18 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.grouped_conv import GroupedConv, grouped_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.grouped_conv import GroupedConv
+from fx_passes.lowerings.forms.refusals import grouped_refusal, refuse
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """The 2-D form of a 1-D convolution."""
     if resample.dim != 1:
-        return "the convolution has more than one dimension"
+        return refuse("dimensions", "the convolution has more than one dimension")
     if resample.block_diagonal:
-        return "the convolution is dense; `grouped` lifts it as well"
+        return refuse("block-diagonal", "the convolution is dense; `grouped` lifts it as well")
     if refusal := grouped_refusal(resample):
         return refusal
     return [Proposal("lift", (), "reordered")]

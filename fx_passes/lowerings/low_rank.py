@@ -14,27 +14,34 @@ from fx_passes.costs.kernel_times import Work
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.kernels.factor import factorise
 from fx_passes.lowerings import separable_polyphase
-from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
-from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv
+from fx_passes.lowerings.forms.refusals import (
+    polyphase_refusal,
+    refuse,
+    separable_refusal,
+    transposed_refusal,
+)
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 MOST = 3
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """16 phases of each of at most three products."""
     if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel, MOST):
         return refusal
     if resample.up > 1:
-        return "it is transposed"
+        return transposed_refusal()
     pairs = factorise(kernel[0, 0], MOST)
     assert pairs is not None
     rank, (kh, kw) = len(pairs), kernel.shape[2:]
     if rank == 1:
-        return "the kernel has rank 1"
+        return refuse("rank", "the kernel has rank 1")
     if rank * (kw + 15 + kh) > kh * kw:
-        return f"a sum of {rank} products takes no fewer multiplications than {kh} x {kw} taps"
+        return refuse(
+            "rank", f"a sum of {rank} products takes no fewer multiplications than {kh} x {kw} taps"
+        )
     return [Proposal("low_rank", (("phases", 16),), "finite")]
 
 

@@ -15,15 +15,16 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work, one_to_many
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv, polyphase_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv
+from fx_passes.lowerings.forms.refusals import polyphase_refusal, transposed_refusal
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """8, 16 or 32 phases."""
     if resample.up > 1:
-        return "it is transposed"
+        return transposed_refusal()
     if refusal := polyphase_refusal(resample):
         return refusal
     return [Proposal("polyphase", (("phases", n),), "finite") for n in (8, 16, 32)]

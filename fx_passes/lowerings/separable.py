@@ -21,15 +21,16 @@ from fx_passes.costs.kernel_times import Work, takes_blocks
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.kernels.factor import factorise
 from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.lowerings.forms.grouped_conv import grouped_refusal, padded
-from fx_passes.records import Exactness, Proposal
+from fx_passes.lowerings.forms.grouped_conv import padded
+from fx_passes.lowerings.forms.refusals import grouped_refusal, separable_refusal, transposed_refusal
+from fx_passes.records import Exactness, Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """Row, then column, as grouped convolutions."""
     if resample.up > 1:
-        return "it is transposed"
+        return transposed_refusal()
     if refusal := grouped_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
     column, row = (factor.to(kernel.dtype) for factor in factorise(kernel[0, 0], 1)[0])  # type: ignore[index]
@@ -37,19 +38,6 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
     zeros_agree = torch.equal(torch.outer(column != 0, row != 0), kernel[0, 0] != 0)
     exactness: Exactness = "reordered" if zeros_agree and not resample.block_diagonal else "finite"
     return [Proposal("separable", (), exactness)]
-
-
-def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> str | None:
-    """Why a kernel does not separate into at most ``rank`` products; None where it does."""
-    if resample.dim != 2:
-        return f"a {resample.dim}-D kernel is not separated"
-    if resample.rows * resample.columns > 1:
-        return f"a group has {resample.columns} input and {resample.rows} output channels, not one"
-    if min(kernel.shape[2:]) == 1:
-        return "the kernel is a row or a column already"
-    if factorise(kernel[0, 0], rank) is None:
-        return f"the rank of the kernel is above {rank}"
-    return None
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:

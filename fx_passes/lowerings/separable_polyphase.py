@@ -17,25 +17,27 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv, polyphase_refusal
-from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv
+from fx_passes.lowerings.forms.refusals import phases_refusal, polyphase_refusal, refuse, separable_refusal
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """8, 16 or 32 phases."""
     if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
     if resample.height_width()[0].up > 1:
-        return "it is transposed along the height, where `transposed_polyphase` has few taps left"
+        return refuse(
+            "transposed", "it is transposed along the height, where `transposed_polyphase` has few taps left"
+        )
     width = resample.axes[-1]
     proposals = [
         Proposal("separable_polyphase", (("phases", n),), "finite")
         for n in (8, 16, 32)
         if n * width.down % width.up == 0
     ]
-    return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
+    return proposals or phases_refusal("8, 16 or 32", width.up)
 
 
 def work(site: Sizes, params: parts.Params, block: int, rank: int = 1) -> Work:

@@ -19,15 +19,16 @@ from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work, moved, nodes, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings import polyphase
-from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv, polyphase_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv
+from fx_passes.lowerings.forms.refusals import phases_refusal, polyphase_refusal, refuse
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """8 to 32 outputs along the width at a time."""
     if resample.up == 1:
-        return "it is not transposed"
+        return refuse("not-transposed", "it is not transposed")
     if refusal := polyphase_refusal(resample):
         return refusal
     width, height = resample.axes[-1], resample.height_width()[0]
@@ -38,7 +39,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
             for way in ways:
                 params = (("interleave", way), ("phases", phases))
                 proposals.append(Proposal("transposed_polyphase", params, "finite"))
-    return proposals or f"no block of 8, 16 or 32 outputs begins on an input sample at stride {width.up}"
+    return proposals or phases_refusal("8, 16 or 32", width.up)
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:

@@ -23,22 +23,22 @@ from torch import Tensor
 from fx_passes.costs import parts
 from fx_passes.costs.kernel_times import Work, moved, nodes, one_to_many
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv, polyphase_refusal
-from fx_passes.lowerings.separable import separable_refusal
-from fx_passes.records import Proposal
+from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv
+from fx_passes.lowerings.forms.refusals import phases_refusal, polyphase_refusal, refuse, separable_refusal
+from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 from fx_passes.resample.phases import phase_weight, phases_of
 
 
-def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | str:
+def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """Row in 16 phases, then column."""
     if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
     height, width = resample.height_width()
     if height.up == 1:
-        return "it is not transposed along the height"
+        return refuse("not-transposed", "it is not transposed along the height")
     if phases_of(width, 16) is None:
-        return f"no block of 16 outputs begins on an input sample at stride {width.up}"
+        return phases_refusal("16", width.up)
     return [Proposal("transposed_separable", (("phases", 16),), "finite")]
 
 

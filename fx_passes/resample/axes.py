@@ -192,3 +192,9 @@ class Moved:
     first: int
     length: int
     pad: tuple[int, int] = (0, 0)
+
+
+def transposed_padding(axis: Axis) -> tuple[int, int]:
+    """``padding`` and ``output_padding`` of the transposed convolution of stride ``up`` that an axis is."""
+    padding = axis.span - axis.shift
+    return padding, axis.extent - axis.span + axis.up + 2 * padding

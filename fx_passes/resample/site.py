@@ -12,13 +12,13 @@ from torch.fx import GraphModule, Node
 
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.find.verdict import Verdict
-from fx_passes.graph.constants import NotConstant, fold
 from fx_passes.graph.tensors import State
 from fx_passes.graph.writes import writes_at_run_time
-from fx_passes.records import Finding
+from fx_passes.records import Finding, Refusal
 from fx_passes.resample.axes import Resample, resample_of
 from fx_passes.resample.siblings import independent_groups
 from fx_passes.resample.surroundings import Surroundings, absorb
+from fx_passes.resample.values import kernel_and_bias, refuse
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def lowerable_sites(
     *,
     stays: Callable[[Node], str | None] | None = None,
     any_order: bool = False,
-) -> tuple[list[Site], dict[str, str]]:
+) -> tuple[list[Site], dict[str, Refusal]]:
     """The shared convolutions of a graph that can be lowered, and for the others, by id, why not.
 
     Args:
@@ -74,16 +74,21 @@ def lowerable_sites(
     """
     state = State(graph_module)
     movable = not writes_at_run_time(graph_module)
-    sites, reasons, taken = [], {}, set[Node]()
+    sites, refusals, taken = [], {}, set[Node]()
     for verdict in judge_graph(graph_module, frozen=True) if verdicts is None else verdicts:
         if verdict.finding.shared:
-            reason = stays(verdict.call.node) if stays is not None else None
-            site = reason or _site(verdict, state, taken if movable else None, any_order)
-            if isinstance(site, str):
-                reasons[verdict.finding.id] = site
+            site = _kept(verdict, stays) or _site(verdict, state, taken if movable else None, any_order)
+            if isinstance(site, Refusal):
+                refusals[verdict.finding.id] = site
             else:
                 sites.append(site)
-    return _with_siblings(sites, graph_module) if movable else sites, reasons
+    return _with_siblings(sites, graph_module) if movable else sites, refusals
+
+
+def _kept(verdict: Verdict, stays: Callable[[Node], str | None] | None) -> Refusal | None:
+    """The refusal by whoever asked for the sites."""
+    reason = stays(verdict.call.node) if stays is not None else None
+    return None if reason is None else refuse(verdict, "stays", reason)
 
 
 def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:
@@ -107,48 +112,65 @@ def _has_batch(resample: Resample) -> bool:
     return resample.static and lengths == {resample.dim + 2} and same
 
 
-def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bool) -> Site | str:
-    finding, call = verdict.finding, verdict.call
-    shared, geometry = finding.kernel, finding.site.geometry
-    assert shared is not None
-    source = call.node.args[0] if call.node.args else call.node.kwargs.get("input")
-    before = source.meta.get("val") if isinstance(source, Node) else None
-    after = call.node.meta.get("val")
-    if not isinstance(source, Node) or not isinstance(before, Tensor) or not isinstance(after, Tensor):
-        return "the shape of its input is not known; give example inputs"
-    if not any_order and not after.is_contiguous():
-        return "its output is not laid out in the order of its dimensions, which what follows may rely on"
-    kernel = _values(verdict, state)
-    if isinstance(kernel, str):
-        return kernel
-    bias = _bias(verdict, state)
-    if isinstance(bias, str):
-        return bias
+def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bool) -> Site | Refusal:
+    tensors = _input_and_output(verdict, any_order)
+    if isinstance(tensors, Refusal):
+        return tensors
+    source, before, after = tensors
+    values = kernel_and_bias(verdict, state)
+    if isinstance(values, Refusal):
+        return values
+    kernel, bias = values
     if {before.dtype, after.dtype} != {kernel.dtype} or not kernel.is_floating_point():
-        return f"input and kernel do not both have the type {kernel.dtype}"
+        return refuse(verdict, "dtype", f"input and kernel do not both have the type {kernel.dtype}")
+    shared, geometry = verdict.finding.kernel, verdict.finding.site.geometry
+    assert shared is not None
     if geometry.transposed:
         kernel = kernel.transpose(0, 1).flip(*range(2, kernel.ndim))
     shapes = sizes_of(before), sizes_of(after)
     rows, columns = kernel.shape[:2]
     resample = resample_of(geometry, shared.groups, rows, columns, shared.block_diagonal, shapes)
-    if taken is None:
-        around = Surroundings(source, call.node, resample)
-    else:
-        around = absorb(call.node, source, resample, taken)
-        if not _takes(kernel, around.resample.scale) or (
-            bias is not None and not _takes(bias, around.resample.scale)
-        ):
-            around = Surroundings(source, call.node, resample)
+    around = _surroundings(verdict.call.node, source, resample, taken, [kernel, bias])
     return Site(
-        finding,
+        verdict.finding,
         around.resample,
         kernel,
         bias,
         key=_key(around.resample, kernel, bias),
-        conv=call.node.name,
+        conv=verdict.call.node.name,
         source=around.source.name,
         end=around.end.name,
     )
+
+
+def _input_and_output(verdict: Verdict, any_order: bool) -> tuple[Node, Tensor, Tensor] | Refusal:
+    """The node that the convolution reads, and the captured values of that and of its output."""
+    conv = verdict.call.node
+    source = conv.args[0] if conv.args else conv.kwargs.get("input")
+    before = source.meta.get("val") if isinstance(source, Node) else None
+    after = conv.meta.get("val")
+    if not isinstance(source, Node) or not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return refuse(verdict, "shape", "the shape of its input is not known; give example inputs")
+    if not any_order and not after.is_contiguous():
+        reason = "its output is not laid out in the order of its dimensions, which what follows may rely on"
+        return refuse(verdict, "layout", reason)
+    return source, before, after
+
+
+def _surroundings(
+    conv: Node,
+    source: Node,
+    resample: Resample,
+    taken: set[Node] | None,
+    constants: Sequence[Tensor | None],
+) -> Surroundings:
+    """What can be absorbed around a convolution, if its constants can take over the factors that are."""
+    alone = Surroundings(source, conv, resample)
+    if taken is None:
+        return alone
+    around = absorb(conv, source, resample, taken)
+    fits = all(value is None or _takes(value, around.resample.scale) for value in constants)
+    return around if fits else alone
 
 
 def _takes(values: Tensor, scale: float) -> bool:
@@ -161,43 +183,6 @@ def _takes(values: Tensor, scale: float) -> bool:
 def sizes_of(value: Tensor) -> tuple[int | None, ...]:
     """The shape of a captured value, None for an open size."""
     return tuple(size if isinstance(size, int) else None for size in value.shape)
-
-
-def _values(verdict: Verdict, state: State) -> Tensor | str:
-    """The kernel of one group, laid out as in the model, or why its values are not known."""
-    shared = verdict.finding.kernel
-    assert shared is not None
-    value = _constant(verdict.call.weight, verdict, state)
-    if isinstance(value, str):
-        return f"the values of its kernel are not known: {value}"
-    return value[tuple(slice(size) for size in shared.shape)].clone()
-
-
-def _bias(verdict: Verdict, state: State) -> Tensor | str | None:
-    if verdict.call.bias is None:
-        return None
-    value = _constant(verdict.call.bias, verdict, state)
-    if isinstance(value, str):
-        return f"its bias is no constant: {value}"
-    shared = verdict.finding.kernel
-    assert shared is not None
-    rows = shared.shape[verdict.finding.site.geometry.transposed]  # torch's layout has columns first there
-    repeats = verdict.finding.groups > 1 and torch.equal(value, value[:rows].repeat(len(value) // rows))
-    return value[:rows].clone() if repeats else value.clone()
-
-
-def _constant(value: Node | str, verdict: Verdict, state: State) -> Tensor | str:
-    """What the convolution is given as ``value``, conversions and all, or why it is no constant."""
-    try:
-        if isinstance(value, Node):
-            constant = fold(value, verdict.call.node, state, frozen=True)
-        else:
-            constant = state.tensors[value]
-    except NotConstant as unknown:
-        return unknown.reason
-    except Exception as error:  # the model's own operators, run here on constants
-        return f"computing it failed: {error}"
-    return "it is on the meta device" if constant.is_meta else constant.detach()
 
 
 def _key(resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1) -> str:

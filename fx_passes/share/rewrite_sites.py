@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from fx_passes.find.origin import way_to_source
-from fx_passes.find.verdict import Verdict
+from fx_passes.find.verdict import CutTensor, ExpandConstruction, ExpandValue, KeepOne, Verdict
 from fx_passes.graph import edit
 from fx_passes.records import Finding, SharedKernel
 from fx_passes.share.replace_module import share_module
@@ -53,15 +52,23 @@ def _warn_of_change(finding: Finding) -> None:
 
 def is_pending(verdict: Verdict, fold_constants: bool) -> bool:
     """Whether there is anything to rewrite at a site."""
-    if not verdict.finding.shared:
-        return False
-    return not verdict.done or bool(verdict.bias_names) or (fold_constants and _foldable(verdict))
+    match verdict.action:
+        case None | KeepOne():
+            weight = False
+        case ExpandConstruction(expanded=True):
+            weight = fold_constants and _foldable(verdict)
+        case _:
+            weight = True
+    return weight or verdict.bias is not None
 
 
 def _foldable(verdict: Verdict) -> bool:
     """Whether the kernel is computed from constants, each time the model runs."""
-    computed = verdict.finding.site.origin.kind == "computed" and verdict.call.form != "module"
-    return computed and verdict.literal and verdict.kernel is not None
+    action = verdict.action
+    if not isinstance(action, ExpandConstruction | ExpandValue):
+        return False
+    computed = verdict.finding.site.origin.kind == "computed"
+    return computed and action.literal and action.kernel is not None
 
 
 class _Sharing:
@@ -75,27 +82,28 @@ class _Sharing:
         self.full_meta: dict[Node, dict[str, Any]] = {}
 
     def share(self, verdict: Verdict) -> None:
-        kernel, call = verdict.finding.kernel, verdict.call
+        kernel, call, bias = verdict.finding.kernel, verdict.call, verdict.bias
         assert kernel is not None
-        if verdict.names:
-            self._cut_tensor(verdict.names, verdict.kernel)
-        if verdict.bias_names:
-            self._cut_tensor(verdict.bias_names, verdict.bias_kernel)
+        for cut in (verdict.action, bias):
+            if isinstance(cut, CutTensor):
+                self._cut_tensor(cut)
         if call.form == "module":
             self._share_module(str(call.node.target), kernel)
             return
-        if verdict.names:
-            self._expand_cut(verdict, "weight", call.weight, verdict.kernel)
-        elif not verdict.done or (self.fold_constants and _foldable(verdict)):
-            self._expand_computed(verdict, kernel)
-        if verdict.bias_names:
-            self._expand_cut(verdict, "bias", call.bias, verdict.bias_kernel)
+        match verdict.action:
+            case CutTensor() as cut:
+                self._expand_cut(verdict, "weight", call.weight, cut)
+            case ExpandConstruction(expanded=True) if not (self.fold_constants and _foldable(verdict)):
+                pass  # only the bias is to be cut
+            case ExpandConstruction() | ExpandValue() as action:
+                self._expand_computed(verdict, action, kernel)
+        if bias is not None:
+            self._expand_cut(verdict, "bias", call.bias, bias)
 
-    def _cut_tensor(self, names: tuple[str, ...], values: Tensor | None) -> None:
-        assert values is not None
-        if names[0] not in self.cut:
-            edit.cut_tensor(self.graph_module, names, values)
-            self.cut.update(names)
+    def _cut_tensor(self, cut: CutTensor) -> None:
+        if cut.names[0] not in self.cut:
+            edit.cut_tensor(self.graph_module, cut.names, cut.kernel)
+            self.cut.update(cut.names)
 
     def _share_module(self, target: str, kernel: SharedKernel) -> None:
         # A module that is called twice is one module.
@@ -103,41 +111,45 @@ class _Sharing:
             groups, diagonal = kernel.groups, kernel.block_diagonal
             share_module(self.graph_module, target, groups, diagonal, self.formulation)
 
-    def _expand_cut(self, verdict: Verdict, role: edit.Role, passed: Any, values: Any) -> None:
+    def _expand_cut(self, verdict: Verdict, role: edit.Role, passed: Any, cut: CutTensor) -> None:
         """Expand, right before the convolution, a tensor that has been cut down at its source."""
         kernel, call = verdict.finding.kernel, verdict.call
         assert kernel is not None
         diagonal = kernel.block_diagonal and role == "weight"
         groups = kernel.groups if kernel.block_diagonal else call.groups
-        for name in verdict.names if role == "weight" else verdict.bias_names:
-            note_cut(self.graph_module, name, Cut(tuple(values.shape), kernel.groups, diagonal))
+        shape = tuple(cut.kernel.shape)
+        for name in cut.names:
+            note_cut(self.graph_module, name, Cut(shape, kernel.groups, diagonal))
         for node in way_to_source(passed):
             if node not in self.full_meta:
                 self.full_meta[node] = dict(node.meta)
-                edit.cut_value(node, tuple(values.shape))
+                edit.cut_value(node, shape)
         edit.expand_argument(
             call.node,
             role,
             passed,
-            tuple(values.shape),
+            shape,
             groups,
             block_diagonal=diagonal,
             meta=self.full_meta[passed],
         )
 
-    def _expand_computed(self, verdict: Verdict, kernel: SharedKernel) -> None:
+    def _expand_computed(
+        self, verdict: Verdict, action: ExpandConstruction | ExpandValue, kernel: SharedKernel
+    ) -> None:
         """Expand the kernel from the node that holds it, from its value, or from the weight's first block."""
         call, weight = verdict.call, verdict.call.weight
         assert isinstance(weight, Node)
-        source = verdict.construction.source if verdict.construction else None
+        construction = action.construction if isinstance(action, ExpandConstruction) else None
+        source = construction.source if construction else None
         if (self.fold_constants and _foldable(verdict)) or kernel.max_difference > 0:
-            assert verdict.kernel is not None
-            value = verdict.kernel.detach().clone()
+            assert action.kernel is not None
+            value = action.kernel.detach().clone()
             name = f"{verdict.finding.id}_kernel"
             source = edit.add_buffer(self.graph_module, name, value, call.node)
         elif source is None:
             source = edit.first_block(call.node, weight, kernel.shape)
-        elif verdict.construction and verdict.construction.source_shape != kernel.shape:
+        elif construction and construction.source_shape != kernel.shape:
             source = edit.reshaped(call.node, source, kernel.shape)
         edit.expand_argument(
             call.node,

@@ -139,8 +139,8 @@ def cut_down(
         if not isinstance(full, Tensor) or tuple(full.shape) != cut.full_shape or cut.groups == 1:
             continue
         found = _kernel(full.detach(), cut)
-        if isinstance(found, str):
-            wrong.append(f"`{prefix}{name}`: {found}")
+        if isinstance(found, Mismatch):
+            wrong.append(f"`{prefix}{name}`: {found.reason}")
         else:
             kernels[prefix + name] = found
     if wrong:
@@ -152,18 +152,18 @@ def cut_down(
     state_dict.update(kernels)
 
 
-def _kernel(full: Tensor, cut: Cut) -> Tensor | str:
+def _kernel(full: Tensor, cut: Cut) -> Tensor | Mismatch:
     """What ``full`` repeats, or why it does not."""
     if full.is_meta:
         return full[tuple(slice(size) for size in cut.shape)]
     if cut.block_diagonal and not is_block_diagonal(full, cut.groups):
-        return f"it is not zero off its {cut.groups} diagonal blocks"
+        return Mismatch("dense", f"it is not zero off its {cut.groups} diagonal blocks")
     slices = cut.slices(full)
     if bool((bits(slices) == bits(slices[0])).all()):
         return slices[0].clone()  # NaN included: to load is not to judge
     found = find_repeats(slices.flatten(0, 1), cut.groups)
     assert isinstance(found, Mismatch)
-    return found.reason
+    return found
 
 
 def _loaded(prefix: str, whole: bool) -> str:

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes.records import Refusal
+
 Formulation = Literal["auto", "grouped", "channels_last", "polyphase", "separable"]
 FORMULATIONS: tuple[Formulation, ...] = ("auto", "grouped", "channels_last", "polyphase", "separable")
 
@@ -78,22 +80,26 @@ def require_kernel(module: OneKernelConv) -> None:
     )
 
 
-def formulation_refusal(name: str, module: OneKernelConv) -> str | None:
+def formulation_refusal(name: str, module: OneKernelConv) -> Refusal | None:
     """Why ``module`` cannot be computed so; None where it can."""
     if name not in FORMULATIONS:
-        return f"it must be one of {', '.join(FORMULATIONS)}"
+        return _refuse("unknown", f"it must be one of {', '.join(FORMULATIONS)}")
     if name in ("auto", "grouped"):
         return None
     dim = len(module.kernel_size)
     if name == "channels_last":
-        return None if dim == 2 else f"a {dim}-D convolution has no such order"
+        return None if dim == 2 else _refuse("dimensions", f"a {dim}-D convolution has no such order")
     if module.transposed:
-        return "the convolution is transposed"
+        return _refuse("transposed", "the convolution is transposed")
     if module.block_diagonal or module.in_channels != module.groups or module.out_channels != module.groups:
-        return "a group has more than one input or output channel"
+        return _refuse("channels", "a group has more than one input or output channel")
     if name == "separable":
-        return None if dim == 2 else f"a {dim}-D kernel is not separated"
-    return None if dim < 3 else "a 3-D convolution has no such form"
+        return None if dim == 2 else _refuse("dimensions", f"a {dim}-D kernel is not separated")
+    return None if dim < 3 else _refuse("dimensions", "a 3-D convolution has no such form")
+
+
+def _refuse(code: str, reason: str) -> Refusal:
+    return Refusal("", "formulation", code, reason)
 
 
 def static_formulation(module: OneKernelConv) -> Formulation:

@@ -47,7 +47,7 @@ class _SharedKernel(_ConvNd):
         super().__init__(*args, **kwargs)
         self.block_diagonal = block_diagonal
         if refusal := formulation_refusal(formulation, self):
-            raise ValueError(f"formulation={formulation!r}: {refusal}")
+            raise ValueError(f"formulation={formulation!r}: {refusal.reason}")
         self.formulation = formulation
         repeated = self.weight
         self.weight = nn.Parameter(repeated.detach()[: repeated.shape[0] // self.groups].clone())

@@ -299,7 +299,7 @@ def test_an_open_batch_cannot_be_folded() -> None:
     )
     (site,), _ = lowerable_sites(capture(program, None).graph_module)
     _, refusals = propose(site.resample, site.kernel)
-    assert refusals["fold_batch"] == "the batch size is open, and the number of groups may not be"
+    assert refusals["fold_batch"].reason == "the batch size is open, and the number of groups may not be"
 
 
 class Chain(nn.Module):

@@ -373,7 +373,7 @@ def reason(graph_module: GraphModule) -> str:
     """The one reason why the one shared convolution cannot be lowered."""
     sites, reasons = lowerable_sites(graph_module)
     assert sites == []
-    (why,) = reasons.values()
+    (why,) = (refusal.reason for refusal in reasons.values())
     return why
 
 
@@ -426,7 +426,7 @@ def test_what_stays_for_a_reason_of_the_caller() -> None:
     assert len(lowerable_sites(graph_module)[0]) == 1
     sites, reasons = lowerable_sites(graph_module, stays=lambda conv: f"`{conv.name}` stays")
     assert sites == []
-    assert list(reasons.values()) == ["`conv2d` stays"]
+    assert [(r.code, r.reason) for r in reasons.values()] == [("stays", "`conv2d` stays")]
     assert torch.allclose(lower(model, "static", (x,))(x), model(x), atol=1e-5)
 
 

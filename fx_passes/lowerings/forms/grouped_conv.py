@@ -13,29 +13,7 @@ from torch import Tensor
 
 from fx_passes.kernels.expand import expand_kernel
 from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.resample.axes import Axis, Resample
-
-
-def grouped_refusal(resample: Resample) -> str | None:
-    """Why a resampling is no single convolution of at most two dimensions; None where it is one."""
-    if resample.dim > 2:
-        return f"{resample.dim}-D convolutions are computed as they are"
-    if resample.up == 1:
-        return None
-    axes = resample.axes
-    if any(axis.down > 1 for axis in axes):
-        return "it changes the rate by a fraction"
-    if resample.mode != "zeros" or any(transposed_padding(axis)[0] < 0 for axis in axes):
-        return "its padding is none that a transposed convolution has"
-    if any(not 0 <= transposed_padding(axis)[1] < axis.up for axis in axes):
-        return "its output is cut as a transposed convolution cannot"
-    return None
-
-
-def transposed_padding(axis: Axis) -> tuple[int, int]:
-    """``padding`` and ``output_padding`` of the transposed convolution of stride ``up`` that an axis is."""
-    padding = axis.span - axis.shift
-    return padding, axis.extent - axis.span + axis.up + 2 * padding
+from fx_passes.resample.axes import Axis, transposed_padding
 
 
 class GroupedConv(Lowered):

@@ -13,18 +13,6 @@ from fx_passes.resample.axes import Axis, Resample
 from fx_passes.resample.phases import Phases, phase_weight, phases_of
 
 
-def polyphase_refusal(resample: Resample) -> str | None:
-    """Why outputs cannot be computed in phases; None where they can."""
-    if resample.dim > 2:
-        return f"{resample.dim}-D convolutions are computed as they are"
-    if resample.rows * resample.columns > 1:
-        return f"a group has {resample.columns} input and {resample.rows} output channels, not one"
-    height = resample.height_width()[0]
-    if height.up > 1 and height.down > 1:
-        return "it changes the rate of the height by a fraction"
-    return None
-
-
 class PolyphaseConv(Lowered):
     """One dense convolution to all phases, or one for each phase of the height.
 

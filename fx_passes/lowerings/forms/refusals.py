@@ -1,0 +1,88 @@
+"""Why a lowering does not compute a site: one text and one code for each cause."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fx_passes.kernels.factor import factorise
+from fx_passes.records import Refusal
+from fx_passes.resample.axes import Resample, transposed_padding
+
+
+def refuse(code: str, reason: str) -> Refusal:
+    """A refusal by one lowering, which does not know the id of the site.
+
+    Example:
+        >>> refuse("open-size", "a size is open").code
+        'open-size'
+    """
+    return Refusal("", "lowering", code, reason)
+
+
+def grouped_refusal(resample: Resample) -> Refusal | None:
+    """Why a resampling is no single convolution of at most two dimensions; None where it is one."""
+    if resample.dim > 2:
+        return volume_refusal(resample)
+    if resample.up == 1:
+        return None
+    axes = resample.axes
+    if any(axis.down > 1 for axis in axes):
+        return refuse("fraction", "it changes the rate by a fraction")
+    if resample.mode != "zeros" or any(transposed_padding(axis)[0] < 0 for axis in axes):
+        return refuse("padding", "its padding is none that a transposed convolution has")
+    if any(not 0 <= transposed_padding(axis)[1] < axis.up for axis in axes):
+        return refuse("cut", "its output is cut as a transposed convolution cannot")
+    return None
+
+
+def polyphase_refusal(resample: Resample) -> Refusal | None:
+    """Why outputs cannot be computed in phases; None where they can."""
+    if resample.dim > 2:
+        return volume_refusal(resample)
+    if refusal := channels_refusal(resample):
+        return refusal
+    height = resample.height_width()[0]
+    if height.up > 1 and height.down > 1:
+        return refuse("fraction", "it changes the rate of the height by a fraction")
+    return None
+
+
+def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> Refusal | None:
+    """Why a kernel does not separate into at most ``rank`` products; None where it does.
+
+    Args:
+        kernel: (rows, columns, *taps), in the order of a correlation.
+    """
+    if resample.dim != 2:
+        return refuse("dimensions", f"a {resample.dim}-D kernel is not separated")
+    if refusal := channels_refusal(resample):
+        return refusal
+    if min(kernel.shape[2:]) == 1:
+        return refuse("line", "the kernel is a row or a column already")
+    if factorise(kernel[0, 0], rank) is None:
+        return refuse("rank", f"the rank of the kernel is above {rank}")
+    return None
+
+
+def volume_refusal(resample: Resample) -> Refusal:
+    """Of a resampling of more than two dimensions."""
+    return refuse("dimensions", f"{resample.dim}-D convolutions are computed as they are")
+
+
+def channels_refusal(resample: Resample) -> Refusal | None:
+    """Why a group is no filter of one channel; None where it is."""
+    if resample.rows * resample.columns == 1:
+        return None
+    return refuse(
+        "channels", f"a group has {resample.columns} input and {resample.rows} output channels, not one"
+    )
+
+
+def transposed_refusal() -> Refusal:
+    """Of a site that is transposed, by a lowering for those that are not."""
+    return refuse("transposed", "it is transposed")
+
+
+def phases_refusal(counts: str, stride: int) -> Refusal:
+    """Where a block of phases would begin between two samples of the input."""
+    return refuse("phases", f"no block of {counts} outputs begins on an input sample at stride {stride}")
