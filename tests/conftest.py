@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from fx_passes.records import Proposal
 
@@ -15,6 +16,14 @@ from fx_passes.records import Proposal
 _torchvision = torch.library.Library("torchvision", "FRAGMENT")
 _torchvision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _torchvision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+# The same cases each time, so that a red test is the fault of the change that is tested. New ones come with
+# `pytest tests/lowerings --hypothesis-profile=long`, which takes an hour.
+settings.register_profile(
+    "repeatable", max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("long", settings.get_profile("repeatable"), max_examples=1000, derandomize=False)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

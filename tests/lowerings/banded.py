@@ -1,0 +1,48 @@
+"""Cases of the lowering ``banded``."""
+
+from __future__ import annotations
+
+from cases import RANK_ONE, Tested, make
+from refused import LARGE_BLOCK, VOLUME
+
+CASES = Tested(
+    examples=[
+        make((5,), (20,), stride=2, padding=2, padding_mode="reflect", bias="shared"),
+        make(
+            (12,),
+            (40,),
+            transposed=True,
+            stride=2,
+            front=((5, 5),),
+            front_mode="replicate",
+            keep=((9, 1, 9),),
+        ),
+        make(
+            (5, 3),
+            (12, 9),
+            stride=(2, 1),
+            dilation=(1, 2),
+            padding=2,
+            padding_mode="circular",
+            rank=1,
+            bias="channel",
+        ),
+        make((4, 4), (6, 9), stuff=(2, 3), stride=(1, 2), front=((2, 1), (2, 1)), scale=0.5, rank=1),
+    ],
+    refusals=[
+        VOLUME,
+        LARGE_BLOCK,
+        (make((3, 1), (8, 8)), "line", "the kernel is a row or a column already"),
+        (make((3, 3), (8, 8), rank=2), "rank", "the rank of the kernel is above 1"),
+        (
+            make((3, 3), (8, 97), rank=1),
+            "long",
+            "lines of 97 samples, more than 96, are mostly zeros in its matrix",
+        ),
+        (make((3,), (97,)), "long", "lines of 97 samples, more than 96, are mostly zeros in its matrix"),
+    ],
+    steer={**RANK_ONE, "dim": [1, 2, 2]},
+    factored=True,
+    open_size=("open-size", "a size is open"),
+    beyond=make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
+)
