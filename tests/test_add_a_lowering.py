@@ -25,7 +25,7 @@ FAULTS = {
 
 def copy_with_files_of_page(target: Path, fault: str) -> None:
     """The package and its tests, and the files that the page shows, as it shows them."""
-    for folder in ("fx_passes", "tests/lowerings", "tests/support"):
+    for folder in ("fx_passes", "export", "tests/lowerings", "tests/support"):
         shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("tests/conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / file, target / file)

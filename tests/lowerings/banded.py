@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import RANK_ONE, Tested, make
+from cases import RANK_ONE, Becomes, Tested, make
 from refused import LARGE_BLOCK, VOLUME
 
 CASES = Tested(
@@ -45,4 +45,5 @@ CASES = Tested(
     factored=True,
     open_size=("open-size", "a size is open"),
     beyond=make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
+    onnx=Becomes(make((5, 5), (12, 32), padding=2, rank=1), {"MatMul": 2}, 12 * 12 + 32 * 32),
 )

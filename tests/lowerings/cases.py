@@ -167,6 +167,21 @@ Refused = tuple[Case, str, str]
 
 
 @dataclass(frozen=True)
+class Becomes:
+    """What a lowering becomes in an ONNX file, in 16 phases where it has any.
+
+    Args:
+        case: with widths that are multiples of 16, so that nothing is computed in excess and cut off.
+        operators: how many of each, but for those that only give a tensor another shape.
+        stored: how many numbers.
+    """
+
+    case: Case
+    operators: dict[str, int]
+    stored: int
+
+
+@dataclass(frozen=True)
 class Tested:
     """What the laws need to know of a lowering: the contents of its file in this folder.
 
@@ -177,6 +192,7 @@ class Tested:
         factored: it computes with factors of the kernel, and is exact where the factors are.
         open_size: code and words of its refusal where the batch is open; None: it is proposed all the same.
         beyond: an example of which only outputs of padding are kept; None: it has none.
+        onnx: what it becomes; None only of several lowerings at once.
     """
 
     examples: list[Case]
@@ -185,6 +201,7 @@ class Tested:
     factored: bool = False
     open_size: tuple[str, str] | None = None
     beyond: Case | None = None
+    onnx: Becomes | None = None
 
     def __post_init__(self) -> None:
         if self.factored:

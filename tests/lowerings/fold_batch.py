@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 from refused import GROUPED
 
 CASES = Tested(
@@ -19,4 +19,5 @@ CASES = Tested(
     steer={"dim": [1, 2], "batch": [2, 3], "stuffed": [False]},
     open_size=("open-size", "the batch size is open, and the number of groups may not be"),
     beyond=make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0))),
+    onnx=Becomes(make((5, 5), (12, 32), padding=2), {"Conv": 1, "Expand": 1}, 25),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 from refused import GROUPED
 
 CASES = Tested(
@@ -17,4 +17,5 @@ CASES = Tested(
     ],
     steer={"dim": [1, 2], "block": [(2, 1), (1, 2), (2, 3)], "stuffed": [False]},
     beyond=make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), columns=2),
+    onnx=Becomes(make((3, 3), (9, 9), padding=1, rows=2, columns=2), {"Conv": 1}, 36),
 )

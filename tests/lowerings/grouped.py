@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 from refused import GROUPED
 
 CASES = Tested(
@@ -19,4 +19,5 @@ CASES = Tested(
     ],
     steer={"dim": [1, 2], "blocked": [True], "stuffed": [False]},
     beyond=make((3, 3), (4, 4), padding=7, keep=((12, 1, 0), (12, 1, 0)), block_diagonal=True),
+    onnx=Becomes(make((3, 3), (9, 9), padding=1, block_diagonal=True), {"Conv": 1, "Expand": 1}, 9),
 )

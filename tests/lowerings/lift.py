@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 
 CASES = Tested(
     examples=[
@@ -32,4 +32,5 @@ CASES = Tested(
     ],
     steer={"dim": [1], "blocked": [False]},
     beyond=make((3,), (4,), padding=7, keep=((12, 1, 0),)),
+    onnx=Becomes(make((5,), (32,), padding=2), {"Conv": 1, "Expand": 1}, 5),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 from refused import HEIGHT, LARGE_BLOCK, VOLUME
 
 CASES = Tested(
@@ -38,4 +38,9 @@ CASES = Tested(
     },
     factored=True,
     beyond=make((11, 11), (12, 12), padding=15, keep=((0, 1, 0), (28, 1, 0)), rank=2),
+    onnx=Becomes(
+        make((13, 13), (20, 32), padding=6, rank=2),
+        {"Conv": 2, "Split": 1, "Concat": 1, "ReduceSum": 1, "Transpose": 1},
+        2 * 16 * (28 + 13),
+    ),
 )

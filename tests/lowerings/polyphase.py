@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 from refused import LARGE_BLOCK, VOLUME
 
 CASES = Tested(
@@ -19,4 +19,5 @@ CASES = Tested(
     ],
     steer={"dim": [1, 2], "block": [(1, 1)], "transposed": [False], "stuffed": [False]},
     beyond=make((3,), (4,), padding=7, keep=((12, 1, 0),)),
+    onnx=Becomes(make((5, 5), (12, 32), padding=2), {"Conv": 1, "Transpose": 1}, 16 * 5 * 20),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import RANK_ONE, Tested, make
+from cases import RANK_ONE, Becomes, Tested, make
 from refused import LARGE_BLOCK, VOLUME
 
 CASES = Tested(
@@ -24,4 +24,5 @@ CASES = Tested(
     steer={**RANK_ONE, "transposed": [False], "stuffed": [False]},
     factored=True,
     beyond=make((3, 3), (4, 4), padding=7, keep=((0, 1, 0), (12, 1, 0)), rank=1),
+    onnx=Becomes(make((5, 5), (12, 32), padding=2, rank=1), {"Conv": 2, "Expand": 2}, 5 + 5),
 )

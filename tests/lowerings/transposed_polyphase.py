@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import Tested, make
+from cases import Becomes, Tested, make
 from refused import HEIGHT, VOLUME
 
 CASES = Tested(
@@ -44,4 +44,10 @@ CASES = Tested(
         "step": [1],
     },
     beyond=make((3,), (4,), transposed=True, stride=2, front=((0, 9),), keep=((16, 1, 0),)),
+    onnx=Becomes(
+        make((4, 4), (12, 16), transposed=True, stride=2, padding=1),
+        # The two phases of the height are cut apart and put one after the other.
+        {"Conv": 1, "Transpose": 1, "Split": 1, "Concat": 1},
+        2 * 16 * 3 * 10,
+    ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cases import RANK_ONE, Tested, make
+from cases import RANK_ONE, Becomes, Tested, make
 from refused import HEIGHT, LARGE_BLOCK, VOLUME
 
 CASES = Tested(
@@ -41,5 +41,11 @@ CASES = Tested(
         front=((0, 0), (0, 3)),
         keep=((0, 1, 0), (17, 1, 0)),
         rank=1,
+    ),
+    onnx=Becomes(
+        make((4, 4), (12, 16), transposed=True, stride=2, padding=1, rank=1),
+        # The three rows that a block of outputs sees, side by side; one column, repeated for each group.
+        {"Conv": 1, "Transpose": 1, "Slice": 3, "Concat": 1, "Expand": 1, "Tile": 1, "ConvTranspose": 1},
+        16 * 10 + 3 * 2,
     ),
 )
