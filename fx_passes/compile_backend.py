@@ -28,7 +28,7 @@ from fx_passes.capture.inference import capture_for_inference
 from fx_passes.find.calls import find_calls
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.graph.tensors import storage_key
-from fx_passes.lower import LOWERED, lower
+from fx_passes.lower import SITE_OF_CALL, lower
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def fx_passes(
 
 
 @dataclass(frozen=True)
-class _Lowered:
+class _Compiled:
     """A graph lowered for some shapes.
 
     Args:
@@ -102,7 +102,7 @@ class _Inference:
         self.inductor: dict[str, Any] = {"backend": "inductor", "options": options or None}
         self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         self.own = {index for index, node in enumerate(self.placeholders) if _is_own(node)}
-        self.kept: OrderedDict[Any, _Lowered] = OrderedDict()
+        self.kept: OrderedDict[Any, _Compiled] = OrderedDict()
         self.as_it_is = torch.compile(graph_module, **self.inductor)
 
     def __call__(self, *inputs: Any) -> Any:
@@ -128,22 +128,22 @@ class _Inference:
     def _given(self, inputs: Sequence[Any]) -> list[Tensor]:
         return [x for i, x in enumerate(inputs) if i not in self.own and isinstance(x, Tensor)]
 
-    def _lower(self, inputs: Sequence[Any]) -> _Lowered:
+    def _lower(self, inputs: Sequence[Any]) -> _Compiled:
         bound, given = _Bound(self.graph_module, inputs, self.own).eval(), self._given(inputs)
         try:
             captured = capture_for_inference(bound, given).graph_module
             graph_module = lower(captured, "static", given)
-            sites = sum(LOWERED in node.meta for node in graph_module.graph.nodes)
+            sites = sum(SITE_OF_CALL in node.meta for node in graph_module.graph.nodes)
             reason = "no convolution in it is shared and faster in another form"
         except Exception as error:  # whatever stops it: the model still has to run
             sites, reason = 0, f"{type(error).__name__}: {error}"
         if not sites:
             log.warning("nothing is lowered in this graph: %s", reason)
-            return _Lowered(None, {}, {})
+            return _Compiled(None, {}, {})
         log.info("%d convolutions lowered", sites)
         baked = {index: inputs[index].detach().clone() for index in _sources_of_constants(captured)}
         own = {index: inputs[index] for index in self.own}
-        return _Lowered(torch.compile(graph_module, dynamic=False, **self.inductor), own, baked)
+        return _Compiled(torch.compile(graph_module, dynamic=False, **self.inductor), own, baked)
 
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:

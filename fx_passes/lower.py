@@ -31,7 +31,7 @@ from fx_passes.share.share_kernels import share_in_place
 log = logging.getLogger(__name__)
 
 # In the ``meta`` of a call of a lowered module: the id of the site, and the node whose value it computes.
-LOWERED = "fx_passes_lowered"
+SITE_OF_CALL = "fx_passes_lowered"
 
 
 def lower(
@@ -143,7 +143,7 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
             merged.setdefault(name, []).append(site)
             continue
         node = edit.insert_module(graph_module, name, nodes[site.conv], nodes[site.source], nodes[site.end])
-        node.meta[LOWERED] = site.id, site.end
+        node.meta[SITE_OF_CALL] = site.id, site.end
         nodes[site.end] = node
     for name, group in merged.items():
         _merge(name, group, nodes)
@@ -167,5 +167,5 @@ def _merge(name: str, group: Sequence[Site], nodes: dict[str, Node]) -> None:
     sources = [nodes[site.source] for site in group]
     parts = edit.insert_merged(name, nodes[group[0].conv], sources, ends)
     for site, part in zip(group, parts, strict=True):
-        part.meta[LOWERED] = site.id, site.end
+        part.meta[SITE_OF_CALL] = site.id, site.end
         nodes[site.end] = part

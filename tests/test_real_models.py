@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,15 @@ from fx_passes.find.find_kernels import judge_graph
 from fx_passes.share.share_kernels import share_kernels
 
 MODELS = Path(real_models.__file__)
+LARGE = ("vocoder", "resnetblur50")  # minutes each
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+def slow(names: Iterable[str], marked: Sequence[str] = LARGE) -> list[Any]:
+    """The names, of which those in ``marked`` are slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in marked else name for name in names]
+
+
+@pytest.mark.parametrize("name", slow(EXPECTED))
 def test_optimize_keeps_every_bit_and_finds_every_site(name: str, tmp_path: Path) -> None:
     """``optimize --lowering expand`` exits 0; its own check has compared the files bit for bit."""
     output, report_file = tmp_path / "out.onnx", tmp_path / "report.json"
@@ -62,10 +68,11 @@ LOWERED = {
     "fir_downsample": 1,
     "resnetblur50": 0,
     "vocoder": 218,
+    "small_vocoder": 38,
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", slow(EXPECTED))
 def test_static_lowering_is_equivalent(name: str, tmp_path: Path) -> None:
     """``optimize --lowering static`` exits 0, within the bound of float64."""
     output, report_file = tmp_path / "out.onnx", tmp_path / "report.json"
@@ -97,11 +104,7 @@ def test_canny_is_sensitive_on_every_processor(tmp_path: Path) -> None:
 KERNELS = 4
 
 
-def slow(names: Iterable[str], *marked: str) -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.slow) if name in marked else name for name in names]
-
-
-@pytest.mark.parametrize("name", slow(EXPECTED, "vocoder", "resnetblur50"))
+@pytest.mark.parametrize("name", slow(EXPECTED))
 def test_a_wrong_tap_is_found(name: str, tmp_path: Path) -> None:
     """A ten-thousandth in one tap of one kernel (first, last, those between) is more than rounding."""
     model, inputs = getattr(real_models, name)()
@@ -124,11 +127,11 @@ def test_a_wrong_tap_is_found(name: str, tmp_path: Path) -> None:
         assert result.mismatch is not None, kernel
 
 
-@pytest.mark.parametrize("name", slow([name for name, count in LOWERED.items() if count], "vocoder"))
+@pytest.mark.parametrize("name", slow([name for name, count in LOWERED.items() if count]))
 def test_a_wrong_tap_of_one_site_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one among hundreds, the first, the last or one between: the error names a site, no file is left."""
     model, inputs = getattr(real_models, name)()
-    for at in (0.5,) if name == "vocoder" else (0.0, 0.5, 1.0):
+    for at in (0.5,) if "vocoder" in name else (0.0, 0.5, 1.0):
         with monkeypatch.context() as patch:
             plant(patch, lambda m, places, at=at: spoil(m, places[round(at * (len(places) - 1))], 1e-4))
             with pytest.raises(NotEquivalentError, match="caused by site"):
@@ -180,7 +183,7 @@ def _require_kernels_stored_once(model: onnx.ModelProto, sites: list[dict]) -> N
     assert expanded <= shared
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", slow(EXPECTED))
 def test_find_explains_every_convolution_in_groups(name: str) -> None:
     """Every convolution with groups > 1 in the graph has a finding: shared, or with a reason."""
     model, inputs = getattr(real_models, name)()
@@ -191,6 +194,7 @@ def test_find_explains_every_convolution_in_groups(name: str) -> None:
     assert all(f.shared or f.reason for f in found.values())
 
 
+@pytest.mark.slow
 def test_vocoder_has_as_many_transposed_sites_as_ordinary_ones() -> None:
     """Half of the 218 convolutions in groups upsample, half downsample."""
     model, inputs = real_models.vocoder()

@@ -20,7 +20,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from export.verify.float64 import Float64
 from fx_passes.errors import one_line
 from fx_passes.graph.clone import clone_module
-from fx_passes.lower import LOWERED
+from fx_passes.lower import SITE_OF_CALL
 from fx_passes.records import Finding
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ def blame_site(
     """
     # A lowered site is one call, which computes what the last node it replaced did.
     lowered = {
-        n.meta[LOWERED][0]: (n.meta[LOWERED][1], n.name) for n in rewritten.graph.nodes if LOWERED in n.meta
+        n.meta[SITE_OF_CALL][0]: (n.meta[SITE_OF_CALL][1], n.name)
+        for n in rewritten.graph.nodes
+        if SITE_OF_CALL in n.meta
     }
     watched = {f.id: lowered.get(f.id, (f.site.node, f.site.node)) for f in findings if f.shared}
     olds = {old for old, _ in watched.values()}

@@ -30,7 +30,7 @@ class NotConstant(Exception):
 
 
 @dataclass(frozen=True)
-class Slice:
+class Computation:
     """The part of a graph that computes one node: its nodes in program order, and where it starts."""
 
     nodes: list[Node]
@@ -39,7 +39,7 @@ class Slice:
 
 def program_slice(
     root: Node, user: Node, state: State, inputs: Callable[[Node], Iterable[Node] | None]
-) -> Slice:
+) -> Computation:
     """Everything that the value of ``root`` depends on when ``user`` takes it.
 
     The slice goes back through ``inputs(node)``, which is None for a leaf. Nodes that write into a node of
@@ -59,7 +59,7 @@ def program_slice(
             continue
         stack.extend(needed)
         stack.extend(w for w in state.writers(node) if state.position[w] < end)
-    return Slice(sorted(seen, key=state.position.__getitem__), leaves)
+    return Computation(sorted(seen, key=state.position.__getitem__), leaves)
 
 
 def fold(root: Node, user: Node, state: State, *, frozen: bool = False) -> Tensor:
@@ -184,4 +184,4 @@ def stand_in(node: Node, state: State, shaped: bool = True) -> Tensor | None:
     return torch.empty((), dtype=like.dtype, device=like.device).expand(shape)
 
 
-__all__ = ["NotConstant", "Slice", "fold", "program_slice", "stand_in", "static_value"]
+__all__ = ["Computation", "NotConstant", "fold", "program_slice", "stand_in", "static_value"]

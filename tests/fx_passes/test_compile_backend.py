@@ -132,7 +132,7 @@ def test_weights_that_change(kind: type[Blur], caplog: pytest.LogCaptureFixture)
 
 def test_a_stale_constant_would_be_seen(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control of the test above."""
-    monkeypatch.setattr(compile_backend._Lowered, "holds", lambda self, inputs: True)
+    monkeypatch.setattr(compile_backend._Compiled, "holds", lambda self, inputs: True)
     compiled = torch.compile(model, backend="fx_passes")
     require_same(compiled, model, image())
     model.conv.weight.data.mul_(2)

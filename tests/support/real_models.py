@@ -46,6 +46,8 @@ EXPECTED = {
     # 6 stages of 3 residual blocks of 6 activations, and one at the end: 109, each with one upsampling
     # ConvTranspose1d and one downsampling Conv1d.
     "vocoder": Sites(shared=218),
+    # the same with one stage: 19 activations.
+    "small_vocoder": Sites(shared=38),
 }
 
 
@@ -100,6 +102,16 @@ def resnetblur50() -> Model:
 
 
 def vocoder() -> Model:
+    """The vocoder of Qwen2.5-Omni in its own size."""
+    return _vocoder(512, [4, 4, 2, 2, 2, 2])
+
+
+def small_vocoder() -> Model:
+    """One stage of it, on few channels."""
+    return _vocoder(32, [4])
+
+
+def _vocoder(channels: int, rates: list[int]) -> Model:
     from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import (
         Qwen2_5OmniBigVGANConfig,
     )
@@ -109,8 +121,8 @@ def vocoder() -> Model:
 
     config = Qwen2_5OmniBigVGANConfig(
         mel_dim=80,
-        upsample_initial_channel=512,
-        upsample_rates=[4, 4, 2, 2, 2, 2],
-        upsample_kernel_sizes=[8, 8, 4, 4, 4, 4],
+        upsample_initial_channel=channels,
+        upsample_rates=rates,
+        upsample_kernel_sizes=[2 * rate for rate in rates],
     )
     return Qwen2_5OmniToken2WavBigVGANModel(config).eval(), (torch.randn(1, 80, 10),)
