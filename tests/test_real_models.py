@@ -68,7 +68,7 @@ LOWERED = {
     "fir_downsample": 1,
     "resnetblur50": 0,
     "vocoder": 218,
-    "small_vocoder": 38,
+    "small_vocoder": 14,
 }
 
 
