@@ -2,8 +2,8 @@
 
 Before:  pad, conv(x, expand(kernel)), slice        after:  one ``call_module`` of a module of ``lowerings/``
 
-Lowering freezes the kernels: it is for inference. Sites that are the same (geometry, kernel, bias, shape)
-call one module. What the plan leaves is shared as by ``share_kernels``.
+Lowering freezes the kernels: the result is for inference. Equal sites (geometry, kernel, bias, shape) call
+one module. The other sites are shared as by ``share_kernels``.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def lower(
     exactness: Exactness = "finite",
     dynamic_shapes: Any = None,
 ) -> GraphModule:
-    """``model`` for inference, each shared convolution computed as ``plan`` says.
+    """``model`` for inference, with each shared convolution computed as ``plan`` says.
 
     Args:
         model: an ``nn.Module``, ``GraphModule`` or ``ExportedProgram`` in evaluation mode; not changed.
-        plan: what to do at each site, or ``"static"`` for the rules that look at geometry alone.
-        example_inputs: positional arguments; shapes come from them, and without shapes nothing is lowered.
+        plan: what to do at each site, or ``"static"`` for the rules that look only at the geometry.
+        example_inputs: positional arguments. The shapes come from them; without shapes nothing is lowered.
         exactness: the least exact that ``"static"`` may choose.
         dynamic_shapes: which sizes stay open, as for ``torch.onnx.export``.
 
     Raises:
-        CaptureError: no route gave a graph of the model, or it fixes a size that is to stay open.
+        CaptureError: no route gave a graph of the model, or the model fixes a size that should stay open.
         UsageError: the plan was made for another model.
 
     Example:
@@ -71,14 +71,13 @@ def lower(
 
 
 class Lower(PassBase):
-    """:func:`lower` as a ``torch.fx`` pass, for a ``PassManager``.
+    """The function ``lower`` as a ``torch.fx`` pass, for a ``PassManager``.
 
     Args:
-        plan, exactness: as in :func:`lower`.
+        plan, exactness: as in ``lower``.
 
-    Shapes come from ``meta["val"]`` of the nodes, as ``torch.export`` leaves it; without shapes nothing is
-    lowered, and kernels are shared all the same. The result is a graph module of its own; the one given is
-    left as it was.
+    Shapes come from ``meta["val"]`` of the nodes, as ``torch.export`` writes it. Without shapes nothing is
+    lowered, but kernels are shared. The result is a new graph module; the given one is not changed.
 
     Example:
         >>> import torch
@@ -102,7 +101,7 @@ class Lower(PassBase):
 
 
 def _lower_and_share(graph_module: GraphModule, plan: Plan | Literal["static"], exactness: Exactness) -> bool:
-    """Lower as the plan says, share the rest, in place; whether anything was done."""
+    """Lower as the plan says and share the other sites, in place. Returns whether anything was done."""
     sites, _ = lowerable_sites(graph_module)
     lowered = lower_in_place(graph_module, sites, static_plan(sites, exactness) if plan == "static" else plan)
     shared, _ = share_in_place(graph_module)
@@ -110,14 +109,14 @@ def _lower_and_share(graph_module: GraphModule, plan: Plan | Literal["static"], 
 
 
 def _guards_of(model: nn.Module | ExportedProgram) -> Any:
-    """What torch.export assumed of several open sizes at once, which a capture leaves out; None: nothing."""
+    """What torch.export assumed of several open sizes at once. A capture leaves it out. None: nothing."""
     if not isinstance(model, ExportedProgram) or not model._guards_code:
         return None
     return getattr(model.module(), "_guards_fn", None)
 
 
 def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan) -> int:
-    """Do what ``plan`` says in a graph module that nobody else holds; how many sites were lowered.
+    """Do what ``plan`` says, in a graph module that nobody else holds. Returns how many sites were lowered.
 
     Raises:
         UsageError: the plan was made for another model.

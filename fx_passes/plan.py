@@ -1,4 +1,4 @@
-"""What is to be done at each site: decided once, written down, and done again without deciding anything."""
+"""What is done at each site: decided once, written down, and done again without deciding anything."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _EXPAND: dict[str, Any] = {"lowering": "expand", "params": {}, "exactness": "bit
 
 @dataclass(frozen=True)
 class Choice:
-    """What to do at one site: ``proposal`` None keeps the convolution, expanded from its one kernel.
+    """The choice for one site.
 
     Args:
-        key: digest of the geometry, kernel, bias and input shape that the choice was made for.
+        key: a digest of geometry, kernel, bias and input shape, for which the choice was made.
+        proposal: the lowering; None keeps the expanded convolution.
     """
 
     key: str
@@ -30,12 +31,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Plan:
-    """A choice for each site that can be lowered, with where and how it was made.
+    """A choice for each site that can be lowered, and how it was made.
 
     Args:
         choices: by the id of the site.
-        made: machine, versions, threads, timings; for the reader, not needed to follow the plan. Held as
-            JSON holds it, so that a plan that was written and read is the same plan.
+        made: machine, versions, threads, timings. It is for the reader; nobody needs it to follow the plan.
+            It is held as JSON holds it, so that a plan is the same after it was written and read.
     """
 
     choices: Mapping[str, Choice]
@@ -52,10 +53,10 @@ class Plan:
         return max(used, key=EXACTNESS.index, default="bitwise")
 
     def to_json(self) -> str:
-        """The plan as JSON text; :meth:`from_json` gives the same plan again.
+        """The plan as JSON text. :meth:`from_json` gives the same plan again.
 
         Raises:
-            ValueError, TypeError: a parameter of a proposal is no finite number, text or list of them.
+            ValueError, TypeError: a parameter of a proposal is no finite number, no text and no list of them.
 
         Example:
             >>> from fx_passes.records import Proposal
@@ -88,9 +89,10 @@ class Plan:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as it comes back from JSON: keys are texts, sequences lists, other objects their text.
+    """``value`` as it comes back from JSON: keys are texts, sequences are lists, other objects become their
+    text.
 
-    What JSON has no number for is a text that ``float`` reads: ``inf``, ``nan``.
+    JSON has no infinity and no NaN. They become texts that ``float`` reads: ``inf``, ``nan``.
     """
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""Frozen records that travel between the stages; they hold names, never live nodes."""
+"""Frozen records that travel between the stages. They hold names, never live nodes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Literal
 Form = Literal["module", "functional", "aten"]
 OriginKind = Literal["parameter", "buffer", "computed"]
 Exactness = Literal["bitwise", "reordered", "finite"]
-# From the most exact on: the same bits; other rounding; and where an Inf or NaN may reach more outputs as
-# well.
+# The most exact first: the same bits; other rounding; other rounding, and an Inf or NaN in the input may reach
+# more outputs.
 EXACTNESS: tuple[Exactness, ...] = ("bitwise", "reordered", "finite")
-# How plans and reports name a lowering of all siblings at once.
+# The name of a merged lowering in plans and reports.
 _MERGED = "sibling_merge"
 
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """What a convolution does to shapes, in the terms of ``torch.nn.Conv2d`` and ``ConvTranspose2d``.
+    """The geometry of a convolution, in the terms of ``torch.nn.Conv2d`` and ``ConvTranspose2d``.
 
-    ``padding`` is a tuple, or the string ``"same"`` / ``"valid"`` where the model says it so.
+    ``padding`` is a tuple, or the string ``"same"`` or ``"valid"`` if the model has that.
     """
 
     op: str
@@ -46,7 +46,7 @@ class ConvGeometry:
 
 @dataclass(frozen=True)
 class WeightOrigin:
-    """Where the weight of a site comes from: its kind, qualified name, and who else uses it."""
+    """Where the weight of a site comes from: its kind, its qualified name, and who else uses it."""
 
     kind: OriginKind
     name: str | None = None
@@ -70,15 +70,15 @@ class SharedKernel:
     """The one kernel that every group of a site repeats.
 
     Args:
-        groups: how many groups repeat it; for a block-diagonal dense convolution, how many blocks.
-        shape: (out/groups, in/groups, *kernel); transposed: (in/groups, out/groups, *kernel), which
-            is how ``torch.nn.ConvTranspose2d`` lays out one group.
-        block_diagonal: the model has a dense convolution (groups = 1) that is zero off the blocks.
-        proof: ``"values"``: the numbers were compared; ``"construction"``: the graph itself repeats
-            one kernel (``expand``, ``repeat``, ...), whatever its values.
-        max_difference: largest distance of any repeat from the kernel kept, 0.0 when bitwise equal.
-        bias_shared: the bias, too, repeats over the groups.
-        output_change: how far the output may move for that, times the largest magnitude of the input.
+        groups: how many groups repeat it. For a block-diagonal dense convolution: how many blocks.
+        shape: (out/groups, in/groups, *kernel). Transposed: (in/groups, out/groups, *kernel), which is the
+            layout of one group in ``torch.nn.ConvTranspose2d``.
+        block_diagonal: the model has a dense convolution (groups = 1) that is zero outside the blocks.
+        proof: ``"values"``: the numbers were compared. ``"construction"``: the graph itself repeats one
+            kernel (``expand``, ``repeat``, ...), whatever its values are.
+        max_difference: the largest distance of a repeat from the kernel that is kept; 0.0 if bitwise equal.
+        bias_shared: the bias repeats over the groups, too.
+        output_change: how far sharing may move the output, for inputs of magnitude 1.
     """
 
     groups: int
@@ -95,11 +95,11 @@ class Refusal:
     """Why something is not done to a site.
 
     Args:
-        site: the id of the site; empty where whoever refuses does not know it.
-        stage: who refuses: finding (``"site"``, ``"weight"``, ``"repeats"``), sharing, one way to train
-            (``"formulation"``), all lowerings (``"lower"``), or one of them (``"lowering"``).
-        code: the same for the same cause, whatever the numbers are; messages may change, codes do not.
-        reason: in words, with the numbers.
+        site: the id of the site; empty if the refusing part does not know it.
+        stage: which part refuses. Finding: ``"site"``, ``"weight"``, ``"repeats"``. Sharing: ``"share"``. A
+            way to train: ``"formulation"``. All lowerings: ``"lower"``. One lowering: ``"lowering"``.
+        code: names the cause. Codes are stable; the text of a reason may change.
+        reason: the cause in words, with the numbers.
     """
 
     site: str
@@ -151,7 +151,7 @@ class Finding:
 
     @property
     def reason(self) -> str | None:
-        """Why it is not shared; for a shared site, why nothing had to be rewritten, or None."""
+        """Why the site is not shared. For a shared site: why nothing had to be rewritten, or None."""
         return self.refusal.reason if self.refusal else self.note
 
     def to_json(self) -> dict[str, Any]:
@@ -177,11 +177,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Proposal:
-    """One way to compute a site: the lowering, its parameters, and how exact it is.
+    """One way to compute a site: the lowering, its parameters, and its exactness.
 
     Args:
-        params: what ``Module`` of the lowering is built with, as sorted pairs; a list in them becomes a
-            tuple, so that proposals that say the same are equal, wherever they come from.
+        lowering: the name of the lowering.
+        params: the parameters of its ``Module``, as sorted pairs. Lists become tuples, so that equal
+            proposals are equal wherever they come from.
+        exactness: how exact it is.
         merged: one call computes the site together with its siblings (``resample/siblings.py``).
 
     Example:
@@ -209,7 +211,7 @@ class Proposal:
         return f"{said['lowering']}({listed})" if listed else self.lowering
 
     def to_json(self) -> dict[str, Any]:
-        """As in a plan: a merged lowering is a parameter of ``sibling_merge``."""
+        """As in a plan. There, a merged lowering is a parameter of ``sibling_merge``."""
         lowering, params = self.lowering, self.params
         if self.merged:
             lowering, params = _MERGED, tuple(sorted((("lowering", lowering), *params)))
@@ -217,7 +219,7 @@ class Proposal:
 
     @staticmethod
     def from_json(said: Mapping[str, Any]) -> Proposal:
-        """What :meth:`to_json` wrote.
+        """The proposal that :meth:`to_json` wrote.
 
         Raises:
             ValueError: there is no such exactness.

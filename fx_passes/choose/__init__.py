@@ -1,1 +1,1 @@
-"""Which lowering a site gets: by rules, or by a plan that was made before."""
+"""Which lowering a site gets: by static rules, or by a plan."""

@@ -1,4 +1,4 @@
-"""Does a plan fit the sites of a model: made for them, and asking only for what can be done there?"""
+"""Does a plan fit a model? It must be for its sites, and ask only for what is proposed there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from fx_passes.resample.site import Site
 
 
 def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
-    """Raise a UsageError where a plan was made for other sites than these."""
+    """Check that a plan was made for these sites.
+
+    Raises:
+        UsageError: it was made for others, or asks for what is not proposed.
+    """
     known = {site.id: site for site in sites}
     if plan.choices.keys() != known.keys():
         other = sorted(plan.choices.keys() ^ known.keys())
@@ -27,7 +31,7 @@ def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
 
 
 def _require_whole_groups(plan: Plan) -> None:
-    """Siblings are merged all of them, or none."""
+    """All siblings are merged, or none."""
     merged = {
         choice.key: choice for choice in plan.choices.values() if choice.proposal and choice.proposal.merged
     }

@@ -1,4 +1,4 @@
-"""Proposals -> plan, by rules that look at the shape of a site alone, never at a clock or a machine."""
+"""Proposals -> a plan, by rules that look only at the shape of a site: never at a clock or a machine."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from fx_passes.plan import Choice, Plan
 from fx_passes.records import Exactness, Proposal
 from fx_passes.resample.site import Site
 
-# How much less work than the original a lowering has to be: what the count of the work and the time that is
-# measured differ by. Fewer gains, rather than any loss.
+# A lowering must be less work than the original by this factor. Counted work and measured time differ by as
+# much. Fewer gains are better than any loss.
 MARGIN = 1.5
-# Channels in a block, of machines with AVX2 and with AVX-512: the same file serves both.
+# Channels in a block, with AVX2 and with AVX-512: one file serves both kinds of machines.
 _BLOCKS = (8, 16)
-# What open sizes may be: (batch, length of a side). A lowering has to pay for each.
+# Assumed for open sizes: (batch, length of a side). A lowering must pay for each.
 _ASSUMED = ((1, 64), (1, 512), (8, 64), (8, 512))
 
 
 def static_gain(site: Site, proposal: Proposal) -> float:
-    """By how much a proposal is less work than the original, at least; 0.0 where the rules do not know it.
+    """The smallest factor by which a proposal is less work than the original. 0.0 if the rules do not know
+    it.
 
     Example:
         >>> from types import SimpleNamespace
@@ -50,12 +51,12 @@ def static_gain(site: Site, proposal: Proposal) -> float:
 
 
 def preferred(site: Site, proposals: Sequence[Proposal]) -> Proposal:
-    """The one of ``proposals`` that the rules take for the least work; the first, where they know none."""
+    """The one of ``proposals`` with the least work by the rules. The first, if the rules know none."""
     return max(proposals, key=lambda proposal: static_gain(site, proposal))
 
 
 def static_choice(site: Site, exactness: Exactness) -> Proposal | None:
-    """What the rules choose for a site."""
+    """What the rules choose for a site; None keeps the convolution."""
     proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
     if not proposals:
         return None
@@ -64,16 +65,16 @@ def static_choice(site: Site, exactness: Exactness) -> Proposal | None:
 
 
 def static_plan(sites: Sequence[Site], exactness: Exactness = "finite") -> Plan:
-    """The plan that the rules make; the same on every machine."""
+    """The plan that the rules make. It is the same on every machine."""
     choices = {site.id: Choice(site.key, static_choice(site, exactness)) for site in sites}
     return Plan(choices, {"by": "static rules"})
 
 
 def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tuple[Work, Work] | None:
-    """What a site is as it is, and lowered, at the worst place it can have in a graph; None: not known.
+    """The work of a site as it is and of a proposal, at the worst place in a graph. None if it is not known.
 
-    That is between two convolutions that keep their channels in blocks, where the original needs no
-    reordering and most lowerings do.
+    The worst place is between two convolutions that keep their channels in blocks. There the original needs
+    no reordering, and most lowerings do.
     """
     chain = takes_blocks(site, block)
     before = original(site, block, chain)

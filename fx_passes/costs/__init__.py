@@ -1,1 +1,1 @@
-"""What a way to compute a site costs in onnxruntime: counted, never timed."""
+"""What onnxruntime does for one way to compute a site: counted, never timed."""

@@ -1,15 +1,15 @@
-"""What onnxruntime spends on a convolution of a given shape: its kernels' work, counted, times constants.
+"""The time of onnxruntime for a convolution of a given shape: its work, counted, times constants.
 
-onnxruntime has four ways to compute a convolution on a CPU, and the shape alone says which it takes:
+onnxruntime has four ways to compute a convolution on a CPU. The shape alone decides which one it takes:
 
-    one_to_many   from fewer channels than a block: straight from the input, blocks of output channels
-    depthwise     one channel a group, 2-D, a multiple of 4 of them: in blocks of channels
-    looped        other groups, and all of 1-D: columns gathered and a product for each group, in turn
-    scattered     transposed: a product for each group whose results are added up where they overlap
+    one_to_many   fewer channels than a block: straight from the input, blocks of output channels
+    depthwise     one channel a group, 2-D, a multiple of 4 channels: in blocks of channels
+    looped        other groups, and all 1-D: columns are gathered, one product for each group, in turn
+    scattered     transposed: one product for each group; the results are added where they overlap
 
-A block is as many channels as a vector register holds numbers: 8 with AVX2, 16 with AVX-512. The constants
-are nanoseconds on one machine with AVX2, fitted by ``benchmarks/fit_costs.py`` to what ``benchmarks/grid.py``
-measured; what is compared are ratios of costs, and they are close on other machines.
+A block has as many channels as a vector register has numbers: 8 with AVX2, 16 with AVX-512. The constants are
+nanoseconds on one machine with AVX2. ``benchmarks/fit_costs.py`` fitted them to measurements of
+``benchmarks/grid.py``. Only ratios of costs are compared, and these are similar on other machines.
 """
 
 from __future__ import annotations
@@ -53,32 +53,32 @@ NANOSECONDS: dict[str, float] = {
 
 
 def nanoseconds(work: Work) -> float:
-    """What ``work`` takes in a session of its own."""
+    """The time of ``work`` in a session of its own."""
     return NANOSECONDS["run"] + sum(NANOSECONDS[name] * count for name, count in work.items())
 
 
 def nodes(count: int) -> Work:
-    """Nodes that do nothing else."""
+    """``count`` nodes that move nothing."""
     return Counter(node=count)
 
 
 def moved(elements: int, how: str = "copy") -> Work:
-    """One node that writes as many elements somewhere else; ``how``: ``copy`` or ``interleave``."""
+    """One node that writes so many elements somewhere else; ``how``: ``copy`` or ``interleave``."""
     return Counter({how: elements, "node": 1}) + beyond_cache(elements)
 
 
 def beyond_cache(elements: int) -> Work:
-    """What writing them costs more where they are many."""
+    """The extra cost of writing so many elements if they do not fit the caches."""
     return Counter(memory=max(elements - _CACHED, 0))
 
 
 def up_to(count: int, multiple: int) -> int:
-    """``count``, rounded up."""
+    """``count``, rounded up to a multiple of ``block``."""
     return -(-count // multiple) * multiple
 
 
 def depthwise(images: int, channels: int, out: tuple[int, int], taps: tuple[int, int], block: int) -> Work:
-    """One channel a group, in blocks, on a tensor that is in blocks already."""
+    """One channel a group, on a tensor that is in blocks of channels already."""
     places = images * up_to(channels, block) // block * out[0] * out[1]
     rows = places // max(out[1], 1) * taps[0]
     work: Work = Counter(
@@ -90,7 +90,7 @@ def depthwise(images: int, channels: int, out: tuple[int, int], taps: tuple[int,
 def one_to_many(
     images: int, channels: tuple[int, int], out: tuple[int, int], taps: tuple[int, int], block: int
 ) -> Work:
-    """Dense, from few channels to blocks of them; four blocks share what is loaded of the input."""
+    """Dense, from few channels to blocks of channels. Four blocks share what is loaded of the input."""
     few, many = channels
     blocks = up_to(many, block) // block
     places, loads = images * blocks * out[0] * out[1], images * -(-blocks // 4) * out[0]
@@ -108,7 +108,7 @@ def one_to_many(
 def dense(
     images: int, channels: tuple[int, int], out: tuple[int, int], taps: tuple[int, int], block: int
 ) -> Work:
-    """From blocks of channels to blocks of channels."""
+    """Dense, from blocks of channels to blocks of channels."""
     places = images * up_to(channels[1], block) // block * out[0] * out[1]
     products = up_to(channels[0], block) * taps[0] * taps[1]
     work: Work = Counter(dense=places * products, dense_row=places // max(out[1], 1) * taps[0], node=1)
@@ -116,7 +116,7 @@ def dense(
 
 
 def looped(calls: int, channels: tuple[int, int], out: int, taps: int, strided: bool) -> Work:
-    """Columns of ``taps`` samples for each output, and a product with them, for each group of each item."""
+    """For each group of each item: columns of ``taps`` samples for each output, and a product with them."""
     few, many = channels
     gathered = calls * out * taps * few if taps > 1 else 0
     work: Work = Counter(
@@ -144,12 +144,13 @@ def scattered(site: Sizes, images: int, groups: int, rows: int, columns: int) ->
 def convolution(
     site: Sizes, images: int, groups: int, channels: tuple[int, int], block: int, *, flat: bool, chain: bool
 ) -> Work:
-    """The convolution, transposed or not, of a site regrouped.
+    """The convolution of a site, transposed or not, with other groups.
 
     Args:
+        images, groups: batch items and groups.
         channels: of a group, (in, out).
-        flat: computed in two dimensions, whatever the site has.
-        chain: its neighbours leave and take blocks of channels: there is nothing to reorder.
+        flat: computed in two dimensions, even if the site has one.
+        chain: the neighbours use blocks of channels, so that nothing is reordered.
     """
     few, many = channels
     if site.up > 1:
@@ -194,7 +195,7 @@ def original(site: Sizes, block: int, chain: bool) -> Work:
 
 
 def takes_blocks(site: Sizes, block: int) -> bool:
-    """Whether the original is a link of a chain of convolutions that leave and take blocks of channels."""
+    """Whether the original is part of a chain of convolutions that use blocks of channels."""
     if site.dim != 2 or site.up > 1 or site.padded:
         return False
     if site.dense:

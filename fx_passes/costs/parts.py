@@ -1,11 +1,11 @@
 """The work of the parts that several lowerings share, counted (``kernel_times.py`` has the times).
 
-A lowering says in its own file what it does as a whole: ``work(site, params, block)``. Tuning times whatever
-is proposed; the static rules choose among lowerings that have a ``work``.
+Each lowering counts its own work in its file: ``work(site, params, block)``. Tuning times every proposal. The
+static rules compare the lowerings that have a ``work``.
 
-Args of all:
-    site: its sizes.
-    params: of the proposal.
+Arguments of all:
+    site: the sizes of the site.
+    params: the parameters of the proposal.
     block: channels in a block.
 """
 
@@ -24,7 +24,7 @@ Params: TypeAlias = Mapping[str, Any]
 
 
 def regrouped(site: Sizes, images: int, groups: int, block: int, chain: bool = False) -> Work:
-    """The convolution on so many images of so many groups."""
+    """The convolution of the site on so many images of so many groups."""
     return convolution(site, images, groups, (site.columns, site.rows), block, flat=True, chain=chain)
 
 
@@ -36,17 +36,17 @@ def phases(axis: Axis, count: int) -> Phases:
 
 
 def blocks(site: Sizes, count: int) -> int:
-    """How many times ``count`` outputs a row has."""
+    """How many blocks of ``count`` outputs a row has."""
     return -(-site.outputs[1] // count)
 
 
 def window_height(site: Sizes) -> int:
-    """Rows of the input that the outputs read."""
+    """How many rows of the input the outputs read."""
     return (site.outputs[0] - 1) * site.height.down + site.height.span + 1
 
 
 def window(site: Sizes, across: Phases) -> Work:
-    """The input, padded to whole blocks."""
+    """Padding the input to whole blocks."""
     width = (blocks(site, across.count) - 1) * across.step + across.window
     height = site.inputs[0] if site.height.up > 1 else window_height(site)
     pad = moved(site.planes * height * width)
@@ -54,11 +54,11 @@ def window(site: Sizes, across: Phases) -> Work:
 
 
 def tail(site: Sizes, count: int) -> Work:
-    """Channels last and in the shape of the output, cut where blocks were not whole."""
+    """Bringing channels last into the shape of the output. What whole blocks have in excess is cut off."""
     whole = site.outputs[1] % count == 0 and site.outputs[0] % site.height.up == 0
     return nodes(2) + (Counter() if whole else moved(site.written)) + bias(site)
 
 
 def bias(site: Sizes) -> Work:
-    """Every channel's own is added at the end."""
+    """Adding a bias of each channel at the end."""
     return moved(site.written) if site.own_bias else Counter()

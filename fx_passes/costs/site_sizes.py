@@ -1,4 +1,4 @@
-"""A site in plain numbers, which is all that the static rules look at."""
+"""A site as plain numbers. The static rules look at nothing else."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from fx_passes.resample.axes import Axis, Resample
 
 @dataclass(frozen=True)
 class Sizes:
-    """A site in numbers: a 1-D one has height 1.
+    """A site as numbers. A 1-D site has a height of 1.
 
     Args:
         items: batch items.
+        groups, rows, columns: groups, and output and input channels of each.
+        height, width: the axes.
         inputs, outputs: (height, width).
-        padded: something else than zeros continues the input, which takes a Pad.
-        stuffed: the model itself puts zeros between samples, and has an ordinary convolution.
-        own_bias: every channel has another bias.
-        known: none of the sizes is open in the model.
+        padded: something other than zeros continues the input, which takes a Pad.
+        stuffed: the model puts zeros between samples, and has an ordinary convolution.
+        transposed: the model has a transposed convolution.
+        own_bias: each channel has its own bias.
+        known: no size is open in the model.
     """
 
     dim: int
@@ -60,8 +63,8 @@ def sizes_of(
     """The sizes of a site.
 
     Args:
-        own_bias: as in :class:`Sizes`.
-        transposed: the model has a transposed convolution there.
+        resample: what the site computes.
+        own_bias, transposed: as in :class:`Sizes`.
         assumed: what open sizes are taken for: (leading, spatial).
     """
     dim, height_width = resample.dim, resample.height_width()

@@ -1,9 +1,9 @@
-"""Is a dense weight one kernel on the diagonal blocks and zero elsewhere? Facts about numbers, no graphs.
+"""Does a dense weight hold one kernel on its diagonal blocks, and zero elsewhere?
 
-diffusers ``KDownsample2D`` and ``KUpsample2D`` filter every channel alike by a dense convolution:
-weight (C, C, kh, kw), zero where output channel != input channel. Written with blocks,
+diffusers' ``KDownsample2D`` and ``KUpsample2D`` filter every channel alike by a dense convolution. Its weight
+(C, C, kh, kw) is zero wherever output channel and input channel differ. Written with blocks:
 
-    weight[g * rows + r, h * columns + c] = kernel[r, c]   if g == h, else +0.0
+    weight[g * rows + r, h * columns + c]  =  kernel[r, c]  if g == h, else +0.0
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ from fx_passes.kernels.repeats import EXACT, Allowed, Mismatch, Repeats, bits, f
 
 
 def find_diagonal_blocks(weight: Tensor, allowed: Allowed = EXACT) -> tuple[int, Repeats | Mismatch] | None:
-    """The most blocks that ``weight`` (rows, columns, *kernel) splits into, with their common kernel.
+    """The largest number of equal diagonal blocks of ``weight``, and the kernel that they repeat.
+
+    Args:
+        weight: (rows, columns, *kernel).
+        allowed: how far the blocks may differ.
 
     Returns:
-        None for an ordinary dense weight; else the number of blocks (> 1), and either the kernel they
-        all repeat, of shape (rows/blocks, columns/blocks, *kernel), or how they differ.
+        None for an ordinary dense weight. Otherwise the number of blocks (above 1), and either the kernel of
+        shape (rows/blocks, columns/blocks, *kernel), or how the blocks differ.
 
     Example:
         >>> eye = torch.eye(4).reshape(4, 4, 1)
@@ -33,7 +37,7 @@ def find_diagonal_blocks(weight: Tensor, allowed: Allowed = EXACT) -> tuple[int,
     most = math.gcd(rows, columns)
     if most < 2 or weight.numel() == 0:
         return None
-    # A corner lies off the diagonal for every number of blocks: this rules out nearly all dense weights.
+    # The corner is outside the blocks, however many there are: this excludes nearly all dense weights.
     if bool(bits(weight[0, -1]).any()) or bool(bits(weight[-1, 0]).any()):
         return None
     occupied = (bits(weight) != 0).reshape(rows, columns, -1).any(-1)

@@ -1,4 +1,4 @@
-"""One kernel -> the weight that has it for every group, as the pass, the modules and the way back have it."""
+"""One kernel -> the full weight of all groups. The pass, the shared modules and the way back all use this."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor
 
 
 def expand_kernel(kernel: Tensor, groups: int, shape: Sequence[int] | None = None) -> Tensor:
-    """The weight (groups * rows, *rest) whose every group is ``kernel`` (rows, *rest).
+    """The weight (groups * rows, *rest), in which every group is ``kernel`` (rows, *rest).
 
-    A view of ``kernel`` where rows = 1, else a copy that ``reshape`` makes; differentiable. ``shape`` is
-    the kernel's, for callers whose ``kernel`` is being traced and has none.
+    With rows = 1 it is a view of ``kernel``. Otherwise ``reshape`` makes a copy. Both are differentiable.
+
+    Args:
+        shape: the shape of ``kernel``; a caller gives it where ``kernel`` is being traced and has none.
 
     Example:
         >>> expand_kernel(torch.ones(1, 1, 3), 4).shape

@@ -1,8 +1,8 @@
-"""A 2-D kernel as a sum of products of a column and a row: one product where its rank is 1.
+"""A 2-D kernel as a sum of products of a column and a row. A kernel of rank 1 is one product.
 
-Pivot first: for rank 1, ``K = column * row / pivot`` through any element that is not zero; binomial, box and
-bilinear kernels then factor without rounding, which an SVD would not. The SVD (Eckart and Young 1936) is for
-what is left: rank 1 up to the rounding of the kernel itself, and higher ranks.
+A pivot is tried first. With rank 1, ``K = column * row / pivot`` holds for any element that is not zero.
+Binomial, box and bilinear kernels then factor without rounding; an SVD would round them. The SVD (Eckart and
+Young 1936) computes the rest: kernels that have rank 1 up to their own rounding, and higher ranks.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A factorisation may be off by a few roundings of the largest element: what computing the kernel cost
-# already.
+# A factorisation may differ by a few roundings of the largest element: computing the kernel has cost as much.
 _ULPS = 4.0
 
 
 def factorise(kernel: Tensor, most: int) -> list[tuple[Tensor, Tensor]] | None:
-    """At most ``most`` pairs (column, row) with ``kernel = sum of outer(column, row)``, or None.
+    """At most ``most`` pairs (column, row) with ``kernel = sum of outer(column, row)``; None if there are
+    none.
 
     Args:
-        kernel: (kh, kw), float; judged by its own precision.
+        kernel: (kh, kw), floating point; its own precision decides what counts as equal.
+        most: the largest number of pairs.
 
     Returns:
-        float64 pairs of shapes (kh,) and (kw,); their sum agrees with ``kernel`` to a few units in the last
+        Pairs of float64 tensors (kh,) and (kw,). Their sum differs from ``kernel`` by a few units in the last
         place of its largest element.
 
     Example:
@@ -35,7 +36,7 @@ def factorise(kernel: Tensor, most: int) -> list[tuple[Tensor, Tensor]] | None:
         return None
     allowed = _ULPS * torch.finfo(kernel.dtype).eps * float(exact.abs().max())
     sizes = exact.abs()
-    # Through the smallest element binomial kernels and their like stay integers; the largest loses the least.
+    # The smallest element keeps binomial kernels integers; the largest loses the least.
     for place in (int(torch.where(sizes > 0, sizes, torch.inf).argmin()), int(sizes.argmax())):
         pair = _through_pivot(exact, place)
         rounded = [factor.to(kernel.dtype).double() for factor in pair]

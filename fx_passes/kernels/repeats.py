@@ -1,8 +1,8 @@
-"""Is a weight one kernel repeated for every group? Facts about numbers, no graphs.
+"""Does a weight repeat one kernel for every group?
 
-A grouped weight has shape (groups * rows, *rest); it is shared when the ``groups`` slices of
-``rows`` along dimension 0 are the same. Bitwise by default, because then the rewritten model computes
-bit for bit what the original does; :class:`Allowed` says how much else may become one kernel.
+A grouped weight has shape (groups * rows, *rest). It repeats one kernel if its ``groups`` slices of ``rows``
+along dimension 0 are equal. They are compared bit for bit by default: then the rewritten model computes the
+same bits as the original. :class:`Allowed` permits differences.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Force = Literal["mean", "first"]
 
 @dataclass(frozen=True)
 class Allowed:
-    """How far repeats may be apart to become one kernel: by default, not by a bit.
+    """How far the repeats may differ. By default they may not differ by a single bit.
 
     Args:
-        tolerance: largest allowed ``|slice - mean|``; the mean is kept.
-        force: what to keep however far they are apart, the mean of the repeats or the first.
+        tolerance: the largest allowed ``|slice - mean|``; the mean is kept.
+        force: what to keep whatever the differences are: the mean of the repeats, or the first repeat.
 
     Raises:
-        ValueError: the tolerance is negative, or ``force`` is neither.
+        ValueError: the tolerance is negative, or ``force`` is neither of the two.
     """
 
     tolerance: float = 0.0
@@ -47,7 +47,7 @@ EXACT = Allowed()
 
 @dataclass(frozen=True)
 class Repeats:
-    """The kernel that is repeated, and how far any repeat is from it (0.0: bitwise equal)."""
+    """The kernel that is repeated, and the largest distance of a repeat from it (0.0: bitwise equal)."""
 
     kernel: Tensor
     max_difference: float
@@ -69,17 +69,17 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def find_repeats(weight: Tensor, groups: int, allowed: Allowed = EXACT) -> Repeats | Mismatch:
-    """The kernel that ``weight`` repeats ``groups`` times along dimension 0, or why it does not.
+    """The kernel that ``weight`` repeats ``groups`` times along dimension 0, or the first difference.
 
     Args:
-        weight: (groups * rows, *rest), any dtype and layout; it is read, never copied whole.
-        groups: how many slices there should be.
-        allowed: how far they may be apart.
+        weight: (groups * rows, *rest), any dtype and layout. It is only read, and never copied whole.
+        groups: the number of slices.
+        allowed: how far the slices may differ.
 
     Returns:
-        :class:`Repeats` with ``kernel`` of shape (rows, *rest): a view of the first slice when the
-        bits are equal or it is forced, else the mean of the slices, accumulated in float64; or
-        :class:`Mismatch`.
+        :class:`Repeats` with ``kernel`` of shape (rows, *rest). It is a view of the first slice if the bits
+        are equal or the first is forced. Otherwise it is the mean of the slices, accumulated in float64.
+        :class:`Mismatch` if the slices differ too much.
 
     Example:
         >>> find_repeats(torch.ones(6, 1, 3), groups=3).kernel.shape
@@ -112,9 +112,10 @@ def find_repeats(weight: Tensor, groups: int, allowed: Allowed = EXACT) -> Repea
 
 
 def output_change(weight: Tensor, kernel: Tensor, groups: int, transposed: bool) -> float:
-    """How far the output may move, for inputs of magnitude 1, when ``kernel`` replaces every slice.
+    """How far the output may move for inputs of magnitude 1, if ``kernel`` replaces every slice.
 
-    The largest sum over an output channel of the magnitudes of what changes: |sum dw x| <= sum|dw| max|x|.
+    That is the largest sum of the magnitudes of all changes over one output channel: |sum dw x| <= sum|dw|
+    max|x|.
 
     Args:
         weight: (groups * rows, *rest), as in :func:`find_repeats`.
@@ -132,7 +133,7 @@ def output_change(weight: Tensor, kernel: Tensor, groups: int, transposed: bool)
 
 
 def first_nan(weight: Tensor) -> Mismatch | None:
-    """A refusal that names the first NaN of ``weight``, or None when there is none."""
+    """A mismatch that names the first NaN of ``weight``; None if there is none."""
     if not (weight.is_floating_point() or weight.is_complex()):
         return None
     nan = weight.isnan()
@@ -155,7 +156,7 @@ def _first_difference(stacked: Tensor) -> Mismatch:
 
 
 def _largest_distance(stacked: Tensor, mean: Tensor) -> tuple[float, int, list[int]]:
-    """Group by group, so that no more than one group is held in another precision."""
+    """The distance over all groups, one after the other: only one group at a time is held in float64."""
     worst, where, place = -1.0, 0, 0
     for group in range(stacked.shape[0]):
         distance = _distance(stacked[group], mean)
@@ -167,7 +168,8 @@ def _largest_distance(stacked: Tensor, mean: Tensor) -> tuple[float, int, list[i
 
 
 def _distance(part: Tensor, kernel: Tensor) -> Tensor:
-    """|part - kernel| in float64, where no difference of finite numbers of a smaller type overflows."""
+    """|part - kernel| in float64. The difference of two finite numbers of a smaller type does not overflow
+    there."""
     wide = torch.promote_types(part.dtype, torch.float64)
     # An Inf in both is no distance.
     return torch.where(part == kernel, 0, (part.to(wide) - kernel.to(wide)).abs())

@@ -1,10 +1,11 @@
-"""The ways to compute a shared convolution, one file each; adding a way is adding a file.
+"""The ways to compute a shared convolution: one file for each. ``docs/add-a-lowering.md`` shows how to add
+one.
 
-A file holds ``propose(resample, kernel)``, which returns proposals or a refusal, and
-``Module``, a ``Lowered`` (``forms/base.py``) that is built from the parameters of a proposal. Its name is the
-name of the lowering. The files are discovered, and tuning times whatever they propose. The static
-rules choose it as well where the file has ``work(site, params, block)``, which counts what onnxruntime does.
-``expand``, which every shared site allows, is what remains where none is chosen.
+A file holds ``propose(resample, kernel)`` and ``Module``. ``propose`` returns proposals or a refusal.
+``Module`` is a ``Lowered`` (``forms/base.py``); the parameters of a proposal build it. The name of the file
+is the name of the lowering. All files are found by their names. Tuning times every proposal. The static rules
+can choose a lowering if its file also has ``work(site, params, block)``, which counts the work of
+onnxruntime. Where none is chosen, the expanded convolution stays (``expand``).
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ MODULES: dict[str, ModuleType] = {
 def propose_one(
     name: str, resample: Resample, kernel: Tensor, siblings: int | None = None
 ) -> Sequence[Proposal] | Refusal:
-    """What the lowering ``name`` proposes for a site, or why it does not.
+    """The proposals of the lowering ``name`` for a site, or its refusal.
 
     Args:
-        siblings: how many sites one call is to compute together; None: the site by itself.
+        siblings: how many sites one call computes together; None: the site by itself.
     """
     if siblings is None:
         alone: Sequence[Proposal] | Refusal = MODULES[name].propose(resample, kernel)
@@ -51,12 +52,14 @@ def propose_one(
 def propose(
     resample: Resample, kernel: Tensor, exactness: Exactness = "finite", siblings: int = 1
 ) -> tuple[list[Proposal], dict[str, Refusal]]:
-    """What each lowering proposes for a site, and why those that do not, do not.
+    """The proposals of all lowerings for a site, and the refusals of the others by name.
 
     Args:
+        resample: what the site computes.
         kernel: (rows, columns, *taps), in the order of a correlation.
         exactness: the least exact that is allowed.
-        siblings: how many sites one call may compute together; each lowering is proposed for all, too.
+        siblings: how many sites one call may compute together; each lowering is then also proposed for all of
+            them.
     """
     proposals: list[Proposal] = []
     refusals: dict[str, Refusal] = {}
@@ -78,7 +81,7 @@ def propose(
 def build(
     proposal: Proposal, resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1
 ) -> Lowered:
-    """The module that computes a site as proposed; where that is merged, ``siblings`` of it."""
+    """The module that computes a site as proposed. A merged proposal computes ``siblings`` sites."""
     of = resample.times(siblings) if proposal.merged else resample
     module: Lowered = MODULES[proposal.lowering].Module(of, kernel, bias, **dict(proposal.params))
     return module.eval()

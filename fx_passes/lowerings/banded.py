@@ -1,12 +1,12 @@
-"""Each axis of a small input as the product with a matrix: the filter, its padding and both rates in one.
+"""Each axis of a small input as a product with a matrix. The matrix holds filter, padding and both rates.
 
 Before:  Pad, conv(x (N, C, L), expand(kernel), groups=C)      after:  x @ band (L, L')
          Pad, conv(x (N, C, H, W), expand(column * row))       after:  band (H', H) @ (x @ band (W, W'))
 
-What the padding continues a line with are samples of that line, so it only adds to entries of the band; a
-transposed convolution, zero stuffing and a Slice choose its rows and columns. With one kernel for all
-channels, the lines of all of them are one matrix. Most of what is multiplied are zeros: it pays for lines so
-short that what a convolution does around its sums costs more.
+Padding continues a line by samples of that line. So it only adds to entries of the matrix. A transposed
+convolution, zeros between samples and a Slice choose rows and columns of it. One kernel serves all channels,
+so their lines are the rows of one matrix. Most entries are zeros. It pays for lines so short that a
+convolution spends more time around its sums than on them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LONGEST = 96
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
-    """One way, where all sizes are known and small."""
+    """One way, if all sizes are known and small."""
     if resample.dim > 2:
         return volume_refusal(resample)
     if refusal := channels_refusal(resample):
@@ -52,9 +52,10 @@ def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
     """The matrix (outputs, length) of what an axis does, float64.
 
     Args:
+        axis: the axis.
         kernel: (taps,), float64.
         length: samples of the input.
-        mode: how ``axis.pad`` continues it.
+        mode: how the padding ``axis.pad`` continues the input.
 
     Example:
         >>> band(Axis(2, shift=1, extent=-1, pad=(1, 0)), torch.tensor([1.0, 2.0]).double(), 3, "replicate")
@@ -75,7 +76,7 @@ def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """One product for all lines, and one for each plane."""
+    """One product for all lines, and one for each plane. Args as in ``costs/parts.py``."""
     (height, width), (out_height, out_width) = site.inputs, site.outputs
     work = Counter(multiply_matrix=site.planes * height * width * out_width, node=1)
     if site.dim == 2:

@@ -1,13 +1,13 @@
-"""A kernel of rank 1, T neighbouring outputs along the height as channels, then the row on each channel.
+"""A kernel of rank 1: T neighbouring outputs along the height as channels, then the row on each channel.
 
 Before:  conv(x (N, C, H, W), expand(column * row), groups=C)
 After:   conv(x (N * C, 1, H, W), weight (T, 1, window, 1), stride (T * sh, 1)), conv(..., row, groups=T),
          then the T rows of each block put in order
 
-What ``separable_polyphase`` does with the axes exchanged. That one ends with the width in order for nothing,
-and here the rows have to be put in order; but its second pass reads a column of T channels, lines of the
-image apart, and this one a row, neighbours in memory: it wins where those lines do not fit the first cache.
-(``resample/phases.py``, ``kernels/factor.py``)
+This is ``separable_polyphase`` with the axes exchanged. That one has the width in order at the end at no
+cost; here the rows must be put in order. But its second pass reads a column, whose samples are a line of the
+image apart. This one reads a row, whose samples are neighbours in memory. It wins where the lines of the
+image do not fit the first-level cache. (``resample/phases.py``, ``kernels/factor.py``)
 """
 
 from __future__ import annotations

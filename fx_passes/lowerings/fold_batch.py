@@ -1,9 +1,10 @@
-"""Batch items -> more groups of one convolution: every group has the same kernel, whatever item it is of.
+"""Batch items -> more groups of one convolution. Every group has the same kernel, whichever item it belongs
+to.
 
 Before:  conv(x (N, C, H, W), groups=C)      after:  conv(x (1, N * C, H, W), groups=N * C)
 
-A runtime that computes channels in blocks then fills them where C alone is small. The order of the sums is
-up to the runtime. With a batch of 1 there is nothing to fold.
+A runtime that computes channels in blocks can then fill its blocks, even if C is small. The runtime decides
+the order of the sums. With a batch of 1 there is nothing to fold.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Before:  conv(x (N, G * columns, H, W), groups=G)      after:  conv(x (N * G, columns, H, W)), dense
 
-Runtimes are slow at groups of several channels and fast at dense convolutions; that every group has the same
-kernel is what makes them the same. The order of the sums is up to the runtime.
+Runtimes are slow at groups of several channels and fast at dense convolutions. Both compute the same, because
+every group has the same kernel. The runtime decides the order of the sums.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A dense convolution that is zero off its diagonal blocks -> the grouped convolution it stands for.
+"""A dense convolution with a block-diagonal weight -> the grouped convolution that it stands for.
 
 Before:  conv(x, block_diagonal(kernel), groups=1)      after:  conv(x, expand(kernel), groups)
 
-The products with the zeros off the blocks are left out: an Inf or NaN no longer reaches the other channels,
-so the outputs agree for finite inputs. (diffusers ``KDownsample2D`` and ``KUpsample2D`` are written like
-this.)
+The products with the zeros outside the blocks are left out. So an Inf or NaN no longer reaches the other
+channels; for finite inputs the outputs agree. (diffusers' ``KDownsample2D`` and ``KUpsample2D`` are written
+like this.)
 """
 
 from __future__ import annotations

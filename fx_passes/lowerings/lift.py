@@ -1,9 +1,9 @@
-"""A 1-D convolution -> the same in two dimensions, of height 1.
+"""A 1-D convolution -> a 2-D convolution of height 1.
 
 Before:  conv1d(x (N, C, L))      after:  conv2d(x (N, C, 1, L)), the sums are the same
 
-onnxruntime has a fast path (blocks of channels) for 4-D convolutions only. The runtime may add in another
-order on it, so that the result is the same up to rounding.
+onnxruntime has its fast path (blocks of channels) only for 4-D tensors. There it may add in another order, so
+the result agrees up to rounding.
 """
 
 from __future__ import annotations

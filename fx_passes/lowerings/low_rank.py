@@ -1,8 +1,8 @@
-"""A kernel of rank 2 or 3: a sum of rank-1 kernels, each computed as ``separable_polyphase`` does.
+"""A kernel of rank 2 or 3: a sum of rank-1 kernels, each computed as in ``separable_polyphase``.
 
 Before:  conv(x, expand(kernel))      after:  sum over r of conv(conv(x, row r), column r), channels last
 
-It pays where rank * (window + taps) is well below taps * taps, and is proposed only there.
+It pays if rank * (window + taps) is well below taps * taps, and is proposed only then.
 """
 
 from __future__ import annotations

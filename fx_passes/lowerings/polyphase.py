@@ -3,8 +3,8 @@
 Before:  conv(x (N, C, H, W), expand(kernel), groups=C)
 After:   conv(x (N * C, 1, H, W), weight (T, 1, kh, window), stride (sh, T * sw)), then channels last
 
-A dense convolution from 1 to T channels is what runtimes are fastest at, and its output with the channels
-last is the width in order. Sharing makes it possible: with one kernel, channels are batch items.
+Runtimes are fastest at a dense convolution from 1 channel to T. With its channels last, the output has the
+width in order. Sharing makes this possible: with one kernel, channels can be batch items.
 (``resample/phases.py``)
 """
 

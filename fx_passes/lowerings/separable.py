@@ -2,9 +2,8 @@
 
 Before:  conv(x, expand(column * row))      after:  conv(conv(x, expand(row)), expand(column))
 
-taps + taps products for each output in place of taps * taps. The
-result is rounded in between; where column and row are exact (``kernels/factor.py`` tries that first) nothing
-else changes.
+An output takes taps + taps products instead of taps * taps. The intermediate result is rounded. If column and
+row are exact (``kernels/factor.py`` tries that first), nothing else changes.
 """
 
 from __future__ import annotations
@@ -41,7 +40,8 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """Row, then column; what is in blocks in between stays so."""
+    """Row, then column. A tensor that is in blocks of channels stays so in between. Args as in
+    ``costs/parts.py``."""
     height, width = site.height, site.width
     chain = takes_blocks(site, block)
     across = replace(site, outputs=(site.inputs[0], site.outputs[1]), height=replace(height, taps=1, down=1))

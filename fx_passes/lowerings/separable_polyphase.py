@@ -1,11 +1,11 @@
-"""A kernel of rank 1, T neighbouring outputs along the width as channels, then the column on each channel.
+"""A kernel of rank 1: T neighbouring outputs along the width as channels, then the column on each channel.
 
 Before:  conv(x (N, C, H, W), expand(column * row), groups=C)
 After:   conv(x (N * C, 1, H, W), weight (T, 1, 1, window), stride (1, T * sw)), conv(..., column, groups=T),
          then channels last
 
-Row and column together take window + taps products for an output, and between them the T channels stay as
-they are. (``resample/phases.py``, ``kernels/factor.py``)
+Row and column together take window + taps products for each output. Between them, the T channels stay as they
+are. (``resample/phases.py``, ``kernels/factor.py``)
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Before:  conv_transpose(x, expand(kernel), stride=s, groups=C), Slice; or zeros stuffed in, Pad, conv
 After:   conv(x (N * C, 1, H, W), weight (s * T, 1, windows)), and the phases interleaved
 
-Output phase r of stride s takes the taps r, r + s, ... only, so nothing is multiplied with the zeros that
-stride stuffs in; along the width T outputs become channels as in ``polyphase``. What a Slice cuts off is not
-computed. ``interleave`` says how the s phases of the height are put together: ``"split"``: one convolution,
-its channels cut apart; ``"stack"``: one convolution for each. (``resample/phases.py``)
+Output phase r of stride s uses only the taps r, r + s, ... So nothing is multiplied with the zeros that the
+stride puts in. Along the width, T outputs become channels as in ``polyphase``. What a Slice removes is not
+computed. ``interleave`` says how the s phases of the height are put together. ``"split"``: one convolution,
+whose channels are cut apart. ``"stack"``: one convolution for each phase. (``resample/phases.py``)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fx_passes.resample.axes import Resample
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
-    """8 to 32 outputs along the width at a time."""
+    """8, 16 or 32 outputs along the width at a time."""
     if resample.up == 1:
         return refuse("not-transposed", "it is not transposed")
     if refusal := polyphase_refusal(resample):

@@ -5,10 +5,10 @@ After:   y = row of x, in phases along the width as in ``transposed_polyphase``:
          conv_transpose(n rows of y as channels (N, C * n, H, t * W), weight (C * n, 1, s, 1), stride=(s, 1),
          groups=C)
 
-Runtimes compute a transposed convolution as products that are then added up where they overlap. The s
-outputs of a block see n = ceil(taps / s) rows of the input; with those rows as n channels, kernel and stride
-are both s, every output is written once, and the addition is part of the product. In PyTorch itself the
-blocks are a matrix product, which onnxruntime would have to copy into its place. (``resample/phases.py``,
+Runtimes compute a transposed convolution as products, and add them where they overlap. The s outputs of a
+block read n = ceil(taps / s) rows of the input. With those rows as n channels, kernel and stride are both s:
+every output is written once, and the addition is part of the product. In PyTorch itself the blocks are one
+matrix product; onnxruntime would have to copy the result into its place. (``resample/phases.py``,
 ``kernels/factor.py``)
 """
 

@@ -1,14 +1,14 @@
-"""What a convolution of one kernel does along each axis, its surroundings included: up, filter, down.
+"""What a site computes along each axis: up-sampling, a filter, down-sampling.
 
-With z the input, extended by ``pad`` samples in the padding mode, by zeros beyond, and with ``up - 1`` zeros
-between samples, output o of an axis is
+Let z be the input after three steps: ``pad`` samples of the padding mode are added, ``up - 1`` zeros follow
+each sample, and zeros lie beyond both ends. Then output o of an axis is
 
     y[o] = sum over k of kernel[k] * z[o * down + k * dilation - shift]
 
-A convolution of stride s has down = s, a transposed one has up = s and its kernel reversed; a Pad in front, a
-Slice behind, or zeros stuffed in between by the model change shift, extent, pad, up and down, and leave the
-form as it is. (P. P. Vaidyanathan, Multirate Systems and Filter Banks, 1993, chapter 4; ``upfirdn`` in
-scipy.signal.)
+A convolution of stride s has down = s. A transposed one has up = s, and its kernel is reversed. A Pad in
+front, a Slice behind, or zeros that the model puts between samples change shift, extent, pad, up and down;
+the form stays the same. (P. P. Vaidyanathan, Multirate Systems and Filter Banks, 1993, chapter 4; ``upfirdn``
+in scipy.signal.)
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fx_passes.records import ConvGeometry
 
 @dataclass(frozen=True)
 class Axis:
-    """One spatial axis of a resampling; all numbers in samples.
+    """One spatial axis of a resampling. All numbers are samples.
 
     Args:
         taps: length of the kernel.
         up, down, dilation: factors.
-        shift: how far tap 0 of output 0 lies to the left of sample 0, counted after zero stuffing.
-        extent: gives the length of the output, ``(n * up + extent) // down + 1``.
-        pad: samples in front of and behind the input that the padding mode defines.
+        shift: the distance from sample 0 to the left to tap 0 of output 0, after zeros are put in.
+        extent: gives the length of the output: ``(n * up + extent) // down + 1``.
+        pad: samples in front of and behind the input that the padding mode fills.
 
     Example:
         >>> Axis(taps=3, down=2, shift=1, extent=-1).size(8)  # kernel 3, stride 2, padding 1
@@ -51,7 +51,8 @@ class Axis:
         return self.dilation * (self.taps - 1)
 
     def last(self, length: int) -> int:
-        """The last input sample that the last output has a tap on or behind; ``length`` and more: padding."""
+        """The last input sample that the last output reads, or that lies in front of it. From ``length`` on
+        it is padding."""
         return ((self.size(length) - 1) * self.down + self.span - self.shift) // self.up
 
     def size(self, length: Any) -> Any:
@@ -61,15 +62,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Resample:
-    """A shared convolution with what surrounds it, acting on planes (one group of one batch item each).
+    """A shared convolution with its surroundings. It computes each plane (one group of one batch item) alike.
 
     Args:
         axes: the spatial axes, outermost first.
-        groups: groups of the convolution; where it is block-diagonal, blocks.
+        groups: groups of the convolution, or blocks of a block-diagonal one.
         rows, columns: output and input channels of a group.
         mode: how ``Axis.pad`` continues the input: ``"zeros"``, ``"reflect"``, ``"replicate"``,
-        ``"circular"``. block_diagonal: the model multiplies with the zeros off the blocks, too.
-        in_shape, out_shape: shapes of input and output, None for an open size.
+            ``"circular"``.
+        block_diagonal: the model also multiplies with the zeros outside the blocks.
+        in_shape, out_shape: shapes of input and output; None is an open size.
         scale: a constant factor of the output.
     """
 
@@ -111,7 +113,7 @@ class Resample:
         return math.prod(size for size in self.out_shape if size is not None) if self.static else None
 
     def times(self, count: int) -> Resample:
-        """The resampling of ``count`` inputs, their batches one after the other; sizes are known."""
+        """The resampling of ``count`` inputs, with their batches one after the other. All sizes are known."""
         shapes = [(count * (shape[0] or 0), *shape[1:]) for shape in (self.in_shape, self.out_shape)]
         return replace(self, in_shape=shapes[0], out_shape=shapes[1])
 
@@ -128,10 +130,10 @@ def resample_of(
     block_diagonal: bool,
     shapes: tuple[Sequence[int | None], Sequence[int | None]],
 ) -> Resample:
-    """The resampling that a convolution is by itself.
+    """What a convolution computes by itself, without its surroundings.
 
     Args:
-        shapes: of its input and output.
+        shapes: the shapes of its input and output.
     """
     axes = []
     for axis in range(geometry.dim):
@@ -159,7 +161,7 @@ def _padding(geometry: ConvGeometry, axis: int) -> tuple[int, int]:
 
 
 def absorb_before(axis: Axis, length: int, moved: Moved) -> Axis:
-    """``axis`` fed with what ``moved`` makes of an input of ``length``."""
+    """``axis``, if it reads what ``moved`` makes of an input of ``length`` samples."""
     return replace(
         axis,
         up=axis.up * moved.up,
@@ -170,7 +172,7 @@ def absorb_before(axis: Axis, length: int, moved: Moved) -> Axis:
 
 
 def absorb_after(axis: Axis, length: int, first: int, step: int, count: int) -> Axis:
-    """``axis`` of whose outputs, for an input of ``length``, only first, first + step, ... are kept."""
+    """``axis``, if only the outputs first, first + step, ... are kept (``count`` of them)."""
     down = axis.down * step
     return replace(
         axis,
@@ -182,10 +184,10 @@ def absorb_after(axis: Axis, length: int, first: int, step: int, count: int) -> 
 
 @dataclass(frozen=True)
 class Moved:
-    """What data movement does to an axis: sample i goes to ``first + i * up`` of ``length``, the rest is
-    padding.
+    """What a movement of data does to an axis. Sample i goes to place ``first + i * up`` of ``length``
+    places; the others are padding.
 
-    ``pad`` counts the samples that a mode other than zeros fills.
+    ``pad`` counts the places that a mode other than zeros fills.
     """
 
     up: int

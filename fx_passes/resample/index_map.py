@@ -1,6 +1,7 @@
-"""What a map of indices says of each axis: padded, stuffed with zeros, sliced, or something else.
+"""What a map of indices does to each axis: padding, zeros between samples, a slice, or something else.
 
-A map has, for each place, 1 + the flat position of the element that is there, or 0 where padding is.
+A map has a number for each place of a tensor: 1 + the flat position of the element that is there, or 0 for
+padding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from fx_passes.resample.axes import Moved
 
 
 def axis_maps(index: Tensor, shape: tuple[int, ...], dim: int) -> list[tuple[Moved, str]] | None:
-    """What happened to each of the last ``dim`` axes of a tensor of ``shape``; None for anything else."""
+    """What a map does to each of the last ``dim`` axes of a tensor of ``shape``; None if it does anything
+    else."""
     if len(shape) < dim or len(index.shape) < dim or index.numel() == 0:
         return None
     if not all_planes(index, tuple(index.shape), shape, dim):
@@ -29,7 +31,8 @@ def axis_maps(index: Tensor, shape: tuple[int, ...], dim: int) -> list[tuple[Mov
 
 
 def positions(index: Tensor, sizes: tuple[int, ...]) -> list[list[int]] | None:
-    """For each axis, the source position of each place (-1: padding), if the axes and planes are independent.
+    """For each axis, the source position of each place (-1: padding). None if axes and planes depend on each
+    other.
 
     Args:
         index: (planes, *places), 1 + the flat position in (planes, *sizes), or 0.

@@ -1,9 +1,9 @@
 """Polyphase: T neighbouring outputs of an axis as T channels, each a filter on the same input samples.
 
-From ``y[o] = sum h[k] z[o*down + k*dilation - shift]`` (``axes.py``), output ``o = b*T + t`` takes input
-sample ``i = b*step + j`` with tap ``k = (up*j - t*down + shift) / dilation``, where ``step = T*down/up`` has
-to be an integer: an ordinary convolution of stride ``step`` with T output channels. Taps that do not exist
-are zeros, which is why an Inf or NaN in the input may reach more outputs than before (0 * Inf = NaN).
+By ``y[o] = sum h[k] z[o*down + k*dilation - shift]`` (``axes.py``), output ``o = b*T + t`` reads input sample
+``i = b*step + j`` with tap ``k = (up*j - t*down + shift) / dilation``. Here ``step = T*down/up`` must be an
+integer. The result is an ordinary convolution of stride ``step`` with T output channels. Taps that do not
+exist are zeros. So an Inf or NaN in the input may reach more outputs than in the original (0 * Inf = NaN).
 (Vaidyanathan 1993, section 4.3, with the polyphase components of output and input joined.)
 """
 
@@ -23,9 +23,9 @@ class Phases:
     """T phases of an axis.
 
     Args:
-        first: input sample that position 0 of the first window lies on; negative: in the padding.
+        first: the input sample at position 0 of the first window; negative: it lies in the padding.
         step: samples from one window to the next.
-        taps: (T, length of a window) tap indices, -1 where there is none.
+        taps: (T, length of a window) indices of taps; -1 where there is none.
     """
 
     first: int
@@ -44,7 +44,7 @@ class Phases:
 
 
 def phases_of(axis: Axis, count: int) -> Phases | None:
-    """``count`` phases of ``axis``; None where a block of them does not begin on an input sample.
+    """``count`` phases of ``axis``. None if not every block of outputs begins on an input sample.
 
     Example:
         >>> phases_of(Axis(taps=2, up=2, shift=1, extent=-1), 2)
@@ -68,7 +68,7 @@ def _tap(axis: Axis, offset: int) -> int:
 
 
 def phase_weight(kernel: Tensor, phases: Phases, dim: int) -> Tensor:
-    """The taps of ``kernel`` along ``dim`` as ``(..., phases, window)`` in its place.
+    """The taps of ``kernel`` along ``dim``: in place of that dimension stand two, (phases, window).
 
     Example:
         >>> phase_weight(torch.tensor([1.0, 2.0]), phases_of(Axis(2), 2), 0)

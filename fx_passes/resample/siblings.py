@@ -1,11 +1,11 @@
-"""Sites with one kernel on several inputs, independent of each other: one call may compute them all.
+"""Sites that are equal and do not depend on each other: one call may compute them all.
 
 Before:  conv(x1, expand(kernel)), conv(x2, expand(kernel)), ...
 After:   split(lowered(cat(x1, x2, ...)))
 
-The windowed means of SSIM are such sites: none of them needs the result of another, and kernel, geometry and
-shapes are the same. One call in place of several saves what every operator costs by itself, and costs two
-copies: it pays for small inputs. Any lowering can be what is done to the inputs together.
+The windowed means of SSIM are such sites. Kernel, geometry and shapes are the same, and no site needs the
+result of another. One call saves the cost that each operator has by itself, and costs two copies. It pays for
+small inputs. Any lowering may compute the inputs together.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from fx_passes.graph.operators import ancestors
 
 
 def independent_groups(sites: Sequence[tuple[str, Node, Node]]) -> list[list[int]]:
-    """Which of the sites, given as (key, source, end), are the same and can be computed at once.
+    """Which of the sites can be computed together, as lists of their positions.
 
-    Of each key there is one group with all of its sites, or none. Groups never depend on each other in a
-    cycle.
+    A group has all sites of one key. Merged groups never depend on each other in a cycle.
+
+    Args:
+        sites: (key, source, end) of each.
     """
     groups: dict[str, list[int]] = {}
     for index, (key, _, _) in enumerate(sites):
@@ -34,8 +36,7 @@ def independent_groups(sites: Sequence[tuple[str, Node, Node]]) -> list[list[int
 
 
 def _waits_for_itself(sites: Sequence[tuple[str, Node, Node]], groups: Sequence[list[int]]) -> bool:
-    """Whether the last of ``groups`` needs an end of its own, if all sites of a group wait for all its
-    sources."""
+    """Whether the last of ``groups`` needs its own result, directly or through other groups."""
     needed = [ancestors(sites[i][1] for i in group) for group in groups]
     ends = [{sites[i][2] for i in group} for group in groups]
     reached, stack = set[int](), [len(groups) - 1]

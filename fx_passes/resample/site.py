@@ -1,4 +1,4 @@
-"""The shared convolutions that can be computed in another way, with what is needed to do it, or why not."""
+"""The shared convolutions that can be lowered, and a refusal for each of the others."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from fx_passes.resample.values import kernel_and_bias, refuse
 
 @dataclass(frozen=True)
 class Site:
-    """A shared convolution that can be lowered: what it computes, and where it lies in its graph.
+    """A shared convolution that can be lowered: what it computes, and its place in the graph.
 
-    It holds names, no nodes: it is the same in every copy of the graph.
+    It holds names of nodes, no nodes. So it is valid in every copy of the graph.
 
     Args:
+        finding: the verdict on the convolution.
         resample: what it computes, with the surroundings that were absorbed.
-        kernel: (rows, columns, *taps) in the order of a correlation.
+        kernel: (rows, columns, *taps), in the order of a correlation.
         bias: (rows,) or (groups * rows,), or None.
-        key: the same for sites that are the same; what is chosen for one holds for the other.
-        siblings: how many independent sites of the graph are the same as this one, with itself: one call may
-            compute them all.
-        conv: the node of the convolution.
-        source, end: it reads the value of the one, and replaces everything down to the other.
+        key: equal sites have equal keys; what is chosen for one holds for all of them.
+        conv: the name of the node of the convolution.
+        source, end: the site reads the value of ``source`` and replaces all nodes from there to ``end``.
+        siblings: how many sites of the graph, this one included, equal this one and do not depend on each
+            other.
     """
 
     finding: Finding
@@ -54,7 +55,8 @@ class Site:
 
     @property
     def transposed(self) -> bool:
-        """The model has a transposed convolution; another may fill in zeros by itself."""
+        """Whether the model has a transposed convolution here. An ordinary one may have zeros put in by the
+        model."""
         return self.finding.site.geometry.transposed
 
 
@@ -65,12 +67,12 @@ def lowerable_sites(
     stays: Callable[[Node], str | None] | None = None,
     any_order: bool = False,
 ) -> tuple[list[Site], dict[str, Refusal]]:
-    """The shared convolutions of a graph that can be lowered, and for the others, by id, why not.
+    """The shared convolutions of a graph that can be lowered; for each of the others, by id, the refusal.
 
     Args:
-        verdicts: what ``judge_graph`` says of the graph, where that is known already.
-        stays: why a convolution is not to be lowered, None where it may be.
-        any_order: the order of tensors in memory does not matter.
+        verdicts: what ``judge_graph`` says of the graph; computed if it is not given.
+        stays: gives the reason why a convolution must not be lowered, or None.
+        any_order: the order of the output in memory does not matter.
     """
     state = State(graph_module)
     movable = not writes_at_run_time(graph_module)
@@ -86,13 +88,13 @@ def lowerable_sites(
 
 
 def _kept(verdict: Verdict, stays: Callable[[Node], str | None] | None) -> Refusal | None:
-    """The refusal by whoever asked for the sites."""
+    """The refusal of the caller."""
     reason = stays(verdict.call.node) if stays is not None else None
     return None if reason is None else refuse(verdict, "stays", reason)
 
 
 def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:
-    """The sites, those that can be computed together knowing how many they are."""
+    """The sites, of which those that can be computed together have their ``siblings``."""
     static = [index for index, site in enumerate(sites) if _has_batch(site.resample)]
     nodes = {node.name: node for node in graph_module.graph.nodes}
     known = [(sites[i].key, nodes[sites[i].source], nodes[sites[i].end]) for i in static]
@@ -105,8 +107,7 @@ def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:
 
 
 def _has_batch(resample: Resample) -> bool:
-    """Whether the first size of input and output is the batch, so that inputs can be put one after the
-    other."""
+    """Whether the first size of input and output is the batch, so that several inputs can be concatenated."""
     lengths = {len(resample.in_shape), len(resample.out_shape)}
     same = resample.in_shape[0] == resample.out_shape[0]
     return resample.static and lengths == {resample.dim + 2} and same
@@ -144,7 +145,7 @@ def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bo
 
 
 def _input_and_output(verdict: Verdict, any_order: bool) -> tuple[Node, Tensor, Tensor] | Refusal:
-    """The node that the convolution reads, and the captured values of that and of its output."""
+    """The node that the convolution reads, and the captured values of input and output."""
     conv = verdict.call.node
     source = conv.args[0] if conv.args else conv.kwargs.get("input")
     before = source.meta.get("val") if isinstance(source, Node) else None
@@ -164,7 +165,7 @@ def _surroundings(
     taken: set[Node] | None,
     constants: Sequence[Tensor | None],
 ) -> Surroundings:
-    """What can be absorbed around a convolution, if its constants can take over the factors that are."""
+    """What can be absorbed around a convolution. Its constants must be able to take over the factors."""
     alone = Surroundings(source, conv, resample)
     if taken is None:
         return alone
@@ -174,7 +175,8 @@ def _surroundings(
 
 
 def _takes(values: Tensor, scale: float) -> bool:
-    """Whether ``values`` times ``scale`` neither overflow nor lose bits to underflow in their own type."""
+    """Whether ``values`` times ``scale`` stay exact in their type: no overflow, and no bits lost to
+    underflow."""
     scaled = (values.double() * scale).abs()
     limits = torch.finfo(values.dtype)
     return bool(((scaled == 0) | ((scaled >= limits.tiny) & (scaled <= limits.max))).all()) or scale == 1.0

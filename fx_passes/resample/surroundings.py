@@ -1,9 +1,10 @@
-"""What stands around a convolution and only moves data, or scales by a number, taken into its resampling.
+"""Padding, slicing and scaling around a convolution, taken into its resampling.
 
-A Pad, zeros stuffed between samples, a Slice, and the reshapes and permutations between them are written in
-many ways. They are not matched by form: the chain of operators is run on a tensor of indices, and the map
-from output to input elements that comes out is compared, element for element, with the map of a padding,
-stuffing or slicing of each axis. What is equal is absorbed, however it was written; this needs known sizes.
+A Pad, zeros between samples, a Slice, and the reshapes and permutations between them can be written in many
+ways. They are not matched by their form. Instead the chain of operators runs on a tensor of indices. The
+result is a map from output elements to input elements. It is compared, element by element, with the map of a
+padding, stuffing or slicing of each axis. An equal map is absorbed, however it was written. This needs known
+sizes.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ _VIEWS = TRANSPARENT | frozenset(
 _PADS = frozenset(
     "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
 )
-# The map of a larger tensor takes longer to make than most models take to run.
+# For a larger tensor, making the map takes longer than running most models.
 _MOST_ELEMENTS = 1 << 27
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A convolution with what was absorbed: reads ``source``, replaces everything down to ``end``."""
+    """A convolution with what was absorbed. It reads ``source``, and replaces all nodes down to ``end``."""
 
     source: Node
     end: Node
@@ -45,7 +46,9 @@ def absorb(conv: Node, source: Node, resample: Resample, taken: set[Node]) -> Su
     """The longest chains in front of and behind ``conv`` that a resampling can take in.
 
     Args:
-        taken: what sites in front have absorbed already; what this one absorbs behind itself is added.
+        conv, source: the convolution, and the node that it reads.
+        resample: what the convolution computes by itself.
+        taken: the nodes that earlier sites have absorbed; what is absorbed behind this one is added.
     """
     alone = Surroundings(source, conv, resample)
     if not resample.static or max(resample.planes or 0, 1) > _MOST_ELEMENTS:
@@ -152,12 +155,12 @@ def _factor(node: Node) -> float | None:
     if node.op != "call_function" or base_name(node) != "mul" or len(node.args) != 2 or node.kwargs:
         return None
     numbers = [float(a) for a in node.args if isinstance(a, int | float) and not isinstance(a, bool)]
-    # Beyond this the kernel itself might overflow, or lose bits to underflow.
+    # A larger or smaller factor could make the kernel overflow, or lose bits to underflow.
     return numbers[0] if len(numbers) == 1 and 2.0**-40 < abs(numbers[0]) < 2.0**40 else None
 
 
 def _moves(node: Node, pads: bool = True) -> bool:
-    """Whether ``node`` only moves the elements of its first argument, or pads them by zeros or a mode."""
+    """Whether ``node`` only moves the elements of its first argument, or pads them."""
     if node.op not in ("call_function", "call_method") or len(node.all_input_nodes) != 1:
         return False
     if not node.args or not isinstance(node.args[0], Node):
@@ -172,7 +175,8 @@ def _moves(node: Node, pads: bool = True) -> bool:
 
 
 def _run(chain: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """The chain on the numbers 1, 2, ... in a tensor of ``shape``; padding with zeros leaves 0."""
+    """The result of the chain for the numbers 1, 2, ... in a tensor of ``shape``. Padding with zeros leaves
+    0."""
     count = 1
     for size in shape:
         count *= size
@@ -201,18 +205,18 @@ def _shape(node: Node) -> tuple[int, ...] | None:
 
 
 def _same_dtype(nodes: Sequence[Node]) -> bool:
-    """Nothing on the way is of another type: a conversion there and back rounds."""
+    """Whether every value on the way has one type. A conversion to another type and back rounds."""
     values = [node.meta.get("val") for node in nodes]
     return len({value.dtype if isinstance(value, Tensor) else None for value in values}) == 1
 
 
 def _reads_padding_alone(axis: Axis, length: int) -> bool:
-    """Whether no output of an axis has a tap on the input."""
+    """Whether no output of an axis reads the input."""
     return -axis.shift >= length * axis.up or axis.last(length) < 0
 
 
 def _reads_what_is_cropped(axis: Axis, moved: Moved, length: int) -> bool:
-    """Whether ``axis`` has zeros of its own where ``moved`` cut samples off, which it would then read."""
+    """Whether ``axis`` would read samples that ``moved`` cut off, where it has zeros now."""
     low = moved.first < 0 and axis.shift > 0
     cut = moved.first + (length - 1) * moved.up >= moved.length
     return low or (cut and axis.last(moved.length) > moved.length - 1)

@@ -1,4 +1,4 @@
-"""The numbers of a shared kernel and of its bias, as far as they are constants."""
+"""The numbers of a shared kernel and of its bias, if they are constants."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fx_passes.records import Refusal
 
 
 def refuse(verdict: Verdict, code: str, reason: str) -> Refusal:
-    """Why a shared convolution is not lowered."""
+    """The refusal to lower a shared convolution."""
     return Refusal(verdict.finding.id, "lower", code, reason)
 
 
 def kernel_and_bias(verdict: Verdict, state: State) -> tuple[Tensor, Tensor | None] | Refusal:
-    """The kernel of one group, laid out as in the model, and the bias: of a group where it repeats, else of
+    """The kernel of one group, laid out as in the model, and the bias: of one group if it repeats, else of
     all channels."""
     shared, call = verdict.finding.kernel, verdict.call
     assert shared is not None
@@ -39,7 +39,7 @@ def kernel_and_bias(verdict: Verdict, state: State) -> tuple[Tensor, Tensor | No
 
 
 def _constant(value: Node | str, conv: Node, state: State) -> Tensor:
-    """What the convolution is given as ``value``, conversions and all.
+    """The value that the convolution gets as ``value``, after all conversions.
 
     Raises:
         NotConstant: it has no value before the model runs.

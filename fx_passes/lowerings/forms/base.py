@@ -1,8 +1,8 @@
 """A site computed in another way: a module that takes the input of the site and gives its output.
 
-``Lowered`` does what all ways have in common: the input as planes, padding, bias, the shape of the output.
-What differs is ``compute``, in one file for each way in ``lowerings/``. Kernels and what is derived from
-them are buffers: a lowered model is for inference.
+``Lowered`` has what all ways share: the input as planes, the padding, the bias, the shape of the output.
+``compute`` differs; each file in ``lowerings/`` has its own. Kernels and values derived from them are
+buffers, so a lowered model is for inference.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Lowered(nn.Module):
     """Base of the modules in ``lowerings/``.
 
     Args:
-        resample: what the site does.
+        resample: what the site computes.
         kernel: (rows, columns, *taps) of one group, in the order of a correlation.
-        bias: (rows,) of every group, (groups * rows,) of each channel, or None.
+        bias: (rows,) for every group, (groups * rows,) for all channels, or None.
 
     A 1-D site is computed with a height of 1.
     """
@@ -49,7 +49,7 @@ class Lowered(nn.Module):
         raise NotImplementedError
 
     def compute(self, x: Tensor) -> Tensor:
-        """(N, groups * columns, H, W) or (N * groups, columns, H, W) -> elements of the output in its
+        """(N, groups * columns, H, W) or (N * groups, columns, H, W) -> the elements of the output, in its
         order."""
         raise NotImplementedError
 
@@ -70,19 +70,19 @@ class Lowered(nn.Module):
     # What the ways to compute build on.
 
     def keep(self, name: str, value: Tensor, channels_last: bool = False) -> None:
-        """Keep a constant (T, 1, kh, kw); channels-last, torch writes the output channels-last as well."""
+        """Keep a constant (T, 1, kh, kw). With a channels-last kernel, torch also writes the output
+        channels-last."""
         if channels_last:
             value = value.as_strided(value.shape, (value[0].numel(), 1, value.shape[3], 1))
         self.register_buffer(name, value, persistent=False)
 
     def two_dimensional(self, kernel: Tensor) -> Tensor:
-        """The kernel with its scale, in float64; a 1-D one with a height of 1."""
+        """The kernel times the scale, in float64. A 1-D kernel gets a height of 1."""
         kernel = kernel.double() * self.resample.scale
         return kernel.unsqueeze(2) if self.resample.dim == 1 else kernel
 
     def factors(self, rank: int) -> list[tuple[Tensor, Tensor]]:
-        """The products (column, row) that the kernel is a sum of, as ``propose`` found them, with the
-        scale."""
+        """The products (column, row) whose sum is the kernel, as ``propose`` found them, times the scale."""
         kernel = self.unscaled[0, 0]
         pairs = factorise(kernel, rank)
         assert pairs is not None
@@ -94,9 +94,10 @@ class Lowered(nn.Module):
         return x.reshape(-1, self.resample.columns, *((1,) if self.resample.dim == 1 else ()), *sizes)
 
     def channels(self, x: Tensor, groups: int | None = None) -> Tensor:
-        """(N, groups * columns, H, W); by itself ``groups`` are those of the site.
+        """(N, groups * columns, H, W). By default, ``groups`` are those of the site.
 
-        What is so already is not touched: runtimes take a Reshape for the end of a chain of convolutions.
+        An input that has this shape already is returned as it is: a runtime takes a Reshape for the end of a
+        chain of convolutions.
         """
         sizes = x.shape[-self.resample.dim :]
         channels = (self.resample.groups if groups is None else groups) * self.resample.columns
@@ -122,9 +123,10 @@ class Lowered(nn.Module):
         return (*leading, resample.groups * resample.rows, *self.sizes(x)[-resample.dim :])
 
     def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
-        """(planes, H, W) without what whole blocks computed in excess.
+        """(planes, H, W) without the outputs of the last block that do not exist.
 
-        The cut comes last, in the shape of the output: a runtime that has to copy has copied already.
+        The cut is the last step, in the shape of the output: there, a runtime that has to copy has copied
+        already.
         """
         y = y.reshape(-1, self.resample.groups, *y.shape[-self.resample.dim :])
         for dim, size in ((-2, height), (-1, width))[-self.resample.dim :]:
@@ -133,11 +135,11 @@ class Lowered(nn.Module):
         return y
 
     def window(self, x: Tensor, height: tuple[Any, Any], width: tuple[Any, Any]) -> Tensor:
-        """``x`` (..., H, W) from ``first`` on for ``count`` samples of each axis, padded where there is no
-        input.
+        """``count`` samples of each axis of ``x`` (..., H, W), from ``first`` on. Samples outside of the
+        input are padding.
 
         Args:
-            height, width: (first, count); first is negative where the padding begins.
+            height, width: (first, count); first is negative if the window begins in the padding.
         """
         sizes, mode = (x.shape[-2], x.shape[-1]), self.resample.mode
         pads: list[tuple[Any, Any]] = []
@@ -154,8 +156,8 @@ class Lowered(nn.Module):
         return x
 
     def _by_mode(self, axis: Axis, low: Any, high: Any, size: Any) -> tuple[Any, Any]:
-        """How much of a window's padding the mode has to fill: no more than is read, and where it makes no
-        difference, all of it, so that there is one Pad."""
+        """How much of the padding of a window the mode fills. It fills what is read. Where it makes no
+        difference it fills everything, so that there is only one Pad."""
         if self.resample.mode == "zeros" or axis.pad == (0, 0) or not isinstance(size, int):
             return axis.pad
         most = {"reflect": size - 1, "circular": size}.get(self.resample.mode, max(low, high, 0))

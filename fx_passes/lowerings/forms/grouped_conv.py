@@ -1,7 +1,7 @@
-"""The plain form that several lowerings share: one convolution, or transposed convolution, in groups.
+"""The form that four lowerings share: one grouped convolution, or one grouped transposed convolution.
 
-``lift``, ``grouped``, ``fold_batch`` and ``fold_channels`` differ in what they take for a batch item, a
-channel and a group; the kernel is stored once, and expanded to the groups as in ``kernels/expand.py``.
+``lift``, ``grouped``, ``fold_batch`` and ``fold_channels`` differ in what is a batch item, a channel and a
+group. The kernel is stored once, and expanded to the groups as in ``kernels/expand.py``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class GroupedConv(Lowered):
 
 
 def padded(module: Lowered, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Input and padding for a plain convolution: equal paddings of zeros are left to it."""
+    """Input and padding for a plain convolution. The convolution itself adds zeros, if there are equally many
+    at both ends."""
     windows: list[tuple[Any, Any]] = []
     own: list[int] = []
     for axis, size in zip((module.height, module.width), module.in_sizes(x), strict=True):
@@ -61,7 +62,7 @@ def padded(module: Lowered, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
 
 
 def _pads_equally(axis: Axis, size: Any) -> bool:
-    """Whether the same padding of zeros at both ends gives as many outputs as there are to be."""
+    """Whether equally many zeros at both ends give the right number of outputs."""
     if axis.pad != (0, 0) or axis.shift < 0:
         return False
     extent = 2 * axis.shift - axis.span - 1

@@ -14,10 +14,10 @@ from fx_passes.resample.phases import Phases, phase_weight, phases_of
 
 
 class PolyphaseConv(Lowered):
-    """One dense convolution to all phases, or one for each phase of the height.
+    """One dense convolution for all phases, or one for each phase of the height.
 
     Args:
-        phases: outputs along the width that are computed as channels.
+        phases: how many outputs along the width are computed as channels.
         interleave: ``"split"`` or ``"stack"``, see ``lowerings/transposed_polyphase.py``.
     """
 
@@ -86,7 +86,7 @@ class PolyphaseConv(Lowered):
 
 
 class SeparablePolyphaseConv(PolyphaseConv):
-    """Row in phases, then column on each phase; summed over ``rank`` products.
+    """The row in phases, then the column on each phase; the sum of ``rank`` such products.
 
     The rows of all products are one convolution, and so are their columns.
     """
@@ -119,7 +119,7 @@ class SeparablePolyphaseConv(PolyphaseConv):
 
 
 def _phases(resample: Resample, count: int) -> tuple[Phases | None, Phases]:
-    """Phases of the height, where it is zero-stuffed, and of the width."""
+    """The phases of the height, if zeros are put in there, and those of the width."""
     height, width = resample.height_width()
     across = phases_of(width, count)
     if across is None:

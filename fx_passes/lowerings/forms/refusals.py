@@ -1,4 +1,4 @@
-"""Why a lowering does not compute a site: one text and one code for each cause."""
+"""Why a lowering does not compute a site. Each cause has one text and one code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fx_passes.resample.axes import Resample, transposed_padding
 
 
 def refuse(code: str, reason: str) -> Refusal:
-    """A refusal by one lowering, which does not know the id of the site.
+    """The refusal of one lowering. It does not know the id of the site.
 
     Example:
         >>> refuse("open-size", "a size is open").code
@@ -20,7 +20,7 @@ def refuse(code: str, reason: str) -> Refusal:
 
 
 def grouped_refusal(resample: Resample) -> Refusal | None:
-    """Why a resampling is no single convolution of at most two dimensions; None where it is one."""
+    """Why a resampling is no single convolution of one or two dimensions. None if it is one."""
     if resample.dim > 2:
         return volume_refusal(resample)
     if resample.up == 1:
@@ -36,7 +36,7 @@ def grouped_refusal(resample: Resample) -> Refusal | None:
 
 
 def polyphase_refusal(resample: Resample) -> Refusal | None:
-    """Why outputs cannot be computed in phases; None where they can."""
+    """Why outputs cannot be computed in phases. None if they can."""
     if resample.dim > 2:
         return volume_refusal(resample)
     if refusal := channels_refusal(resample):
@@ -48,10 +48,12 @@ def polyphase_refusal(resample: Resample) -> Refusal | None:
 
 
 def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> Refusal | None:
-    """Why a kernel does not separate into at most ``rank`` products; None where it does.
+    """Why a kernel is no sum of at most ``rank`` products. None if it is.
 
     Args:
+        resample: what the site computes.
         kernel: (rows, columns, *taps), in the order of a correlation.
+        rank: the largest number of products.
     """
     if resample.dim != 2:
         return refuse("dimensions", f"a {resample.dim}-D kernel is not separated")
@@ -65,12 +67,12 @@ def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> Refu
 
 
 def volume_refusal(resample: Resample) -> Refusal:
-    """Of a resampling of more than two dimensions."""
+    """The refusal of a site with more than two dimensions."""
     return refuse("dimensions", f"{resample.dim}-D convolutions are computed as they are")
 
 
 def channels_refusal(resample: Resample) -> Refusal | None:
-    """Why a group is no filter of one channel; None where it is."""
+    """Why a group does not filter a single channel. None if it does."""
     if resample.rows * resample.columns == 1:
         return None
     return refuse(
@@ -79,10 +81,10 @@ def channels_refusal(resample: Resample) -> Refusal | None:
 
 
 def transposed_refusal() -> Refusal:
-    """Of a site that is transposed, by a lowering for those that are not."""
+    """The refusal of a transposed site, by a lowering for ordinary ones."""
     return refuse("transposed", "it is transposed")
 
 
 def phases_refusal(counts: str, stride: int) -> Refusal:
-    """Where a block of phases would begin between two samples of the input."""
+    """The refusal of a site where a block of phases would begin between two samples of the input."""
     return refuse("phases", f"no block of {counts} outputs begins on an input sample at stride {stride}")
