@@ -9,8 +9,8 @@ from typing import Any, Literal
 Form = Literal["module", "functional", "aten"]
 OriginKind = Literal["parameter", "buffer", "computed"]
 Exactness = Literal["bitwise", "reordered", "finite"]
-# The most exact first: the same bits; other rounding; other rounding, and an Inf or NaN in the input may reach
-# more outputs.
+# The most exact first: the same bits; other rounding; other rounding, and an Inf or NaN in the input may
+# reach more outputs.
 EXACTNESS: tuple[Exactness, ...] = ("bitwise", "reordered", "finite")
 # The name of a merged lowering in plans and reports.
 _MERGED = "sibling_merge"

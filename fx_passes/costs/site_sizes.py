@@ -12,13 +12,14 @@ class Sizes:
     """A site as numbers. A 1-D site has a height of 1.
 
     Args:
+        dim: spatial dimensions of the site.
         items: batch items.
         groups, rows, columns: groups, and output and input channels of each.
+        dense: the model has a dense convolution with a block-diagonal weight.
         height, width: the axes.
         inputs, outputs: (height, width).
         padded: something other than zeros continues the input, which takes a Pad.
         stuffed: the model puts zeros between samples, and has an ordinary convolution.
-        transposed: the model has a transposed convolution.
         own_bias: each channel has its own bias.
         known: no size is open in the model.
     """
