@@ -78,18 +78,18 @@ def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tup
     """
     chain = takes_blocks(site, block)
     before = original(site, block, chain)
-    lowering = proposal.lowering
     if proposal.merged:
         together = replace(site, items=site.items * siblings)
         pair = works(together, replace(proposal, merged=False), block)
         copies = moved(siblings * site.read) + moved(siblings * site.written)
         return None if pair is None else (_times(before, siblings), pair[1] + copies)
-    count = getattr(MODULES.get(lowering), "work", None)
+    module = MODULES.get(proposal.lowering)
+    count = getattr(module, "work", None)
     if count is None:
         return None
     after: Work = count(site, dict(proposal.params), block)
-    # With open sizes, these end in a Reshape as well.
-    if chain and not (site.known and lowering in ("separable", "grouped")):
+    # With open sizes, every lowering ends in a Reshape.
+    if chain and not (site.known and getattr(module, "KEEPS_BLOCKS", False)):
         after += moved(site.read) + moved(site.written)
     return before, after
 

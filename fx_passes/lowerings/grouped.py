@@ -19,6 +19,10 @@ from fx_passes.lowerings.forms.refusals import grouped_refusal, refuse
 from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 
+# Where sizes are known, it begins and ends with a convolution of the channels of the site: a neighbour that
+# keeps its channels in blocks can go on keeping them.
+KEEPS_BLOCKS = True
+
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """The grouped form of a block-diagonal convolution."""
