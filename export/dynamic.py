@@ -19,9 +19,10 @@ from fx_passes.errors import UsageError
 
 @contextmanager
 def as_exporting() -> Iterator[None]:
-    """Let ``torch.onnx.is_in_onnx_export()`` say yes: models ask that, and then keep other sizes open.
+    """``torch.onnx.is_in_onnx_export()`` is true within it. Some models ask that, and then keep other sizes
+    open.
 
-    What is captured for a file has to be what the exporter sees.
+    A capture for a file must see what the exporter sees.
     """
     before = _flags._is_onnx_exporting
     _flags._is_onnx_exporting = True
@@ -36,11 +37,12 @@ def dynamic_shapes(
     example_inputs: Sequence[Any] | None,
     specs: Sequence[str],
 ) -> tuple[Any, ...] | None:
-    """One entry per positional argument: {dimension: Dim}, or None where all its sizes are fixed.
+    """One entry for each positional argument: {dimension: Dim}, or None if all its sizes are fixed.
 
     Args:
-        specs: each ``batch`` (dimension 0 of every tensor argument, one common size), or
-            ``INPUT:DIM[,DIM]`` with the argument's name or number.
+        model, example_inputs: the model and its positional arguments.
+        specs: each is ``batch`` (dimension 0 of every tensor argument, one common size), or
+            ``INPUT:DIM[,DIM]`` with the name or the number of the argument.
 
     Raises:
         UsageError: a spec has another form, or names an argument or dimension that is not there.
@@ -83,7 +85,7 @@ def dynamic_shapes(
 
 
 def _batched(value: Any, sizes: Any, batch: Dim) -> Any:
-    """What is open of an argument, and dimension 0 of every tensor in it."""
+    """The open sizes of an argument, and dimension 0 of every tensor in it."""
     if isinstance(value, Tensor):
         return {**(sizes or {}), 0: batch} if value.ndim else None
     return pytree.tree_map(
@@ -102,7 +104,7 @@ def program_shapes(program: ExportedProgram, dynamic_shapes: Any = None) -> Any:
     """The open sizes of a program, argument by argument, with the names that ``dynamic_shapes`` give them.
 
     Raises:
-        CaptureError: the program fixes a size that is to stay open.
+        CaptureError: the program fixes a size that should stay open.
         UsageError: ``dynamic_shapes`` do not fit its arguments.
     """
     open_sizes(program, (), dynamic_shapes)
@@ -115,7 +117,7 @@ def program_shapes(program: ExportedProgram, dynamic_shapes: Any = None) -> Any:
 
 
 def program_inputs(program: ExportedProgram) -> tuple[Any, ...] | None:
-    """The example inputs of a program, those given by keyword in their place; None where it has none."""
+    """The example inputs of a program, those given by keyword in their place. None if it has none."""
     if not program.example_inputs:
         return None
     args, kwargs = program.example_inputs

@@ -1,11 +1,11 @@
-"""What the command line calls MODEL -> a model and its example inputs.
+"""The argument MODEL of the command line -> a model and its example inputs.
 
     path/to/file.py:attr     an attribute of a Python file
     package.module:attr      an attribute of an importable module
-    model.pt2                what torch.export.save wrote
+    model.pt2                a file that torch.export.save wrote
 
-``attr`` is an ``nn.Module``, or a callable without arguments that returns a module or
-``(module, example_inputs)``.
+``attr`` is an ``nn.Module``, or a callable without arguments that returns a module or ``(module,
+example_inputs)``.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from fx_passes.errors import LoadError, UsageError, one_line
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its example inputs (a tuple of positional arguments), or None where none are known."""
+    """A model with its example inputs (a tuple of positional arguments), or None if none are known."""
 
     model: nn.Module | ExportedProgram
     example_inputs: tuple[Any, ...] | None
 
 
 def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
-    """Load what ``spec`` names; modules are put in evaluation mode.
+    """Load the model that ``spec`` names. Modules are put in evaluation mode.
 
     Args:
         spec: as in the docstring of this module.
-        inputs: sizes like ``1x3x224x224`` or ``4x16:int64``, which replace the model's own example inputs.
+        inputs: sizes like ``1x3x224x224`` or ``4x16:int64``. They replace the example inputs of the model.
 
     Raises:
         UsageError: ``spec`` or ``inputs`` has none of the known forms.
-        LoadError: the file, module or attribute is missing, or raises.
+        LoadError: the file, module or attribute is missing, or it raises.
     """
     given = tuple(parse_input(text) for text in inputs) or None
     if spec.endswith(".pt2"):
@@ -61,7 +61,7 @@ def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
 
 
 def parse_input(text: str) -> Tensor:
-    """A random tensor of the sizes and dtype (default float32) that ``text`` names.
+    """A random tensor with the sizes and dtype (default float32) in ``text``.
 
     Example:
         >>> parse_input("1x3x8x8").shape, parse_input("2x5:int64").dtype

@@ -1,15 +1,15 @@
-"""Is one ONNX file faster than another? Blocks of fresh sessions, and the control of a file against itself.
+"""Is one ONNX file faster than another? Every claim of speed is made here.
 
-Two sessions of one file differ: by where their memory lies, by what was packed when. So one pair of sessions
-says little, however often it runs. A block opens three sessions anew, the original, the optimised file and
-the original once more, in another order each time; then they run in turns (files too large to be open at
-once: one after the other). The typical time of a session is
-the lower quartile of its runs, which a run that was interrupted cannot move. A block gives one ratio,
-original over optimised, and one control, original over original. The interval is Student's t over the
-logarithms of the blocks' ratios, as the blocks are independent and their runs are not.
+Two sessions of one file differ: their memory lies elsewhere, and was packed in another order. So one pair of
+sessions says little, however often it runs. A block opens three fresh sessions: of the original, of the
+optimized file, and of the original again, each time in another order. They run in turns (files that are too
+large to be open at once: one after the other). The typical time of a session is the lower quartile of its
+runs: a run that was interrupted cannot move it. A block gives one ratio, original over optimized, and one
+control, original over original. The interval is Student's t over the logarithms of these ratios, because
+blocks are independent of each other.
 
-"Faster" and "slower" are claims: the interval of the ratio has to lie beyond 1 and beyond the interval of the
-control, which shows what this machine makes of no difference at all.
+"Faster" and "slower" are claims. The interval of the ratio must lie beyond 1 and beyond the interval of the
+control. The control shows what this machine measures where there is no difference.
 """
 
 from __future__ import annotations
@@ -41,34 +41,34 @@ class Block:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of two files, block by block, and what it allows one to say."""
+    """The measurement of two files, block by block, and the claims that it allows."""
 
     blocks: tuple[Block, ...]
     threads: int
 
     @property
     def baseline_ms(self) -> float:
-        """Typical time of the original: the geometric mean over the blocks of its lower quartile."""
+        """Typical time of the original: the geometric mean over the blocks of the lower quartile."""
         return geometric_mean([typical(block.baseline_ms) for block in self.blocks])
 
     @property
     def optimized_ms(self) -> float:
-        """Typical time of the optimised file, so that ``speedup`` is the quotient of the two."""
+        """Typical time of the optimized file. ``speedup`` is the quotient of the two."""
         return geometric_mean([typical(block.optimized_ms) for block in self.blocks])
 
     @property
     def ratio(self) -> Ratio:
-        """The original's time over the optimised file's."""
+        """The time of the original over that of the optimized file."""
         return ratio_of([typical(b.baseline_ms) / typical(b.optimized_ms) for b in self.blocks])
 
     @property
     def control(self) -> Ratio:
-        """The original's time over that of the original: what is measured where there is no difference."""
+        """The time of the original over that of the original: the measurement of no difference."""
         return ratio_of([typical(b.baseline_ms) / typical(b.control_ms) for b in self.blocks])
 
     @property
     def speedup(self) -> float:
-        """The typical ratio over the blocks; above 1 the optimised file is faster."""
+        """The typical ratio over the blocks. Above 1 the optimized file is faster."""
         return self.ratio.value
 
     @property
@@ -133,18 +133,18 @@ def measure_speed(
     seconds: float = 10.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Timing:
-    """Time two ONNX files against each other, and the first against itself, on the same inputs.
+    """Time two ONNX files against each other, and the first one against itself, on the same inputs.
 
     Args:
-        baseline, optimized: the files; ``speedup`` is the first's time over the second's.
-        inputs: arrays in the order of the files' inputs.
+        baseline, optimized: the files. ``speedup`` is the time of the first over that of the second.
+        inputs: arrays in the order of the inputs of the files.
         threads: intra-operator threads of all sessions.
-        seconds: how long to measure at most, the opening of sessions included. One block is measured in any
-            case; a single one gives a ratio, and allows no claim.
+        seconds: the longest time to measure, with the opening of sessions. One block is measured in any case.
+            A single block gives a ratio, and allows no claim.
         progress: called with the number of blocks measured and the seconds spent.
 
     Raises:
-        ExportError: onnxruntime does not accept a file or cannot run it.
+        ExportError: onnxruntime does not accept a file, or cannot run it.
     """
     files = [Path(baseline), Path(optimized), Path(baseline)]
     blocks = time_blocks(
@@ -157,5 +157,5 @@ def measure_speed(
 
 
 def opened(file: Path, inputs: Sequence[Array], threads: int) -> Callable[[], Any]:
-    """What runs ``file`` in a session of its own."""
+    """A function that runs ``file`` in a session of its own."""
     return partial(run, open_session(file, threads=threads), inputs)

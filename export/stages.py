@@ -1,4 +1,4 @@
-"""What is being done, said while it is done, and how long each stage took."""
+"""Tells what is being done, and counts how long each stage takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Progress = Callable[[str], None]
 class Stages:
     """Names the stages of a run to ``progress``, and adds up the seconds of each.
 
-    A stage within another is named, and counts as the other.
+    A stage within another one is named. Its time counts as that of the other.
 
     Example:
         >>> stages = Stages(print)
@@ -31,7 +31,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """A stage; one that comes again is added to."""
+        """A stage. The time of a stage that comes again is added."""
         self.say(name)
         if self._within:
             yield

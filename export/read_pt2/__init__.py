@@ -1,10 +1,10 @@
-"""What ``torch.export.save`` wrote, opened without running anything that the file brings.
+"""Opens what ``torch.export.save`` wrote, without running anything that is in the file.
 
-``torch.export.load`` is for files that one trusts: it unpickles, loads libraries, evaluates texts as Python
-and calls whatever function the file names. Here the directory of the zip file is checked first
-(``archive.py``), then every text that torch reads (``program.py``, ``expressions.py``); weights are bytes
-(``tensors.py``), and example inputs plain values (``values.py``). What needs more is refused. From what is
-left, torch builds the program.
+``torch.export.load`` is for files that you trust: it unpickles, loads libraries, evaluates texts as Python,
+and calls any function that the file names. Here the directory of the zip file is checked first
+(``archive.py``). Then every text that torch reads is checked (``program.py``, ``expressions.py``). Weights
+are bytes (``tensors.py``), and example inputs are plain values (``values.py``). Anything else is refused.
+torch builds the program from what is left.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_pt2(path: Path) -> ExportedProgram:
     """The program in ``path``, with its example inputs.
 
     Raises:
-        LoadError: the file is none that this torch saved, or holds more than tensors and plain values.
+        LoadError: this torch did not save the file, or it holds more than tensors and plain values.
     """
     with path.open("rb") as file:
         archive = Archive(file, str(path))
@@ -50,7 +50,7 @@ def read_pt2(path: Path) -> ExportedProgram:
 
 
 def _require_known(archive: Archive) -> None:
-    """Refuse what torch would load as a library, and formats that are not the one of this torch."""
+    """Refuse what torch would load as a library, and formats other than the one of this torch."""
     names = archive.names()
     if "archive_format" not in names or archive.text("archive_format") != "pt2":
         raise LoadError(f"{archive.what} is not what this version of torch saves; save the model anew")
@@ -63,7 +63,7 @@ def _require_known(archive: Archive) -> None:
 
 
 def _tensors(archive: Archive, kind: str, pattern: str) -> dict[str, Tensor]:
-    """All tensors of a ``kind``; those that share their memory in the file share it again."""
+    """All tensors of a ``kind``. Tensors that share memory in the file share it again."""
     if f"data/{kind}/model.pt" in archive.names():
         raise LoadError(f"{archive.what} holds its {kind} as a pickle, as old versions of torch saved it")
     config = json.loads(archive.text(f"data/{kind}/model_{kind}_config.json"))["config"]

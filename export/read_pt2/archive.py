@@ -1,7 +1,8 @@
-"""The zip file around a ``.pt2``: its directory is checked before a single byte of a member is read.
+"""The zip file around a ``.pt2``. Its directory is checked before a single byte of a member is read.
 
-``torch.save`` and ``torch.export.save`` store every member as it is. A file with a compressed member, one
-that is larger than the file, two of one name, or a name that leaves the archive was made by something else.
+``torch.save`` and ``torch.export.save`` store every member uncompressed. Something else made a file with a
+compressed member, a member that is larger than the file, two members of one name, or a name that leaves the
+archive.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _MOST_TEXT = 1 << 28
 
 
 class Archive:
-    """The members of a zip file, by their names without the folder that all of them are in.
+    """The members of a zip file, by their names without the folder that contains them all.
 
     Args:
-        file: open for reading, and left open.
-        what: what to call the file in an error.
+        file: open for reading; it stays open.
+        what: the name of the file in an error.
 
     Raises:
-        LoadError: the file is no zip file, or its directory promises what is not there.
+        LoadError: the file is no zip file, or its directory lists what is not there.
     """
 
     def __init__(self, file: BinaryIO, what: str) -> None:
@@ -68,7 +69,7 @@ class Archive:
         return self.bytes_of(name).decode()
 
     def bytes_of(self, name: str) -> bytes:
-        """A member as it is; for small ones."""
+        """A small member as it is."""
         return self.tensor(name).numpy().tobytes()
 
     def _member(self, name: str) -> zipfile.ZipInfo:
@@ -80,7 +81,7 @@ class Archive:
         """The bytes of a member, uint8, read once.
 
         Raises:
-            LoadError: there is no such member, it is cut off, or its checksum is another one.
+            LoadError: there is no such member, it is cut off, or its checksum is wrong.
         """
         member = self._member(name)
         values = torch.empty(member.file_size, dtype=torch.uint8)

@@ -1,4 +1,5 @@
-"""Texts in a ``.pt2`` that torch evaluates as Python: sizes (by sympy) and guards. Only arithmetic passes."""
+"""Texts in a ``.pt2`` that torch evaluates as Python: sizes (by sympy) and guards. Only arithmetic is
+allowed."""
 
 from __future__ import annotations
 
@@ -37,7 +38,10 @@ _OPERATORS = (
 
 
 def require_expression(text: str) -> None:
-    """Raise a LoadError unless ``text`` is a size as torch writes it.
+    """Check that ``text`` is a size as torch writes it.
+
+    Raises:
+        LoadError: it is something else.
 
     Example:
         >>> require_expression("Mul(Integer(2), Symbol('s77', positive=True, integer=True))")
@@ -50,7 +54,10 @@ def require_expression(text: str) -> None:
 
 
 def require_guard(text: str) -> None:
-    """Raise a LoadError unless ``text`` compares sizes of inputs.
+    """Check that ``text`` compares sizes of inputs.
+
+    Raises:
+        LoadError: it is something else.
 
     Example:
         >>> require_guard("(L['x'].size()[0] % 2) == 0")
@@ -68,7 +75,8 @@ def _all_pass(text: str, passes: object) -> bool:
 
 
 def _in_size(node: ast.AST, power: bool = False) -> bool:
-    """Whether ``node`` is a call of known functions; ``power``: inside a power, which may hold no other."""
+    """Whether ``node`` is a call of known functions. ``power``: it is inside a power, which may contain no
+    other power."""
     if isinstance(node, ast.Name):
         return node.id in ("true", "false", "oo", "int_oo")
     if isinstance(node, ast.UnaryOp):

@@ -1,8 +1,9 @@
 """The description of a program in a ``.pt2`` (JSON), checked before torch reads it.
 
-torch looks up operators by any path from ``torch`` on (``torch.os.system`` is one), evaluates sizes and
+torch looks up operators by any path from ``torch`` on (``torch.os.system`` is one). It evaluates sizes and
 guards as Python, imports what a structure of inputs names, and writes names into the code that it generates.
-So everything that is a text is checked here by where it stands: what is not known to be harmless is refused.
+So every text is checked here, by its place in the description. A text that is not known to be harmless is
+refused.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ _PATH = re.compile(r"[^\"'\\\x00-\x1f\x7f-\x9f\u2028\u2029]*")
 
 
 def read_program(text: str, what: str) -> dict[str, Any]:
-    """The description as data, from which what only documents a node has been left out.
+    """The description as data, without the parts that only document a node.
 
     Args:
-        what: what to call the file in an error.
+        what: the name of the file in an error.
 
     Raises:
-        LoadError: it is not as ``torch.export.save`` writes it, or holds what torch would run.
+        LoadError: ``torch.export.save`` does not write this, or it holds what torch would run.
     """
     try:
         program = json.loads(text)
@@ -63,7 +64,11 @@ def read_program(text: str, what: str) -> dict[str, Any]:
 
 
 def _require(value: Any, key: str) -> None:
-    """Raise a LoadError where a text in ``value``, which stands under ``key``, is not one of its kind."""
+    """Check every text in ``value``, which stands under ``key``.
+
+    Raises:
+        LoadError: a text is not one of its kind.
+    """
     if isinstance(value, list):
         for item in value:
             _require(item, key)
@@ -95,11 +100,11 @@ def _require_path(text: str) -> None:
 
 
 def _any_text(text: str) -> None:
-    """A text that torch keeps as a text."""
+    """A text that torch only stores."""
 
 
 def _require_operator(text: str) -> None:
-    """Only operators on tensors and sizes, and those that call graphs."""
+    """Only operators on tensors and sizes, and operators that call graphs."""
     owner, _, name = text.rpartition(".")
     known = {
         "_operator": _SIZES,
@@ -123,7 +128,7 @@ def _touches_files(operator: torch._ops.OpOverload) -> bool:
 
 
 def _require_structure(text: str) -> None:
-    """A tree of plain containers: torch would import what any other one names."""
+    """A tree of plain containers. torch would import any other one."""
     stack = [json.loads(text)[1]]
     while stack:
         node = stack.pop()
@@ -139,7 +144,7 @@ def _require_structure(text: str) -> None:
 
 
 def _require_plain_inputs(program: dict[str, Any]) -> None:
-    """Texts and keywords that are inputs become part of guards and of a signature, which are code."""
+    """Texts and keywords among the inputs become part of guards and of a signature, which are code."""
     module = program["graph_module"]
     inputs = [*module["graph"]["inputs"]]
     inputs += [spec.get("constant_input", {}).get("value", {}) for spec in module["signature"]["input_specs"]]

@@ -1,4 +1,4 @@
-"""Bytes -> tensors, as far as the bytes go."""
+"""Bytes -> tensors, as far as there are bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_ELEMENTS = 1 << 32
 def strided(
     stored: Tensor, dtype: torch.dtype, sizes: Sequence[int], strides: Sequence[int], offset: int, what: str
 ) -> Tensor:
-    """A view of ``stored``, which are the bytes (uint8) of a storage.
+    """A view of ``stored``, the bytes (uint8) of a storage.
 
     Raises:
-        LoadError: the view would reach beyond what is stored.
+        LoadError: the view would reach beyond the stored bytes.
 
     Example:
         >>> strided(torch.arange(4, dtype=torch.uint8), torch.uint8, (2, 3), (1, 0), 1, "x").tolist()

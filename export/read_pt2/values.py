@@ -1,8 +1,8 @@
-"""The example inputs in a ``.pt2``: a pickle of tensors, numbers and plain containers, read without pickle's
-power to call anything.
+"""The example inputs in a ``.pt2``: a pickle of tensors, numbers and plain containers. It is read without
+pickle's power to call functions.
 
-``torch.load(weights_only=True)`` believes the sizes that a pickle states, and unpacks what is compressed.
-Here the directory of the zip file is checked first (``archive.py``), and sizes against bytes
+``torch.load(weights_only=True)`` believes the sizes that a pickle states, and unpacks compressed members.
+Here the directory of the zip file is checked first (``archive.py``), and sizes are compared with bytes
 (``tensors.py``).
 """
 
@@ -27,7 +27,7 @@ _MOST_VALUES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """What stands for a function in the pickle; with slots and frozen, the pickle can give it no state."""
+    """Stands for a function in the pickle. It has slots and is frozen, so the pickle can give it no state."""
 
     does: Callable[..., Any]
 
@@ -37,7 +37,7 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A storage: its member in the archive, the type of its elements (None: plain bytes), and its device."""
+    """A storage: its member in the archive, the type of its elements (None: plain bytes), its device."""
 
     key: str
     dtype: torch.dtype | None
@@ -46,7 +46,7 @@ class _Stored:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor that is not made yet."""
+    """A tensor that does not exist yet."""
 
     storage: _Stored
     dtype: torch.dtype
@@ -136,10 +136,10 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
 
 def read_values(data: bytes, what: str) -> Any:
-    """What ``torch.save`` wrote: tensors and numbers, texts, None, tuples, lists and dicts of them.
+    """What ``torch.save`` wrote: tensors and numbers, texts, None, and tuples, lists and dicts of them.
 
     Raises:
-        LoadError: it holds anything else; nothing of it has been run then.
+        LoadError: it holds anything else. Nothing of it has been run.
     """
     archive = Archive(io.BytesIO(data), what)
     try:
@@ -153,7 +153,7 @@ def read_values(data: bytes, what: str) -> Any:
 
 
 class _Values:
-    """The real values of what was unpickled; tensors that share a storage still share it."""
+    """The real values of what was unpickled. Tensors that share a storage still share it."""
 
     def __init__(self, archive: Archive) -> None:
         self.archive = archive

@@ -1,4 +1,4 @@
-"""The result of an optimisation as data, as JSON, and as lines a person can read."""
+"""The result of an optimization as data, and as JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ FOLDED = "stored whole: the exporter folds the batch norm behind it into the wei
 class Report:
     """What ``optimize`` found, decided, did, verified and measured.
 
-    ``output`` is None where nothing was written. ``folded`` has the ids of shared sites whose weight is
-    stored whole, because the exporter multiplies the scales of a batch norm into it; ``kept`` says, by id,
-    why a shared site cannot be lowered; ``rejected`` why the route before ``route`` gave no graph;
-    ``seconds`` how long each stage took;
-    ``sizes`` what the model needs of its open sizes beyond what was asked for.
+    Args:
+        output: the file that was written; None if none was.
+        route, rejected: how the graph was captured, and why the route before gave none.
+        folded: the ids of shared sites whose weight is stored whole, because the exporter multiplies the
+            scales of a batch norm into it.
+        kept: by id, why a shared site cannot be lowered.
+        seconds: how long each stage took.
+        sizes: what the model needs of its open sizes, beyond what was asked for.
     """
 
     model: str
@@ -48,16 +51,16 @@ class Report:
 
     @property
     def rewritten(self) -> bool:
-        """Whether any convolution is in the file in another form; one of one channel may be lowered."""
+        """Whether the file has any convolution in another form; one of a single channel may be lowered."""
         return any(self.lowering_of(finding) for finding in self.findings)
 
     @property
     def shared_count(self) -> int:
-        """Sites whose groups share one kernel; single-channel ones have nothing to share."""
+        """Sites whose groups share one kernel. Sites of a single channel have nothing to share."""
         return count_shared(self.findings)
 
     def lowering_of(self, finding: Finding) -> str | None:
-        """What became of a site in the file; None where it is as the stock exporter writes it."""
+        """What became of a site in the file. None if it is as the stock exporter writes it."""
         choice = self.plan.choices.get(finding.id)
         if choice is not None and choice.proposal is not None:
             return choice.proposal.name
@@ -65,14 +68,14 @@ class Report:
         return "expand" if stored_once else None
 
     def exactness_of(self, finding: Finding) -> str | None:
-        """How exact what became of a site is; None where it is as the stock exporter writes it."""
+        """How exact the new form of a site is. None if it is as the stock exporter writes it."""
         choice = self.plan.choices.get(finding.id)
         if choice is not None and choice.proposal is not None:
             return choice.proposal.exactness
         return "bitwise" if self.lowering_of(finding) else None
 
     def candidates_of(self, finding: Finding) -> list[dict[str, Any]]:
-        """What could have become of a site, with the milliseconds it took where that was timed."""
+        """What a site could have become, with milliseconds if that was timed."""
         choice = self.plan.choices.get(finding.id)
         timed = self.plan.made.get("timings_ms", {}).get(choice.key, {}) if choice else {}
         if timed:
@@ -108,7 +111,7 @@ class Report:
 
 
 def count_shared(findings: Iterable[Finding]) -> int:
-    """How many findings share a kernel among more than one group."""
+    """How many findings share a kernel among two or more groups."""
     return sum(finding.shared and finding.groups > 1 for finding in findings)
 
 

@@ -1,4 +1,4 @@
-"""What the command line writes: tables, JSON, and what is being done."""
+"""Output of the command line: tables, JSON, progress."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from export.report.text import site_table
 
 
 def print_route(route: str, rejected: str | None) -> None:
-    """Which way the graph was captured, and why not the way before."""
+    """How the graph was captured, and why the route before failed."""
     click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
 
 
 def print_sites(findings: Any, report: Report | None = None) -> None:
-    """The table of sites; after an optimisation, with what became of them."""
+    """The table of sites. After an optimization it also says what became of them."""
     if not findings:
         click.echo("no convolution in groups")
         return
@@ -40,7 +40,7 @@ def print_sites(findings: Any, report: Report | None = None) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; null stands for both."""
+    """null for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -62,7 +62,7 @@ def write_json(data: dict[str, Any], file: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A spinner with the current stage on a terminal, else one line a stage, on standard error."""
+    """A spinner with the current stage on a terminal; else one line for each stage, on standard error."""
     console = Console(stderr=True)
     # What the model prints while it is loaded or run is not our output.
     with redirect_stdout(sys.stderr):

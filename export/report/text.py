@@ -19,7 +19,7 @@ EXACTNESS_TEXT = {
 
 
 def site_table(findings: Sequence[Finding], report: Report | None = None) -> Table:
-    """One row a site: what it is, what its weight was and became, and why if nothing was done."""
+    """One row for each site: what it is, what its weight was and became, and why if nothing was done."""
     table = Table(box=None, pad_edge=False)
     for title in ("site", "form", "op"):
         table.add_column(title, overflow="fold")
@@ -40,7 +40,7 @@ def site_table(findings: Sequence[Finding], report: Report | None = None) -> Tab
 
 
 def _verdict(finding: Finding, report: Report | None) -> str:
-    """What became of a site (or ``shared``) with its note, or ``not shared: reason``."""
+    """What became of a site (or ``shared``) with its note; or ``not shared: reason``."""
     if not finding.shared:
         return f"not shared: {finding.reason}"
     lowering = report.lowering_of(finding) if report else None
@@ -86,7 +86,7 @@ def summary_lines(report: Report) -> list[str]:
 
 
 def speed_text(speed: Timing) -> str:
-    """Both times, the ratio with its interval, the control, and what they let one say."""
+    """Both times, the ratio with its interval, the control, and the claim that they allow."""
     word = "faster" if speed.faster else "slower" if speed.slower else "no measurable difference"
     if not speed.enough:
         word = "no claim, as one block of sessions has no interval; give more --seconds"

@@ -1,4 +1,4 @@
-"""Tensors of a model as arrays of onnxruntime, and the way back."""
+"""Tensors of a model -> arrays for onnxruntime, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fx_passes.errors import UsageError
 
 
 def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
-    """The tensors among (nested) example inputs as arrays, in the order in which an ONNX file takes them."""
+    """The tensors among (nested) example inputs as arrays, in the order of the inputs of an ONNX file."""
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
     try:
         return [tensor.detach().cpu().numpy() for tensor in tensors]
@@ -24,7 +24,7 @@ def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:
 
 
 def with_arrays(example_inputs: Sequence[Any], arrays: Sequence[Array]) -> tuple[Any, ...]:
-    """The example inputs with ``arrays`` in the place of their tensors."""
+    """The example inputs with ``arrays`` in place of their tensors."""
     remaining = iter(arrays)
 
     def swap(leaf: Any) -> Any:

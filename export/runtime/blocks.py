@@ -1,7 +1,7 @@
-"""Blocks of fresh contestants that run in turns, and what is typical of their times.
+"""Blocks of fresh contestants that run in turns, and their typical times.
 
-A block opens its contestants anew, in another order each time, and runs them in turns. Blocks are independent
-of each other, which the runs in one are not: intervals are over blocks.
+A block opens its contestants again, each time in another order, and runs them in turns. Blocks are
+independent of each other; the runs within a block are not. So an interval is over blocks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _T95 += [2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2
 
 @dataclass(frozen=True)
 class Ratio:
-    """A typical ratio over the blocks with its 95 % interval.
+    """A typical ratio over the blocks, with its 95 % interval.
 
     Example:
         >>> ratio_of([2.0, 2.0, 2.0])
@@ -51,16 +51,17 @@ def time_blocks(
     """Milliseconds of the runs of each contestant, block by block.
 
     Args:
-        contestants: each opens itself anew, and gives what runs it once.
-        seconds: where to stop; one block is measured in any case.
-        blocks: how many to measure at most.
+        contestants: each opens itself again, and returns a function that runs it once.
+        seconds: when to stop. One block is measured in any case.
+        blocks: the largest number of blocks.
         fewest_rounds, most_rounds: how often each contestant runs in a block.
         together: all contestants of a block are open at once and run in turns; otherwise one after the other.
         clock: gives seconds.
+        progress: called after each block with the number of blocks and the seconds spent.
 
-    How many runs a block has follows from what opening takes: as many as let the planned blocks fit. The
-    number of blocks is not chosen by looking at the ratios: an interval that stops where it looks good is
-    none.
+    The time for opening decides how many runs a block has: as many as let the planned blocks fit. Nobody
+    looks at the ratios to choose the number of blocks. An interval that stops when it looks good means
+    nothing.
     """
     measured: list[tuple[tuple[float, ...], ...]] = []
     start, longest, opening, one_round = clock(), 0.0, 0.0, math.inf
@@ -86,7 +87,7 @@ def time_blocks(
 def _run_in_turns(
     runs: dict[int, Callable[[], Any]], rounds: int, times: list[list[float]], clock: Callable[[], float]
 ) -> None:
-    """Run each once a round, and note the milliseconds."""
+    """Run each once a round, and add the milliseconds to ``times``."""
     for run_once in runs.values():  # the first run allocates and fills caches
         run_once()
     for number in range(rounds):
@@ -97,19 +98,20 @@ def _run_in_turns(
 
 
 def _turn(number: int, order: Sequence[int]) -> list[int]:
-    """``order`` begun elsewhere each time, forwards and backwards: each comes first, and follows each."""
+    """``order``, beginning elsewhere each time, forwards and backwards: each comes first, and each follows
+    each."""
     shift = number // 2 % len(order)
     turned = [*order[shift:], *order[:shift]]
     return turned if number % 2 == 0 else turned[::-1]
 
 
 def typical(times: Sequence[float]) -> float:
-    """The lower quartile: what else a machine does makes times longer, never shorter."""
+    """The lower quartile. Other work on the machine makes times longer, never shorter."""
     return float(np.quantile(times, 0.25))
 
 
 def ratio_of(ratios: Sequence[float]) -> Ratio:
-    """The geometric mean of the blocks' ratios with Student's 95 % interval over their logarithms."""
+    """The geometric mean of the ratios of the blocks, with Student's 95 % interval over their logarithms."""
     logs = np.log(ratios)
     middle = float(logs.mean())
     if len(logs) < 2:
@@ -120,5 +122,5 @@ def ratio_of(ratios: Sequence[float]) -> Ratio:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """The mean of quantities whose ratios count."""
+    """The mean of quantities whose ratios matter."""
     return float(np.exp(np.log(values).mean()))

@@ -1,4 +1,4 @@
-"""What an ONNX file says without its weights being read."""
+"""Facts about an ONNX file, found without reading its weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def is_large(model: ir.Model) -> bool:
 
 
 def is_large_file(path: Path) -> bool:
-    """Whether an ONNX file has more weights than one protobuf message holds: in memory, once is enough."""
+    """Whether an ONNX file has more weights than one protobuf message can hold. Such weights should be in
+    memory only once."""
     return size_of(path) > LARGE_BYTES
 
 
 def size_of(path: Path) -> int:
-    """Bytes of an ONNX file with the external data that it refers to."""
+    """Bytes of an ONNX file, with its external data."""
     own = path.stat().st_size
     if not any(path.parent.glob("*.data")):
         return own

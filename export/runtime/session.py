@@ -20,13 +20,13 @@ def open_session(
     """A CPU session on an ONNX file.
 
     Args:
-        path: the ONNX file, external data is looked for beside it; or the bytes of a model.
-        threads: threads within an operator; operators run one after the other.
-        optimized: onnxruntime's default graph optimisations (all of them), or none.
-        folder: where the external data of a model in bytes is.
+        path: the ONNX file, with its external data beside it; or the bytes of a model.
+        threads: threads within an operator. Operators run one after the other.
+        optimized: all graph optimizations of onnxruntime (its default), or none.
+        folder: the folder of the external data, for a model in bytes.
 
-    A large file is opened without packing its weights anew: its memory is the file's own, mapped, where
-    packing takes twice as much again.
+    A large file is opened without repacking its weights. Its memory is then the mapped file; repacking takes
+    twice as much again.
 
     Raises:
         ExportError: onnxruntime does not accept the file.
@@ -54,10 +54,10 @@ def open_session(
 
 
 def run(session: ort.InferenceSession, inputs: Sequence[Array]) -> list[Array]:
-    """All outputs for inputs given in the session's order.
+    """All outputs, for inputs in the order of the session.
 
     Raises:
-        ExportError: onnxruntime could not run it on these inputs.
+        ExportError: onnxruntime could not run the model on these inputs.
     """
     feed = {slot.name: array for slot, array in zip(session.get_inputs(), inputs, strict=True)}
     try:

@@ -1,7 +1,7 @@
-"""What a site could be computed by, as ONNX models of their own: the original, and each proposal.
+"""The ways to compute a site, as small ONNX models: the original, and each proposal.
 
-All candidates of all sites are exported together, as one library (``write_onnx/library.py``): what torch's
-exporter takes for a model by itself would be most of the time that tuning has.
+The candidates of all sites are exported together, as one library (``write_onnx/library.py``). Otherwise
+tuning would spend most of its time in torch's exporter.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from fx_passes.resample.site import Site
 
 @dataclass(frozen=True)
 class Candidates:
-    """The ways to compute the sites of one key; entry 0 is the original with what surrounds it.
+    """The ways to compute the sites of one key. Entry 0 is the original with its surroundings.
 
     Args:
-        site: one of the sites, for all that are the same.
-        count: how many sites are the same.
-        proposals: what each entry but the first is.
+        site: one of the equal sites.
+        count: how many equal sites there are.
+        proposals: the other entries.
         first: the index of entry 0 in the library.
     """
 
@@ -47,9 +47,9 @@ class Candidates:
 def make_candidates(
     graph_module: GraphModule, sites: Sequence[Site], exactness: Exactness
 ) -> tuple[list[Candidates], ir.Model | None]:
-    """The candidates of each distinct site that has any besides the original, and the library of them all.
+    """The candidates of each distinct site that has a proposal, and the library of them all.
 
-    Sites with open sizes are left out: what is fastest depends on the sizes.
+    Sites with open sizes are left out: which candidate is fastest depends on the sizes.
     """
     found: list[Candidates] = []
     modules: list[nn.Module] = []
@@ -77,31 +77,35 @@ def make_candidates(
 
 
 def in_shape(site: Site) -> list[int]:
-    """Shape of what candidates take: of the input, or of all inputs of siblings one after the other."""
+    """The shape of the input of a candidate: the input of the site, or the inputs of all siblings one after
+    the other."""
     first, *rest = (size for size in site.resample.in_shape if size is not None)
     return [first * site.siblings, *rest]
 
 
 def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:
-    """``module`` on the inputs of all siblings, taken apart in front of it and put together behind it.
+    """``module`` on the inputs of all siblings. They are split in front of it, and joined behind it.
 
     Args:
-        merged: one call of ``module`` computes them all.
+        site: one of the siblings.
+        module: what is put into the frame.
+        merged: one call of ``module`` computes all of them.
     """
     return module if site.siblings == 1 else _Frame(module, site.siblings, merged)
 
 
 def _is_read(graph_module: GraphModule, site: Site) -> bool:
-    """Whether a candidate needs a reader behind it, as the site has one in its graph.
+    """Whether a candidate needs a node that reads its result, because the site has one in its graph.
 
-    onnxruntime copies what a Reshape gives out of a graph, and nothing where another node reads it.
+    onnxruntime copies the result of a Reshape that is an output of the graph. If another node reads it,
+    nothing is copied.
     """
     end = _node(graph_module, site.end)
     return site.siblings == 1 and all(user.op != "output" for user in end.users)
 
 
 class _Read(nn.Module):
-    """A module with a reader behind it."""
+    """A module, and a node that reads its result."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -112,7 +116,7 @@ class _Read(nn.Module):
 
 
 class _Frame(nn.Module):
-    """What siblings compute, one by one or merged; the frame is the same, and costs both the same."""
+    """Computes siblings one by one, or merged. The frame is the same, and costs both the same."""
 
     def __init__(self, module: nn.Module, count: int, merged: bool) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ def read_plan(file: Path) -> Plan:
     """The plan in ``file``.
 
     Raises:
-        UsageError: it is no plan, or one of a tuning that was interrupted.
+        UsageError: it is no plan, or that of an interrupted tuning.
     """
     plan = _read(file)
     if not plan.made.get("complete", True):
@@ -25,7 +25,7 @@ def read_plan(file: Path) -> Plan:
 
 
 def write_plan(plan: Plan, file: Path) -> None:
-    """Write ``plan`` to ``file``, all of it or nothing.
+    """Write ``plan`` to ``file``, completely or not at all.
 
     Raises:
         ExportError: the file cannot be written.
@@ -39,12 +39,12 @@ def write_plan(plan: Plan, file: Path) -> None:
 
 
 def resume(file: Path, threads: int) -> Timings:
-    """Timings that go on from those in ``file``, if they were taken here, and are saved there as they come.
+    """Timings that continue those in ``file``, if they were taken on this machine. New ones are saved there.
 
-    A finished plan stays what it is until there is another one: nothing is saved over it before.
+    A finished plan is not overwritten before there is another one.
 
     Raises:
-        UsageError: ``file`` is there, but holds no plan, and would be overwritten.
+        UsageError: ``file`` exists, but holds no plan, and would be overwritten.
     """
     here = environment(threads)
     plan = _read(file) if file.exists() else None

@@ -1,4 +1,4 @@
-"""A graph with lowered sites, of which any may be put back, without exporting it again."""
+"""A graph with lowered sites. Any of them can be put back without another export."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SMALL_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Trial:
-    """The graph around its lowered sites, and a library with both forms of each.
+    """The graph around its lowered sites, and a library with both forms of each site.
 
     Args:
-        skeleton: the graph, an opaque node for each call of a lowered module.
-        library: the lowered form of every index, then the original of each in ``originals``.
-        keys: the key of the sites that each index stands for.
-        originals: the index in the library of the original, by key; sites of open sizes have none.
-        folder: where its files are written. What is large is stored there once, for all of them.
+        skeleton: the graph, with an opaque node for each call of a lowered module.
+        library: the lowered form of every index, then the original of each key in ``originals``.
+        keys: for each index, the key of its sites.
+        originals: by key, the index of the original in the library. Sites with open sizes have none.
+        folder: where files are written. Large weights are stored there once, for all files.
     """
 
     skeleton: ir.Model
@@ -40,7 +40,7 @@ class Trial:
     folder: Path
 
     def write(self, without: frozenset[str]) -> Path:
-        """The graph as a file, the sites of the keys in ``without`` as they were."""
+        """The graph as a file. The sites with keys in ``without`` are as they were."""
         model = self.skeleton.clone()
         entries = [self.originals[key] if key in without else i for i, key in enumerate(self.keys)]
         splice(model, self.library, entries)
@@ -61,9 +61,9 @@ def make_trial(
 
     Args:
         lowered: the graph with its sites lowered.
-        original: the graph they were lowered from; ``sites`` are of this one.
+        original: the graph before that; ``sites`` belong to it.
         inputs, dynamic_shapes: as for the export of the model.
-        folder: an empty one for its files.
+        folder: an empty folder for its files.
 
     Raises:
         ExportError: torch cannot export the graph.

@@ -1,9 +1,9 @@
 """Which rewritten site makes two graphs of one model differ?
 
-Each site is tried by itself. Both graphs are run in PyTorch on the input that showed the difference. In the
-rewritten one, what a site computes is replaced by what the original computes there, before anything else uses
-it; so every site is given what it is given in the original. A site is to blame if it was computed in both and
-differs.
+Both graphs run in PyTorch on the input that showed the difference. In the rewritten graph, the result of each
+site is replaced by that of the original before anything else uses it. So every site gets the input that it
+has in the original, and is tried by itself. A site is to blame if both graphs computed it and the results
+differ.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ UNITS = 8.0
 
 
 class _Sites(Interpreter):
-    """Runs a graph, keeps what nodes compute, and goes on with what ``instead`` has for them.
+    """Runs a graph, keeps the values of nodes, and goes on with the values of ``instead``.
 
     Args:
-        names: of the nodes.
+        names: the nodes to keep.
         convolutions: those whose sums of |terms| are wanted.
-        mode: of the run, None where it is float32.
+        mode: the mode of the run; None: float32.
     """
 
     def __init__(
@@ -70,10 +70,13 @@ def blame_site(
     *,
     bitwise: bool = True,
 ) -> str | None:
-    """The id of the first shared site whose output differs, or None where PyTorch sees no difference.
+    """The id of the first shared site whose output differs. None if PyTorch sees no difference.
 
     Args:
-        bitwise: compare bits; otherwise both graphs run in float64, where only an error differs visibly.
+        original, rewritten: the graphs.
+        findings: of all convolutions.
+        inputs: what showed the difference.
+        bitwise: compare bits. Otherwise both graphs run in float64, where only a real error is visible.
     """
     # A lowered site is one call, which computes what the last node it replaced did.
     lowered = {
@@ -119,7 +122,7 @@ def _run(
 
 
 def _allowed(before: _Sites, conv: str, end: str) -> float:
-    """How far a site of these sums may be off in float64, after what follows its convolution."""
+    """How far a site with these sums may differ in float64, behind what follows its convolution."""
     magnitude = before.magnitudes.get(conv, 0.0)
     scaled = before.outputs.get(conv), before.outputs.get(end)
     largest = [0.0 if x is None else _largest(x) for x in scaled]

@@ -1,4 +1,4 @@
-"""Inputs that show a difference between two models, made from what an ONNX file says of its inputs."""
+"""Inputs that show a difference between two models, made from the inputs that an ONNX file declares."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ def make_cases(
     special: bool = False,
     sizes: OpenSizes | None = None,
 ) -> Iterator[tuple[str, list[Array]]]:
-    """Named inputs: the example, six kinds of numbers, and other sizes where a dimension is open.
+    """Named inputs: the example, six kinds of numbers, and other sizes if a dimension is open.
 
     Args:
-        special: a seventh kind, numbers among which are Inf and NaN.
+        session: a session of the file.
+        example_inputs: arrays in the order of the inputs; made if they are not given.
+        special: add a seventh kind, numbers with Inf and NaN among them.
         sizes: what the model needs of its open sizes.
     """
     slots = session.get_inputs()
@@ -49,7 +51,7 @@ def make_cases(
 
 
 def _shape(slot: Any) -> tuple[int, ...]:
-    """The sizes of an input: a batch of 2 where that is open, other open ones 64."""
+    """The sizes of an input. An open batch is 2, other open sizes are 64."""
     return tuple(size if isinstance(size, int) else 64 if dim else 2 for dim, size in enumerate(slot.shape))
 
 

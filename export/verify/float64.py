@@ -1,22 +1,22 @@
-"""A model in float64, though its weights and its own code say float32; and with rounding errors put in.
+"""Runs a model in float64, although its weights and its code say float32; on request with rounding errors.
 
-``Float64`` is a mode: within it every operator of torch computes in float64. Narrower tensors are widened
-where they are used, casts and new tensors of a narrower type become float64, and the model is told that its
-numbers are float32 as ever. The tensors of the model are neither converted nor written to: what a model
-writes goes into the wide copy, which lasts as long as the mode.
+``Float64`` is a mode. Within it every operator of torch computes in float64. Narrower tensors are widened
+where they are used. Casts to a narrower type, and new tensors of one, become float64. If the model asks for a
+type, it is told float32 as before. The tensors of the model are not converted and not written to: the model
+writes to the wide copy, which lasts as long as the mode.
 
-**Rounding, put in on purpose**: with ``level > 0`` the result of every operator that rounds becomes
+**Rounding errors on purpose.** With ``level > 0`` the result of every operator that rounds becomes
 
     z + level * scale * (s + t) / 2        s, t random signs
 
-where ``scale`` is what rounding can do to it (``rounding_noise.py``). ``s`` is drawn for each element, as
-rounding errors of unlike numbers are; ``t`` once for each operator, as those of like numbers are (an even
-picture), which a mean does not average out. The noise passes through the rest of the model as such an error
-would.
+``scale`` is how far rounding can move it (``rounding_noise.py``). ``s`` is drawn for each element: rounding
+errors of different numbers are like that. ``t`` is drawn once for each operator: rounding errors of equal
+numbers (an even picture) are like that, and a mean does not average them out. The noise passes through the
+rest of the model, as a rounding error would.
 
-**Decisions.** A comparison, a rounding to integers, a sort: where their input is a hair off, their result
-jumps. ``decisions`` are their results in order. A second run can be held to those of the first, which shows
-what rounding does between two jumps, or be left free, which shows whether there are any within reach.
+**Decisions.** A comparison, a rounding to integers, a sort: their results jump if their input changes a
+little. ``decisions`` are these results in order. A second run can be held to the decisions of the first. It
+shows what rounding does between two jumps. A run that is free shows whether rounding can cause a jump.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ _CHECKS = frozenset(["_assert_tensor_metadata"])
 
 
 class Float64(TorchDispatchMode):
-    """Within it, models compute in float64, see the docstring of this file.
+    """Within it, models compute in float64; see the docstring of this file.
 
     Args:
-        level: how many times as large as a rounding error the noise is; 0: none; negative: mirrored.
-        seed: of the random signs.
-        unit: of rounding, from the run without noise.
-        decisions: of the run without noise, or None where they are not to be compared.
+        level: the size of the noise, in rounding errors. 0: no noise. Negative: mirrored.
+        seed: the seed of the random signs.
+        unit: the unit of rounding, from the run without noise.
+        decisions: those of the run without noise. None: they are not compared.
         held: whether this run decides as that one did.
 
     Example:
@@ -95,7 +95,7 @@ class Float64(TorchDispatchMode):
         super().__exit__(*error)
 
     def forget(self) -> None:
-        """Let go of the wide copies."""
+        """Release the wide copies."""
         self._copies.clear()
 
     @contextmanager
@@ -106,7 +106,8 @@ class Float64(TorchDispatchMode):
         self.measured, self.largest = self.largest, None
 
     def wide(self, value: Any) -> Any:
-        """A tensor in float64, the same object each time; other values, and wide tensors, as they are."""
+        """A tensor in float64, the same object each time. Other values and wide tensors are returned as they
+        are."""
         if not isinstance(value, Tensor):
             return WIDE.get(value, value) if isinstance(value, torch.dtype) else value
         if value.dtype not in WIDE:
@@ -155,7 +156,8 @@ class Float64(TorchDispatchMode):
             z.add_(scale * (signs + (common - 1.0)), alpha=self.level)
 
     def _decide(self, name: str, result: Any) -> Any:
-        """Note what is discrete in ``result``; where this run is held, replace it by what the first noted."""
+        """Record the discrete parts of ``result``. If this run is held, replace them by what the first run
+        recorded."""
         if "max_pool" in name or name in ("_local_scalar_dense", "bernoulli"):
             return result
 
@@ -184,7 +186,8 @@ class Float64(TorchDispatchMode):
 
 
 class _Function(TorchFunctionMode):
-    """Widens before operators are taken apart, which checks types, and tells the model what it expects."""
+    """Widens before operators are decomposed, which checks types, and tells the model the types that it
+    expects."""
 
     def __init__(self, mode: Float64) -> None:
         super().__init__()

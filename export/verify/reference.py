@@ -1,4 +1,4 @@
-"""The original model as a function of arrays: its inputs for onnxruntime, and its outputs in float64."""
+"""The original model in float64, as a function of arrays."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ DRAWS = 8
 
 
 class Float64Reference:
-    """The original model in float64: what it gives, how far rounding moves that, and whether it decides.
+    """The original model in float64: its outputs, how far rounding moves them, and whether rounding can turn
+    a decision.
 
     Nothing of the model is copied or written to, see ``float64.py``.
 
     Args:
-        make: a module to run once, around the tensors of the model.
-        example_inputs: with what is no tensor among the arguments.
+        make: gives a module to run once, around the tensors of the model.
+        example_inputs: the arguments, also those that are no tensors.
     """
 
     def __init__(self, make: Callable[[], nn.Module], example_inputs: Sequence[Any]) -> None:
@@ -50,11 +51,11 @@ class Float64Reference:
         self._clean: tuple[Any, list[Array], Float64] | None = None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
-        """The outputs for inputs in the order of an ONNX file."""
+        """The outputs, for inputs in the order of an ONNX file."""
         return self._known(arrays)[0]
 
     def spread(self, arrays: Sequence[Array]) -> list[float]:
-        """For each output the farthest that rounding moves any element, ``LEVEL`` times as large as it is."""
+        """For each output, the farthest that rounding of ``LEVEL`` times its size moves any element."""
         clean, mode = self._known(arrays)
         smallest = min((output.size for output in clean if output.size), default=1)
         farthest = [0.0] * len(clean)
@@ -64,7 +65,7 @@ class Float64Reference:
         return farthest
 
     def decides(self, arrays: Sequence[Array]) -> list[bool]:
-        """For each output whether it jumps where rounding turns a decision of the model."""
+        """For each output, whether it jumps if rounding turns a decision of the model."""
         clean, mode = self._known(arrays)
         jumps = [False] * len(clean)
         for level in (FAR, -FAR) if mode.decisions else ():  # and its mirror image: half of it is common
@@ -96,13 +97,15 @@ def float64_reference(
 ) -> Float64Reference | None:
     """The original model in float64, as a function of arrays.
 
-    The model itself is tried, and then its graph, in which what it asks of types is answered.
+    The model itself is tried first. Then its graph is tried, in which questions about types are answered
+    already.
 
     Args:
-        notes: takes why there is none.
+        model, example_inputs: the model and its positional arguments.
+        notes: a list that receives the reason if there is none.
 
     Returns:
-        None where neither runs on the example, or the weights are larger than ``LARGEST_BYTES``.
+        None if neither runs on the example, or if the weights are larger than ``LARGEST_BYTES``.
     """
     notes = [] if notes is None else notes
     size = _weight_bytes(model)
@@ -138,7 +141,7 @@ def _kinds(
 
 
 def _own(model: nn.Module) -> Any:
-    """A copy of ``model`` around the very same tensors, for what its code changes beside them."""
+    """A copy of ``model`` around the very same tensors. Its code may change everything else."""
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     # Tensors of any kind: one that was computed from parameters cannot be copied.
     for module in model.modules():
@@ -154,7 +157,7 @@ def _noisy(level: float, seed: int, clean: Float64, *, held: bool) -> Float64:
 
 
 def _apart(clean: Sequence[Array], found: Sequence[Array]) -> list[float]:
-    """The largest difference of each output where both have numbers; infinite where the shapes differ."""
+    """The largest difference of each output, where both have numbers. Infinite if the shapes differ."""
     if len(clean) != len(found):
         return [float("inf")] * len(clean)
     return [_farthest(a, b) for a, b in zip(clean, found, strict=True)]

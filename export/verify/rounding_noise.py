@@ -56,18 +56,19 @@ _EXACT = frozenset(
 
 
 def rounds(func: Any, name: str) -> bool:
-    """Whether results of this operator may differ from what its inputs give exactly."""
+    """Whether the result of this operator may differ from the exact result for its inputs."""
     return name not in _EXACT and not func.is_view
 
 
 def scale_of(
     func: Any, name: str, args: Any, kwargs: Any, result: Any, z: Tensor, unit: float
 ) -> Tensor | None:
-    """How far rounding moves each element of ``z``, a tensor of ``result``; None: nowhere.
+    """How far rounding moves each element of ``z``, a tensor of ``result``. None: it moves nothing.
 
     Args:
         func, name, args, kwargs: the operator, its name without the namespace, its arguments in float64.
-        unit: of rounding in the type that the model is made for.
+        result, z: what it gave, and the tensor of it that is looked at.
+        unit: the unit of rounding in the type that the model is made for.
     """
     least, tiny = max(unit, _LEAST_UNIT), _SMALLEST.get(unit, 0.0)
     if name in _SUMS:
@@ -82,7 +83,7 @@ def scale_of(
 
 
 def magnitude(func: Any, args: Any, kwargs: Any) -> Tensor:
-    """sum |term|: the operator on the magnitudes of what it is given."""
+    """sum |term|: the operator applied to the magnitudes of its arguments."""
 
     def absolute(leaf: Any) -> Any:
         return leaf.abs() if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point else leaf
@@ -92,7 +93,7 @@ def magnitude(func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _terms(name: str, args: Any, z: Tensor) -> float:
-    """How many terms each element of ``z`` is a sum of."""
+    """How many terms each element of ``z`` sums."""
     tensors = [leaf for leaf in args if isinstance(leaf, Tensor)]
     if name == "convolution":
         weight, transposed, groups = args[1], args[6], args[8]
@@ -109,7 +110,8 @@ def _terms(name: str, args: Any, z: Tensor) -> float:
 
 
 def _mean_error(name: str, args: Any, result: Any) -> float:
-    """How far a normalisation is off by what is off of the mean that it subtracts, in units; 0 for others."""
+    """The error of a normalization that comes from the error of the mean it subtracts, in units. 0 for other
+    operators."""
     if "norm" not in name or not isinstance(result, tuple) or len(result) < 3 or not result[1].numel():
         return 0.0
     mean, scale = result[1:3]
@@ -120,7 +122,7 @@ def _mean_error(name: str, args: Any, result: Any) -> float:
 
 
 def _order(name: str, args: Any) -> float:
-    """How much larger than sum |term| the error is for what an order of summation does; see the docstring."""
+    """How much larger than sum |term| the error is, because of the order of summation; see the docstring."""
     if name != "convolution":
         return 1.0
     weight, transposed, groups = args[1], args[6], args[8]
@@ -129,7 +131,7 @@ def _order(name: str, args: Any) -> float:
 
 
 def _fits(z: Tensor, unit: float) -> Tensor:
-    """Which elements have no more bits than the type of rounding ``unit`` holds."""
+    """Which elements have no more bits than the type with rounding ``unit`` holds."""
     mantissa, _ = torch.frexp(z)
     scaled = mantissa / unit
     fits = scaled == scaled.round()
@@ -140,7 +142,7 @@ def _fits(z: Tensor, unit: float) -> Tensor:
 
 
 def _exact_sum(args: Any, magnitude: Tensor, unit: float) -> bool:
-    """Whether all terms are multiples of one power of two, and all sums of them hold fewer than 1 / unit."""
+    """Whether all terms are multiples of one power of two, and every sum holds fewer than 1 / unit of it."""
     if not bool(magnitude.isfinite().all()):
         return False
     step = 1.0
@@ -151,7 +153,7 @@ def _exact_sum(args: Any, magnitude: Tensor, unit: float) -> bool:
 
 
 def _step(x: Tensor) -> float:
-    """The largest power of two that all elements are multiples of; at most 1."""
+    """The largest power of two, at most 1, that all elements are multiples of."""
     x = x[x != 0]
     if not x.numel():
         return 1.0

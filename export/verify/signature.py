@@ -1,4 +1,4 @@
-"""What two files have to have in common before any number is compared."""
+"""What must agree in two files before any number is compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from fx_passes.errors import ExportError, NotEquivalentError
 
 @dataclass(frozen=True)
 class Slot:
-    """An input or output in plain values: what onnxruntime gives would keep its session, and the weights."""
+    """An input or output as plain values. The objects of onnxruntime would keep its session alive, with all
+    weights."""
 
     name: str
     type: str
@@ -29,7 +30,7 @@ def signature_of(session: ort.InferenceSession) -> dict[str, list[Slot]]:
 
 
 def require_same_signature(first: dict[str, list[Slot]], second: dict[str, list[Slot]]) -> None:
-    """Names, types and open sizes of both have to agree.
+    """Names, types and open sizes of both files must agree.
 
     Raises:
         NotEquivalentError: they do not.
@@ -51,10 +52,10 @@ def require_same_signature(first: dict[str, list[Slot]], second: dict[str, list[
 def require_deterministic(
     session: ort.InferenceSession, inputs: Sequence[Array], outputs: Sequence[Array]
 ) -> None:
-    """A second run on the same input has to give the same outputs.
+    """A second run on the same input must give the same outputs.
 
     Raises:
-        ExportError: it does not, and nothing can be compared with it.
+        ExportError: it does not. Then nothing can be compared with it.
     """
     for slot, first, second in zip(session.get_outputs(), outputs, run(session, inputs), strict=True):
         if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):

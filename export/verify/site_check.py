@@ -1,8 +1,9 @@
-"""Each lowered site of a written file by itself, against the float64 truth of the nodes that it replaced.
+"""Compares each lowered site of a written file by itself with the float64 truth of the nodes that it
+replaced.
 
-What a wrong tap does may be lost on the way to the outputs: behind it stand other layers, means, weights
-that are nearly zero. So the nodes of each lowered site are cut out of the file, and run on numbers of their
-own. All of them run in one session, side by side.
+The effect of a wrong tap may be lost on the way to the outputs, behind other layers, means, or weights that
+are nearly zero. So the nodes of each lowered site are cut out of the file, and run on random numbers. All of
+them run side by side in one session.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FACTOR = 2.0
 
 @dataclass(frozen=True)
 class Wrong:
-    """A site that does not compute what it replaced: its id, and how far it is off."""
+    """A site that does not compute what it replaced: its id, and how large the error is."""
 
     site: str
     said: str
@@ -43,12 +44,12 @@ def check_sites(
     Args:
         path: the file.
         places: the lowered sites in it.
-        originals: by key, a module of the nodes that a site replaced.
+        originals: by key, a module with the nodes that a site replaced.
         ids: by key, the ids of the sites in the order of the graph.
 
     Returns:
-        The first that differs by more than rounding can explain, and notes on those that could not be
-        compared.
+        The first site that differs by more than rounding can explain, and notes on the sites that could not
+        be compared.
 
     Raises:
         ExportError: onnxruntime does not run the nodes.
@@ -68,7 +69,7 @@ def check_sites(
 
 @dataclass(frozen=True)
 class _Truth:
-    """What a site is given, what it gives in float64, and how far that may be off."""
+    """The input of a site, its output in float64, and the error that is allowed."""
 
     given: Array
     ideal: Array
@@ -115,7 +116,7 @@ def _fault(truth: _Truth, found: Array) -> str | None:
 
 
 def _cut(path: Path, places: Sequence[Place]) -> bytes:
-    """The nodes of all places as a model: an input and an output for each."""
+    """The nodes of all places as one model, with an input and an output for each."""
     model = onnx.load(path, load_external_data=False)
     graph = model.graph
     by_node = {name: (f"given {i}", place.source) for i, place in enumerate(places) for name in place.nodes}

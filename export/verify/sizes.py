@@ -1,4 +1,4 @@
-"""Other sizes to compare two files at: those that the model takes, where it says which."""
+"""Other sizes at which two files are compared: those that the model takes, if it says which."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _TRIES = 10_000
 def other_sizes(
     slots: Sequence[Any], example: Sequence[Any], sizes: OpenSizes | None
 ) -> Iterator[tuple[str, Shapes]]:
-    """Named shapes of all inputs, other than the example's: batches of 1 and 3; twice the size, an odd one,
-    and where the model says what it needs, the smallest that it takes.
+    """Named shapes of all inputs, other than those of the example. There are batches of 1 and 3, twice the
+    size, an odd size, and the smallest size that the model takes, if it says so.
 
     Args:
         slots: the inputs of an onnxruntime session.
         example: their arrays.
-        sizes: what the model takes; None: what the file says, which has no bounds.
+        sizes: what the model takes. None: the file says which sizes are open, without bounds.
     """
     known = sizes if sizes is not None and len(sizes.shapes) == len(slots) else _from_file(slots)
     here = _values(known, [array.shape for array in example])
@@ -49,12 +49,12 @@ def other_sizes(
 
 
 def _from(first: int) -> Way:
-    """Sizes from ``first``, or the smallest, upwards."""
+    """Sizes from ``first``, or from the smallest, upwards."""
     return lambda size, low, high: [n for n in range(max(first, low), max(first, low) + _REACH) if n != size]
 
 
 def _larger(size: int, low: int, high: int | None) -> Sequence[int]:
-    """Sizes from twice ``size``, or the largest, down to it."""
+    """Sizes from twice ``size``, or from the largest, downwards to ``size``."""
     return range(2 * size if high is None else min(2 * size, high), size, -1)
 
 
@@ -68,7 +68,7 @@ def _odd(size: int, low: int, high: int | None) -> Sequence[int]:
 def _nearest(
     sizes: OpenSizes, here: Mapping[sympy.Symbol, int], ways: Mapping[sympy.Symbol, Sequence[int]]
 ) -> dict[sympy.Symbol, int]:
-    """The first value of each way that the model takes with the others'; else the example's."""
+    """For each size, the first value that the model takes with the others; else that of the example."""
     fixed = {symbol: value for symbol, value in here.items() if symbol not in ways}
     return next(_along(sizes, fixed, here, list(ways.items()), count()), dict(here))
 
@@ -80,7 +80,7 @@ def _along(
     ways: Sequence[tuple[sympy.Symbol, Sequence[int]]],
     tries: Iterator[int],
 ) -> Iterator[dict[sympy.Symbol, int]]:
-    """``values`` and a value of each way that the model takes together; the example's where no other is."""
+    """``values``, with values of each way that the model takes; without one, those of the example."""
     if not ways:
         yield values
         return
@@ -104,7 +104,7 @@ def _from_file(slots: Sequence[Any]) -> OpenSizes:
 
 
 def _values(sizes: OpenSizes, shapes: Sequence[Sequence[int]]) -> dict[sympy.Symbol, int]:
-    """What each symbol is in the example."""
+    """The value of each symbol in the example."""
     values: dict[sympy.Symbol, int] = {}
     pairs = [
         pair for row, shape in zip(sizes.shapes, shapes, strict=True) for pair in zip(row, shape, strict=True)

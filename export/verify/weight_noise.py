@@ -1,13 +1,13 @@
-"""How far rounding can move the outputs of an ONNX file, where the model cannot be run in float64.
+"""How far rounding can move the outputs of an ONNX file, for a model that cannot run in float64.
 
-The weights of the convolutions and matrix products of the file are made inputs of a copy. They are moved as
-far as another order of summation would move the sums that they are factors of. A weight that is used in sums
-of n terms is moved by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``): half of it with
-one sign for the whole weight, half with one for each tap. That is more than rounding does to the sum itself,
-so the processor that runs the copy makes little difference.
+A copy of the file gets the weights of its convolutions and matrix products as inputs. They are moved as far
+as another order of summation would move the sums that they are factors of. A weight in sums of n terms moves
+by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``). Half of that has one sign for the
+whole weight, half has one for each tap. It is more than rounding does to the sum itself, so the processor
+that runs the copy makes little difference.
 
-What is stored outside the file is too large to be copied, and stays where it is: both files compute with it
-by the same operators. A file without weights has its floating inputs moved.
+Weights stored outside the file are too large to be copied, and stay as they are: both files compute with them
+by the same operators. For a file without weights, the floating-point inputs are moved.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class WeightNoise:
         self.session = open_session(model.SerializeToString(), optimized=False, folder=path.parent)
 
     def spread(self, inputs: Sequence[Array]) -> list[float]:
-        """For each output the farthest that any draw moves any element.
+        """For each output, the farthest that any draw moves any element.
 
         Raises:
             ExportError: onnxruntime cannot run the file on these inputs.
@@ -86,7 +86,7 @@ def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:
 
 
 def _weights(graph: onnx.GraphProto) -> dict[str, float]:
-    """Weights that the file itself stores -> how many terms the sums have that they are used in."""
+    """The weights that the file itself stores, and how many terms the sums have in which they are used."""
     stored = {tensor.name: tensor for tensor in graph.initializer if not uses_external_data(tensor)}
     producers = {name: node for node in graph.node for name in node.output}
     found: dict[str, float] = {}

@@ -1,7 +1,7 @@
-"""Convolutions in front of a batch norm, whose scale the exporter multiplies into their weights.
+"""Convolutions in front of a batch norm. The exporter multiplies its scale into their weights.
 
-One scale for each channel: of a shared kernel there is nothing left in the file. So such a site stays as it
-is, and its weight is stored whole.
+The scale differs from channel to channel. So in the file the groups no longer have the same kernel. Such a
+site stays as it is, and its weight is stored whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REASON = "a batch norm follows, whose scale the exporter multiplies into the wei
 
 
 def before_batch_norm(conv: Node, graph_module: GraphModule) -> bool:
-    """Whether the only user of a convolution is a batch norm in evaluation mode, which exporters fold."""
+    """Whether the only user of a convolution is a batch norm in evaluation mode. Exporters fold it."""
     if len(conv.users) != 1:
         return False
     node = next(iter(conv.users))

@@ -1,8 +1,8 @@
-"""Constants that the exporter's optimiser takes for 0 or 1, kept what they are.
+"""Protects constants that the optimizer of the exporter takes for 0 or 1.
 
-onnxscript's rules drop ``x + c`` for ``|c| <= 1e-8`` and ``x * c`` for ``|c - 1| <= 1e-5``: so a division by
-``sum + 1e-8`` becomes one by zero. While it runs, such constants are inputs of the graph, whose values it
-does not know. (Those in the bodies of If and Loop are not looked for.)
+The rules of onnxscript drop ``x + c`` for ``|c| <= 1e-8`` and ``x * c`` for ``|c - 1| <= 1e-5``. A division
+by ``sum + 1e-8`` then becomes a division by zero. While the optimizer runs, such constants are inputs of the
+graph, so that it does not know their values. (Constants in the bodies of If and Loop are not protected.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OPERATORS = ("Add", "Sub", "Mul", "Div")
 
 @contextmanager
 def exact_constants(model: ir.Model) -> Iterator[None]:
-    """Within it, ``model`` may be optimised, in place; the constants are back at the end."""
+    """Within it, ``model`` may be optimized in place. At the end the constants are back."""
     graph = model.graph
     hidden: dict[str, tuple[ir.Value, ir.TensorProtocol]] = {}
     for node, place, tensor in _nearly_neutral(graph):
@@ -40,8 +40,8 @@ def exact_constants(model: ir.Model) -> Iterator[None]:
 
 
 def _nearly_neutral(graph: ir.Graph) -> list[tuple[ir.Node, int, ir.TensorProtocol]]:
-    """Operands to hide: node, place, what is there. Where nothing depends on an input, all is folded before
-    a rule is tried."""
+    """Operands to hide: node, place, value. Nodes that depend on no input are left out: they are folded
+    before a rule is tried."""
     found = []
     computed: set[ir.Value | None] = set(graph.inputs)
     for node in graph:

@@ -1,4 +1,4 @@
-"""Where an ONNX graph expands a stored kernel into the weight of a convolution."""
+"""Finds where an ONNX graph expands a stored kernel into the weight of a convolution."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _RELAYOUTS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast"
 class Expansions:
     """The nodes from the Expand of a stored kernel or bias down to its convolution: ``kept`` and ``folded``.
 
-    To be folded is a bias, one number a channel: tools that quantise look for an initializer. So is what is
-    in front of a batch norm: the optimiser multiplies its scale, another for each channel, into the weight,
-    and what it leaves is no repeat any more.
+    Two kinds are folded. One is a bias, which has one number a channel: tools for quantization look for an
+    initializer. The other is a weight in front of a batch norm: the optimizer multiplies a scale for each
+    channel into it, so it is no repeat any more.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -36,8 +36,8 @@ class Expansions:
         self._kernels = {node: str(source.name) for node, source in sources.items() if source is not None}
 
     def name_sources(self) -> None:
-        """Give each kernel that folding reshaped, and each bias that it repeated, the name of its parameter
-        back; afterwards."""
+        """After folding: give each kernel that was reshaped, and each bias that was repeated, the name of its
+        parameter."""
         stored = self.model.graph.initializers
         for expand, name in self._kernels.items():
             kernel = expand.inputs[0]
@@ -59,7 +59,7 @@ def _before_batch_norm(conv: ir.Node) -> bool:
 
 
 def _way_from_expand(value: ir.Value | None) -> list[ir.Node]:
-    """Nodes from the nearest Expand that repeats something down to ``value``; empty where there is none."""
+    """The nodes from the nearest repeating Expand down to ``value``. Empty if there is none."""
     way: list[ir.Node] = []
     while value is not None and (node := value.producer()) is not None and node.inputs:
         way.append(node)
@@ -72,7 +72,7 @@ def _way_from_expand(value: ir.Value | None) -> list[ir.Node]:
 
 
 def _repeats(expand: ir.Node) -> bool:
-    """Whether an Expand makes more elements than it takes; where the sizes are open, it may."""
+    """Whether an Expand gives more elements than it takes. With open sizes, it may."""
     counts = []
     for value in (expand.inputs[0], expand.outputs[0]):
         if value is None or value.shape is None or not value.shape.is_static():
@@ -82,7 +82,7 @@ def _repeats(expand: ir.Node) -> bool:
 
 
 def _stored(value: ir.Value | None) -> ir.Value | None:
-    """The initializer that ``value`` is, in another shape or type; None where it is computed otherwise."""
+    """The initializer of ``value``, in another shape or type. None if it is computed in another way."""
     while value is not None and not value.is_initializer():
         node = value.producer()
         value = node.inputs[0] if node is not None and node.op_type in _RELAYOUTS else None

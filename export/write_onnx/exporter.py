@@ -1,10 +1,10 @@
-"""A torch model -> an ONNX file, by the stock exporter, in which each shared kernel stays one initializer.
+"""A torch model -> an ONNX file, by the stock exporter. Each shared kernel stays one initializer.
 
-``torch.onnx.export(dynamo=True)`` ends with onnxscript's optimiser, whose constant folding turns
-``Expand(kernel)`` into a full repeated initializer. Here the same optimiser runs with that one fold
-forbidden: a node on the way from an initializer through an Expand to the weight of a convolution stays.
-onnxruntime folds it when a session starts, so it costs no time at run time. The bias goes behind the
-convolution (``separate_bias.py``), for those who quantise the file.
+``torch.onnx.export(dynamo=True)`` ends with the optimizer of onnxscript. Its constant folding turns
+``Expand(kernel)`` into a full repeated initializer. Here the same optimizer runs, but this one fold is
+forbidden: the nodes from an initializer through an Expand to the weight of a convolution stay. onnxruntime
+folds them when a session starts, so they cost nothing at run time. The bias is added behind the convolution
+(``separate_bias.py``), so that the file can be quantized.
 """
 
 from __future__ import annotations
@@ -43,15 +43,16 @@ def to_onnx(
     output_names: Sequence[str] | None = None,
     places: list[Place] | None = None,
 ) -> Path:
-    """Write ``model`` to ``path``, each shared kernel as one initializer with an Expand.
+    """Write ``model`` to ``path``, with each shared kernel as one initializer and an Expand.
 
     Args:
-        model: a module, most usefully what ``share_kernels`` returned.
+        model: a module, for example what ``share_kernels`` returned.
         example_inputs: positional arguments of ``model``.
-        path: the file; written to a temporary name and moved into place when it is complete and valid.
+        path: the file. It is written under a temporary name, and moved to its place when it is complete and
+            valid.
         dynamic_shapes: as for ``torch.onnx.export``.
-        output_names: of the file; without them, those that torch gives.
-        places: takes where the lowered sites are in the file.
+        output_names: the names of the outputs. Without them, torch names the outputs.
+        places: a list that receives where the lowered sites are in the file.
 
     Raises:
         ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
@@ -83,7 +84,7 @@ def to_onnx(
 
 
 def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
-    """Give the outputs their names, and what had one of them within the graph another."""
+    """Name the outputs. Inner values that have one of these names get another one."""
     inner = [value for node in graph for value in node.outputs if value.name in names]
     for value in [*inner, *(v for v in graph.initializers.values() if v.name in names)]:
         value.name = f"{value.name}_inner"
@@ -93,7 +94,7 @@ def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
 
 
 def fold_constants(model: ir.Model) -> None:
-    """Optimise a model as torch's exporter does, but for the expansion of shared kernels."""
+    """Optimize a model as torch's exporter does, but keep the expansion of shared kernels."""
     expansions = Expansions(model)
     kept, folded = expansions.kept, expansions.folded
     with _quiet(), exact_constants(model):
@@ -113,8 +114,8 @@ def stock_export(
     *,
     dynamic_shapes: Any = None,
 ) -> Path:
-    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does, with nothing of ours in it but that
-    ``x + 1e-8`` stays what it is, see ``exact_constants.py``.
+    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does. There is one difference: ``x + 1e-8`` stays
+    what it is (``exact_constants.py``).
 
     Raises:
         ExportError: as for :func:`to_onnx`.
@@ -126,7 +127,7 @@ def stock_export(
 
 
 def distinct_tensors(inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """``inputs`` with copies of tensors given again: the exporter takes one object for one input."""
+    """``inputs``, with copies of repeated tensors: the exporter takes one object for one input."""
     seen: set[int] = set()
 
     def own(leaf: Any) -> Any:
@@ -141,7 +142,7 @@ def distinct_tensors(inputs: Sequence[Any]) -> tuple[Any, ...]:
 def export_program(
     model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
 ) -> torch.onnx.ONNXProgram:
-    """What torch's exporter makes of ``model``, in memory, before its optimiser.
+    """What torch's exporter makes of ``model``, in memory, before its optimizer runs.
 
     Raises:
         ExportError: torch cannot export the model.
@@ -169,7 +170,7 @@ def export_program(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporters log at WARNING what is of no use to a user of this project."""
+    """Within it, torch's exporters do not log warnings that are of no use to a user of this project."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

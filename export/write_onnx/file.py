@@ -1,4 +1,4 @@
-"""ONNX models as files: written whole or not at all, and checked before they are."""
+"""ONNX models as files: checked first, and then written completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOCK, _MAKING_SECONDS = ".fx-passes.lock", 60.0
 
 
 def save(model: ir.Model, path: Path) -> Path:
-    """Check ``model`` and write it to ``path``, all or nothing: complete files are moved into place.
+    """Check ``model`` and write it to ``path``. Only complete files are moved into place.
 
     Raises:
         ExportError: ``onnx.checker`` refuses the model, or the folder cannot be written to.
@@ -49,13 +49,13 @@ def save(model: ir.Model, path: Path) -> Path:
 
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
-    """A folder for what is not finished yet, on the file system of ``path``; gone at the end.
+    """A folder for unfinished files, on the file system of ``path``. It is removed at the end.
 
-    A run that is killed leaves its folder behind. The next run for the same ``path`` removes it: the lock
-    within a folder is held as long as its run lives.
+    A run that is killed leaves its folder behind. The next run for the same ``path`` removes it. A run holds
+    a lock within its folder for as long as it lives.
 
     Raises:
-        ExportError: there cannot be one.
+        ExportError: the folder cannot be made.
     """
     prefix = f".{path.name}.fx-passes-"
     _remove_stale(path.parent, prefix)
@@ -73,7 +73,7 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 
 def _locked(folder: Path) -> IO[str] | None:
-    """The lock of a folder, held until it is closed; None where another run holds it."""
+    """The lock of a folder, held until it is closed. None if another run holds it."""
     if fcntl is None:
         return None
     lock = (folder / _LOCK).open("w")

@@ -1,10 +1,9 @@
-"""Lowered sites by the hundred, exported once each: opaque nodes in the graph, replaced by what they stand
-for.
+"""Exports each distinct lowered module once, however often the graph calls it.
 
-torch's exporter takes milliseconds for every operator of every call. Sites that are the same call one module
-of the lowered graph; here each such module is exported once, all of them together as a library of their own,
-while the graph around them is exported with one opaque node for each call. Then the nodes of the library are
-put in the place of the opaque ones, and its constants are stored once.
+torch's exporter takes milliseconds for every operator of every call. Equal sites call one module of the
+lowered graph. All these modules are exported together, as a library. The graph around them is exported with
+one opaque node for each call. Then the nodes of the library replace the opaque ones, and each constant is
+stored once.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class _Opaque(nn.Module):
 
 @dataclass(frozen=True)
 class Hidden:
-    """A model in which lowered modules are opaque, the modules, and example inputs for each."""
+    """A model with opaque nodes in place of lowered modules, these modules, and example inputs for each."""
 
     model: Any
     modules: tuple[Lowered, ...] = ()
@@ -47,8 +46,7 @@ class Hidden:
 
 
 def hide_lowered(model: Any) -> Hidden:
-    """A copy of ``model`` that computes nothing, but can be exported, where the graph calls lowered
-    modules."""
+    """A copy of ``model`` with opaque nodes for calls of lowered modules. It can be exported, but not run."""
     if not isinstance(model, GraphModule):
         return Hidden(model)
     calls = [n for n in model.graph.nodes if n.op == "call_module" and _is_lowered(model, str(n.target))]
@@ -67,13 +65,13 @@ def _is_lowered(model: GraphModule, target: str) -> bool:
 
 
 def _example(value: Tensor) -> Tensor:
-    """Zeros in the shape that a node was captured with."""
+    """Zeros in the shape of the captured value of a node."""
     sizes = [size if isinstance(size, int) else int(size.node.hint) for size in value.shape]
     return torch.zeros(sizes, dtype=value.dtype)
 
 
 class Library(nn.Module):
-    """All modules side by side: one input and one output each."""
+    """All modules side by side, with one input and one output each."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -84,7 +82,7 @@ class Library(nn.Module):
 
 
 def open_sizes(modules: Sequence[Lowered]) -> Any:
-    """``dynamic_shapes`` for a library: which sizes of its inputs are open; None where none is."""
+    """``dynamic_shapes`` for a library: the open sizes of its inputs. None if no size is open."""
     shapes = [module.resample.in_shape for module in modules]
     if all(None not in shape for shape in shapes):
         return None
@@ -94,7 +92,7 @@ def open_sizes(modules: Sequence[Lowered]) -> Any:
 
 @dataclass(frozen=True)
 class Call:
-    """What an opaque node was replaced by: the index it had, its input, its output, and the nodes between."""
+    """What replaced an opaque node: its index, its input, its output, and the nodes between them."""
 
     index: int
     source: ir.Value
@@ -106,7 +104,7 @@ def splice(model: ir.Model, library: ir.Model, entries: Sequence[int] | None = N
     """Replace the opaque nodes of ``model`` by the nodes of ``library``, in place.
 
     Args:
-        entries: for each index that opaque nodes have, the entry of the library; None: the same.
+        entries: the entry of the library for each index of an opaque node; None: the entry with that index.
     """
     calls = []
     found: dict[int, Entry] = {}
@@ -124,7 +122,7 @@ def splice(model: ir.Model, library: ir.Model, entries: Sequence[int] | None = N
 
 @dataclass(frozen=True)
 class Entry:
-    """One module of a library: its input and output, and the nodes between them in order."""
+    """One module of a library: its input, its output, and the nodes between them in order."""
 
     input: ir.Value
     output: ir.Value
@@ -132,7 +130,7 @@ class Entry:
 
 
 def entry_of(graph: ir.Graph, index: int) -> Entry:
-    """What computes output ``index`` of a library from input ``index``."""
+    """The nodes that compute output ``index`` of a library from input ``index``."""
     output = graph.outputs[index]
     needed: set[ir.Node] = set()
     stack = [output.producer()]
@@ -156,7 +154,7 @@ def model_of(library: ir.Model, index: int) -> ir.Model:
 
 
 def _replace(graph: ir.Graph, opaque: ir.Node, entry: Entry, stored: dict[ir.Value, ir.Value]) -> Call:
-    """Put copies of the nodes of ``entry`` in the place of ``opaque``."""
+    """Put copies of the nodes of ``entry`` in place of ``opaque``."""
     source = opaque.inputs[0]
     assert source is not None
     prefix = opaque.name or opaque.outputs[0].name or "lowered"
@@ -168,7 +166,7 @@ def _replace(graph: ir.Graph, opaque: ir.Node, entry: Entry, stored: dict[ir.Val
 def _copies(
     graph: ir.Graph, entry: Entry, source: ir.Value, prefix: str, stored: dict[ir.Value, ir.Value]
 ) -> tuple[list[ir.Node], ir.Value]:
-    """Copies of the nodes of ``entry`` that read ``source``, and what they compute in the end."""
+    """Copies of the nodes of ``entry`` that read ``source``, and their last value."""
     mapping: dict[ir.Value, ir.Value] = {entry.input: source}
     copies = []
     for node in entry.nodes:
@@ -193,7 +191,7 @@ def _copies(
 
 
 def _constant(graph: ir.Graph, value: ir.Value, stored: dict[ir.Value, ir.Value]) -> ir.Value:
-    """The initializer of the model that stands for one of the library; made when it is first needed."""
+    """The initializer of the model for one of the library. It is made when it is first needed."""
     if value not in stored:
         name = f"{DOMAIN}/{value.name}"
         stored[value] = ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
@@ -206,9 +204,9 @@ class Place:
     """Where a call of a lowered module is in a file.
 
     Args:
-        key: of the sites that the module computes.
-        source, end: the names of the values that its nodes read and compute in the end.
-        nodes: their names.
+        key: the key of the sites that the module computes.
+        source, end: the names of the value that its nodes read, and of the value that they compute.
+        nodes: the names of the nodes.
         example: zeros in the shape of the source.
     """
 

@@ -1,12 +1,12 @@
-"""The bias of a convolution whose weight is an Expand, added behind it.
+"""Adds the bias behind a convolution whose weight is an Expand.
 
 Before:  Conv(x, Expand(kernel), bias)        after:  Add(Conv(x, Expand(kernel)), bias (C, 1, 1))
 
-onnxruntime's ``quantize_dynamic`` takes a convolution with a bias only where the weight is an initializer,
-and any without. When a session starts, onnxruntime computes the Expand and then puts convolution and bias
-together again. The bits are the same either way: a bias is added once the sum is complete. That holds in
-float32, which is what is quantised; of float16 onnxruntime computes a convolution in float32, and would
-round once more.
+``quantize_dynamic`` of onnxruntime takes a convolution with a bias only if its weight is an initializer. It
+takes any convolution without a bias. When a session starts, onnxruntime computes the Expand, and then joins
+convolution and bias again. The bits are the same: a bias is added when the sum is complete. That is true in
+float32, the type that is quantized. Convolutions in float16 are computed in float32, and would be rounded
+once more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 
 def separate_biases(model: ir.Model, expansions: Collection[ir.Node]) -> None:
-    """Add the constant biases of the convolutions that ``expansions`` end in apart, in place.
+    """Add the constant biases behind the convolutions that ``expansions`` end in, in place.
 
     Args:
         expansions: the nodes from the Expand of a kernel down to the weight of a convolution.
