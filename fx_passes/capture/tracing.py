@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from fx_passes.graph.clone import clone_module
 from fx_passes.graph.operators import RANDOM
 from fx_passes.graph.restore import restore_order, restore_state
-from fx_passes.train.shared_conv import _SharedKernel
+from fx_passes.train.shared_conv import SharedKernelConv
 
 
 def trace(model: nn.Module) -> GraphModule:
@@ -58,7 +58,7 @@ class _Tracer(Tracer):
             return False
         if type(m).__module__ == parametrizations.__name__:
             return False
-        return isinstance(m, _SharedKernel) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, SharedKernelConv) or super().is_leaf_module(m, module_qualified_name)
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
         if _modes() != self.modes:

@@ -24,7 +24,7 @@ from fx_passes.graph.tensors import State, storage_key
 from fx_passes.kernels.block_diagonal import diagonal_blocks, find_diagonal_blocks
 from fx_passes.kernels.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan, output_change
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
-from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 
 SHARED_ALREADY = "already one kernel, expanded"
 SINGLE_CHANNEL = "one input and one output channel: already one kernel"
@@ -75,7 +75,7 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, 
         module = state.graph_module.get_submodule(str(call.node.target))
         if why := _not_plain(module):
             return _refuse(call, site, *why)
-        if isinstance(module, _SharedKernel):
+        if isinstance(module, SharedKernelConv):
             return _already_shared(call, site, module)
     if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
         kernel = SharedKernel(1, site.weight_shape, proof="construction")
@@ -213,7 +213,7 @@ def _judge_bias(verdict: Verdict, state: State) -> Verdict:
     return replace(verdict, bias_names=names, bias_kernel=found.kernel)
 
 
-def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Verdict:
+def _already_shared(call: ConvCall, site: ConvSite, module: SharedKernelConv) -> Verdict:
     bias_shared = module.bias is not None and module.bias.shape[0] != module.out_channels
     shape = tuple(module.weight.shape)
     kernel = SharedKernel(
@@ -225,7 +225,7 @@ def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Ve
 def _not_plain(module: nn.Module) -> tuple[str, str] | None:
     """Why a module is not torch's own convolution with its weight in place, or None."""
     assert isinstance(module, nn.modules.conv._ConvNd)
-    name, ours = type(module).__name__, isinstance(module, _SharedKernel)
+    name, ours = type(module).__name__, isinstance(module, SharedKernelConv)
     weight = module._parameters.get("weight")
     if weight is not None and nn.parameter.is_lazy(weight):
         return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
@@ -239,7 +239,7 @@ def _not_plain(module: nn.Module) -> tuple[str, str] | None:
         return "hooks", f"this `{name}` or its parameters have hooks, made for the whole weight"
     channels = [module.out_channels, *([module.out_channels // module.groups] if ours else [])]
     bias_fits = module.bias is None or list(module.bias.shape) in [[count] for count in channels]
-    expected = module.kernel_shape if isinstance(module, _SharedKernel) else expected_shape(module)
+    expected = module.kernel_shape if isinstance(module, SharedKernelConv) else expected_shape(module)
     if expected != tuple(weight.shape) or not bias_fits:
         reason = f"the weight {list(weight.shape)} does not fit the channels that this `{name}` states"
         return "inconsistent", reason

@@ -8,7 +8,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from fx_passes.train.formulations import Formulation, formulation_refusal
-from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 
 
 def share_module(
@@ -28,7 +28,7 @@ def share_module(
 def unshare_module(graph_module: GraphModule, target: str) -> None:
     """Put torch's own convolution in the place of a shared one, whose weight has been repeated already."""
     shared = graph_module.get_submodule(target)
-    assert isinstance(shared, _SharedKernel)
+    assert isinstance(shared, SharedKernelConv)
     plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
     plain = _replaced(graph_module, shared, plain_class, shared.run_groups)
     for name in ("block_diagonal", "formulation"):

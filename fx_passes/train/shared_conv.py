@@ -26,7 +26,7 @@ from fx_passes.train.checkpoint import Cut, cut_down
 from fx_passes.train.formulations import Formulation, formulation_refusal, require_kernel, static_formulation
 
 
-class _SharedKernel(_ConvNd):
+class SharedKernelConv(_ConvNd):
     """What the six classes share: one kernel parameter, expanded at run time.
 
     Args:
@@ -118,7 +118,7 @@ class _SharedKernel(_ConvNd):
         return 1 if self.block_diagonal else self.groups
 
 
-class _SharedConvNd(_SharedKernel):
+class _SharedConvNd(SharedKernelConv):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
         return self._compute(input)
@@ -135,7 +135,7 @@ class _SharedConvNd(_SharedKernel):
         return conv(input, weight, bias, self.stride, padding, self.dilation, self.run_groups)
 
 
-class _SharedConvTransposeNd(_SharedKernel, _ConvTransposeNd):
+class _SharedConvTransposeNd(SharedKernelConv, _ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
         return self._compute(input, output_size)
@@ -239,7 +239,7 @@ class SharedKernelConvTranspose3d(_SharedConvTransposeNd, nn.ConvTranspose3d):
     """
 
 
-SHARED_CLASSES: dict[type[nn.Module], type[_SharedKernel]] = {
+SHARED_CLASSES: dict[type[nn.Module], type[SharedKernelConv]] = {
     nn.Conv1d: SharedKernelConv1d,
     nn.Conv2d: SharedKernelConv2d,
     nn.Conv3d: SharedKernelConv3d,
