@@ -216,7 +216,7 @@ def prepare(factories: Factories, expected: Sequence[Array]) -> dict[str, Contes
             difference = largest_difference(contestant, expected)
             if difference > SAME:
                 ready[column] = f"its outputs differ from the stock export by {difference:.1e} of the largest"
-        except Exception as error:  # one runtime that fails is a result, and not the end of the others
+        except Exception as error:  # noqa: BLE001 - one runtime that fails is a result, no end of the others
             ready[column] = reason(error)
     return ready
 

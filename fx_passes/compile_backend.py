@@ -135,7 +135,7 @@ class _Inference:
             graph_module = lower(captured, "static", given)
             sites = sum(LOWERED in node.meta for node in graph_module.graph.nodes)
             reason = "no convolution in it is shared and faster in another form"
-        except Exception as error:  # whatever stops it: the model still has to run
+        except Exception as error:  # noqa: BLE001 - whatever stops it: the model still has to run
             sites, reason = 0, f"{type(error).__name__}: {error}"
         if not sites:
             log.warning("nothing is lowered in this graph: %s", reason)

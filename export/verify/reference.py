@@ -145,7 +145,7 @@ def _own(model: nn.Module) -> Any:
         tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception:  # an attribute that cannot be copied
+    except Exception:  # noqa: BLE001 - an attribute that cannot be copied
         return clone_module(model)
 
 

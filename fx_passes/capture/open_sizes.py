@@ -100,11 +100,11 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) ->
     """
     try:
         return _exported_so(model, inputs, dynamic_shapes, strict=False)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the model's own code may raise anything
         try:
             with _silent("torch._guards"):
                 return _exported_so(model, inputs, dynamic_shapes, strict=True)
-        except (Exception, SystemExit):
+        except (Exception, SystemExit):  # noqa: BLE001 - the same
             raise error from None  # the first says more of the model
 
 
@@ -150,7 +150,7 @@ def _refined(shapes: Any, error: UserError) -> Any:
     named = pytree.tree_map(lambda leaf: leaf if isinstance(leaf, Dim) else None, shapes)
     try:
         fixed = refine_dynamic_shapes_from_suggested_fixes(error.msg, named)
-    except Exception:  # no suggestions in it, or of a kind that torch itself does not follow
+    except Exception:  # noqa: BLE001 - no suggestions in it, or of a kind that torch itself does not follow
         return None
     old, spec = pytree.tree_flatten(shapes)
     new = pytree.tree_leaves(fixed)
@@ -209,6 +209,6 @@ def _blame_fixed_size(
     free = pytree.tree_map(lambda leaf: Dim.AUTO if insisted(leaf) else leaf, dynamic_shapes)
     try:
         program, _ = _exported(model, inputs, free)
-    except (Exception, SystemExit):  # then it is not the open sizes
+    except (Exception, SystemExit):  # noqa: BLE001 - then it is not the open sizes
         return
     require_open(program, _sizes_of(program, None), asked)

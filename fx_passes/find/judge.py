@@ -139,7 +139,7 @@ def _judge_expression(
     except NotConstant as not_constant:
         reason = f"the weight is no repeat by construction, and {not_constant.reason}"
         return _refuse(call, site, not_constant.code, reason)
-    except Exception as error:  # the model's own operators, run here on constants
+    except Exception as error:  # noqa: BLE001 - the model's own operators, run here on constants
         return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
     verdict = Verdict(call, Finding(site), literal=literal(weight, call.node, state))
     return _judge_values(verdict, value, allowed)
@@ -153,7 +153,7 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     if values is None:
         try:
             values = fold(kernel_node, call.node, state)
-        except Exception:  # trainable or given at run time: shared whatever the values are
+        except Exception:  # noqa: BLE001 - trainable or given at run time: shared whatever the values are
             values = None
     if values is not None and not values.is_meta and (nan := first_nan(values.detach())):
         return _refuse(call, site, nan.code, nan.reason)
