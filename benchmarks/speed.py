@@ -91,14 +91,14 @@ def measure_row(name: str, options: Options) -> dict[str, Any]:
     """One graph at one number of threads, as JSON; with ``failed`` where there is nothing to compare with."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    torch._dynamo.reset()  # compiled code is made for one number of threads
+    torch.compiler.reset()  # compiled code is made for one number of threads
     row: dict[str, Any] = {"name": name, "title": GRAPHS[name].title, "threads": options.threads}
     try:
         model, inputs = GRAPHS[name].build()
         row["inputs"] = [list(tensor.shape) for tensor in inputs]
         with tempfile.TemporaryDirectory() as folder:
             return row | measure_graph(name, model.eval(), inputs, Path(folder), options)
-    except Exception as error:  # exporters and runtimes raise whatever they like
+    except Exception as error:  # noqa: BLE001 - exporters and runtimes raise whatever they like
         return row | {"failed": reason(error)}
 
 
@@ -113,7 +113,7 @@ def measure_graph(
     try:
         lowered = optimize(model, inputs, folder, options)
         factories |= ours(lowered, inputs, options.threads)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a failure is a result
         failed = dict.fromkeys(COLUMNS_OURS, reason(error))
     ready = {STOCK: baseline, **failed, **prepare(factories, expected)}
     columns = {column: compare(baseline, ready[column], options) for column in COLUMNS if column in ready}
@@ -165,7 +165,7 @@ def compare(baseline: Contestant | str, other: Contestant | str, options: Option
     try:
         with torch.no_grad():
             timing = timed_against([baseline.opened, other.opened], options.threads, options.seconds)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - runtimes raise whatever they like
         return {"failed": reason(error)}
     finally:
         gc.enable()

@@ -205,7 +205,7 @@ def _reference_outputs(
         if len(outputs) != count:
             raise ValueError(f"it has {len(outputs)} tensors as outputs, the file has {count}")
         return outputs
-    except Exception as error:  # the model's own code, in a precision it may not be made for
+    except Exception as error:  # noqa: BLE001 - the model's own code, in a precision it may not be made for
         reason = str(error).strip().splitlines()
         notes.append(
             f"{case}: the original cannot be run in float64 "

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from export.runtime.arrays import tensor_arrays, with_arrays
 from export.runtime.session import Array
@@ -20,6 +19,7 @@ from export.verify.float64 import Float64
 from fx_passes.capture.routes import capture
 from fx_passes.errors import one_line
 from fx_passes.graph.clone import clone_module
+from fx_passes.graph.torch_internals import pytree
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _own(model: nn.Module) -> Any:
         tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception:  # an attribute that cannot be copied
+    except Exception:  # noqa: BLE001 - an attribute that cannot be copied
         return clone_module(model)
 
 

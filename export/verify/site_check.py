@@ -60,7 +60,7 @@ def check_sites(
         if place.key not in truths:
             try:
                 truths[place.key] = _truth(originals[place.key], place.example)
-            except Exception as error:  # nodes of the model, in a type they may not be made for
+            except Exception as error:  # noqa: BLE001 - nodes of the model, in a type they may not be made for
                 note = f"site {ids[place.key][0]} was not compared by itself: {one_line(error, 160)}"
                 notes += [] if note in notes else [note]
     known = [place for place in places if place.key in truths]

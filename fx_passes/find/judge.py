@@ -18,14 +18,15 @@ from fx_passes.find.origin import (
     weight_origin,
     weight_shape,
 )
-from fx_passes.find.plain_module import has_hooks, not_plain
+from fx_passes.find.plain_module import not_plain
 from fx_passes.find.verdict import Action, CutTensor, ExpandConstruction, ExpandValue, KeepOne, Verdict
 from fx_passes.graph.constants import NotConstant, fold, literal, quantiser_of, static_value
 from fx_passes.graph.tensors import State, storage_key
+from fx_passes.graph.torch_internals import has_hooks
 from fx_passes.kernels.block_diagonal import diagonal_blocks, find_diagonal_blocks
 from fx_passes.kernels.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan, output_change
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
-from fx_passes.train.shared_conv import _SharedKernel
+from fx_passes.train.shared_conv import SharedKernelConv
 
 SHARED_ALREADY = "already one kernel, expanded"
 SINGLE_CHANNEL = "one input and one output channel: already one kernel"
@@ -76,7 +77,7 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, 
         module = state.graph_module.get_submodule(str(call.node.target))
         if why := not_plain(module):
             return _refuse(call, site, why.code, why.reason)
-        if isinstance(module, _SharedKernel):
+        if isinstance(module, SharedKernelConv):
             return _already_shared(call, site, module)
     if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
         kernel = SharedKernel(1, site.weight_shape, proof="construction")
@@ -140,7 +141,7 @@ def _judge_expression(
     except NotConstant as not_constant:
         reason = f"the weight is no repeat by construction, and {not_constant.reason}"
         return _refuse(call, site, not_constant.code, reason)
-    except Exception as error:  # the model's own operators, run here on constants
+    except Exception as error:  # noqa: BLE001 - the model's own operators, run here on constants
         return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
     known = literal(weight, call.node, state)
     # A copy, so that the whole can be freed.
@@ -155,7 +156,7 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     if values is None:
         try:
             values = fold(kernel_node, call.node, state)
-        except Exception:  # trainable or given at run time: shared whatever the values are
+        except Exception:  # noqa: BLE001 - trainable or given at run time: shared whatever the values are
             values = None
     if values is not None and not values.is_meta and (nan := first_nan(values.detach())):
         return _refuse(call, site, nan.code, nan.reason)
@@ -220,7 +221,7 @@ def _judge_bias(verdict: Verdict, state: State) -> Verdict:
     return replace(verdict, bias=CutTensor(names, found.kernel))
 
 
-def _already_shared(call: ConvCall, site: ConvSite, module: _SharedKernel) -> Verdict:
+def _already_shared(call: ConvCall, site: ConvSite, module: SharedKernelConv) -> Verdict:
     bias_shared = module.bias is not None and module.bias.shape[0] != module.out_channels
     shape = tuple(module.weight.shape)
     kernel = SharedKernel(

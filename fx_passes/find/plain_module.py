@@ -1,40 +1,34 @@
-"""Is a module torch's own convolution with its weight in place, and nothing hooked to it?"""
+"""Is a module torch's own convolution, with its weight in place and nothing hooked to it?"""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from fx_passes.find.origin import expected_shape
+from fx_passes.graph.torch_internals import ConvNd, has_hooks, has_own_forward, parameters_held
 from fx_passes.kernels.repeats import Mismatch
-from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 
 
 def not_plain(module: nn.Module) -> Mismatch | None:
-    """Why a module is not torch's own convolution with its weight in place, or None."""
-    assert isinstance(module, nn.modules.conv._ConvNd)
-    name, ours = type(module).__name__, isinstance(module, _SharedKernel)
-    weight = module._parameters.get("weight")
+    """Why a module is not torch's own convolution with its weight in place. None if it is."""
+    assert isinstance(module, ConvNd)
+    name, ours = type(module).__name__, isinstance(module, SharedKernelConv)
+    weight = parameters_held(module).get("weight")
     if weight is not None and nn.parameter.is_lazy(weight):
         return Mismatch("lazy", f"the weight of this `{name}` is not initialised; run the model once")
     if type(module) not in (*SHARED_CLASSES, *SHARED_CLASSES.values()):
         return Mismatch("subclass", f"`{name}` is a subclass of a convolution and may compute anything")
     if weight is None:
         return Mismatch("computed-weight", f"the weight of this `{name}` is computed by a hook")
-    if {"forward", "_conv_forward"} & vars(module).keys():
+    if has_own_forward(module):
         return Mismatch("patched", f"this `{name}` has a forward of its own, and may compute anything")
     if has_hooks(module) or (not ours and any(has_hooks(p) for p in module.parameters(recurse=False))):
         return Mismatch("hooks", f"this `{name}` or its parameters have hooks, made for the whole weight")
     channels = [module.out_channels, *([module.out_channels // module.groups] if ours else [])]
     bias_fits = module.bias is None or list(module.bias.shape) in [[count] for count in channels]
-    expected = module.kernel_shape if isinstance(module, _SharedKernel) else expected_shape(module)
+    expected = module.kernel_shape if isinstance(module, SharedKernelConv) else expected_shape(module)
     if expected != tuple(weight.shape) or not bias_fits:
         reason = f"the weight {list(weight.shape)} does not fit the channels that this `{name}` states"
         return Mismatch("inconsistent", reason)
     return None
-
-
-def has_hooks(holder: nn.Module | Tensor) -> bool:
-    """Whether a module or a parameter has any of torch's hooks."""
-    if isinstance(holder, Tensor):
-        return bool(holder._backward_hooks or getattr(holder, "_post_accumulate_grad_hooks", None))
-    return any(value for key, value in vars(holder).items() if key.endswith("_hooks"))

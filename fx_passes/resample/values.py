@@ -48,7 +48,7 @@ def _constant(value: Node | str, conv: Node, state: State) -> Tensor:
         constant = fold(value, conv, state, frozen=True) if isinstance(value, Node) else state.tensors[value]
     except NotConstant:
         raise
-    except Exception as error:  # the model's own operators, run here on constants
+    except Exception as error:
         raise NotConstant("not-foldable", f"computing it failed: {error}") from error
     if constant.is_meta:
         raise NotConstant("meta", "it is on the meta device")

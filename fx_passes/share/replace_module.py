@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from fx_passes.graph.torch_internals import own_registries
 from fx_passes.train.formulations import Formulation, formulation_refusal
-from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 
 
 def share_module(
@@ -28,7 +29,7 @@ def share_module(
 def unshare_module(graph_module: GraphModule, target: str) -> None:
     """Put torch's own convolution in the place of a shared one, whose weight has been repeated already."""
     shared = graph_module.get_submodule(target)
-    assert isinstance(shared, _SharedKernel)
+    assert isinstance(shared, SharedKernelConv)
     plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
     plain = _replaced(graph_module, shared, plain_class, shared.run_groups)
     for name in ("block_diagonal", "formulation"):
@@ -41,8 +42,7 @@ def _replaced(
     """A convolution of another class with all the attributes of ``old``, under every name it has."""
     new: Any = new_class.__new__(new_class)
     new.__dict__.update(vars(old))
-    for key in ("_parameters", "_buffers", "_modules"):
-        new.__dict__[key] = dict(vars(old)[key])
+    own_registries(new)
     new.groups = groups
     for name, module in list(graph_module.named_modules(remove_duplicate=False)):
         if module is old:

@@ -14,7 +14,7 @@ from fx_passes.records import Finding, SharedKernel
 from fx_passes.share.replace_module import share_module
 from fx_passes.train.checkpoint import Cut, load_repeated, note_cut
 from fx_passes.train.formulations import Formulation
-from fx_passes.train.shared_conv import _SharedKernel
+from fx_passes.train.shared_conv import SharedKernelConv
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class _Sharing:
 
     def _share_module(self, target: str, kernel: SharedKernel) -> None:
         # A module that is called twice is one module.
-        if not isinstance(self.graph_module.get_submodule(target), _SharedKernel):
+        if not isinstance(self.graph_module.get_submodule(target), SharedKernelConv):
             groups, diagonal = kernel.groups, kernel.block_diagonal
             share_module(self.graph_module, target, groups, diagonal, self.formulation)
 

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations
 from fx_passes import find_shared_kernels
 from fx_passes.kernels.expand import expand_kernel
 from fx_passes.train.formulations import FORMULATIONS, static_formulation
-from fx_passes.train.shared_conv import SHARED_CLASSES, _SharedKernel
+from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 
 ORDINARY = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
@@ -43,14 +43,14 @@ CASES = [
 
 def make(
     cls: type[nn.Module], blocks: tuple[int, int] = (1, 1), groups: int = 3, **arguments: Any
-) -> _SharedKernel:
+) -> SharedKernelConv:
     torch.manual_seed(0)
     channels = blocks[0] * groups, blocks[1] * groups
     arguments = {"kernel_size": 3, "dtype": torch.float64, **arguments}
     return SHARED_CLASSES[cls](*channels, groups=groups, **arguments)
 
 
-def plain_of(shared: _SharedKernel) -> nn.Module:
+def plain_of(shared: SharedKernelConv) -> nn.Module:
     """torch's own class, every repeat written out."""
     cls = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
     plain = cls.__new__(cls)
@@ -68,7 +68,7 @@ def image(shared: nn.Module, batch: int = 2, size: int = 5) -> Tensor:
     )
 
 
-def require_gradients(shared: _SharedKernel, x: Tensor) -> None:
+def require_gradients(shared: SharedKernelConv, x: Tensor) -> None:
     """Output, and gradients of input, kernel and bias: to 1e-12, the latter the sums over the groups."""
     shared.zero_grad()
     plain = plain_of(shared)
