@@ -21,10 +21,10 @@ from torch.export.pt2_archive.constants import ARCHIVE_VERSION_VALUE
 
 from export.read_pt2.archive import Archive
 from export.read_pt2.program import read_program
-from export.read_pt2.tensors import strided
+from export.read_pt2.tensors import StoredTensor, strided
 from export.read_pt2.values import read_values
 from fx_passes.errors import LoadError
-from fx_passes.graph.torch_internals import StoredTensor, described_program, stored_tensor
+from fx_passes.graph.torch_internals import described_program, stored_tensor
 
 __all__ = ["read_pt2"]
 
@@ -74,7 +74,7 @@ def _tensors(archive: Archive, kind: str, pattern: str) -> dict[str, Tensor]:
             raise LoadError(f"{archive.what}: `{name[:80]}` is a pickled object, which is not opened")
         if member not in stored:
             stored[member] = archive.tensor(f"data/{kind}/{member}")
-        meta = stored_tensor(entry["tensor_meta"])
+        meta = StoredTensor(*stored_tensor(entry["tensor_meta"]))
         tensors[name] = _tensor(
             stored[member], meta, bool(entry["is_param"]), f"{archive.what}: `{name[:80]}`"
         )

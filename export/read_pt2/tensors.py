@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,17 @@ from fx_passes.errors import LoadError
 
 # Of a tensor whose elements are one in memory (``expand``): more are no picture and no weight.
 _MOST_ELEMENTS = 1 << 32
+
+
+class StoredTensor(NamedTuple):
+    """A tensor as a saved program describes it."""
+
+    dtype: torch.dtype
+    sizes: list[int]
+    strides: list[int]
+    offset: int
+    device: torch.device
+    requires_grad: bool
 
 
 def strided(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from fx_passes.graph.torch_internals import (
-    checks_inputs,
+    INPUT_CHECK,
     forward_hooks,
     forward_pre_hooks,
     names_of_arguments,
@@ -61,7 +61,7 @@ def check_inputs(graph_module: GraphModule, guards: Callable[..., Any] | None = 
         guards: what torch.export assumed of several sizes at once, called with all inputs.
     """
     hooks = forward_pre_hooks(graph_module)
-    ours = [key for key, hook in hooks.items() if checks_inputs(hook)]
+    ours = [key for key, hook in hooks.items() if hook is INPUT_CHECK]
     if not ours or not getattr(graph_module, "validate_inputs", True):
         return
     check, complete = _check_of(graph_module, guards)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from functools import partial
+from operator import attrgetter
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +51,13 @@ ATEN_ASSERT_SCALAR = torch.ops.aten._assert_scalar.default
 ASSERT_ASYNC = torch._assert_async
 # What dynamo writes into a graph where a model switches gradients.
 SET_GRAD_ENABLED = torch._C._set_grad_enabled
+# Within them, operators are computed without the modes that are on: in a mode's own code.
+DisableTorchDispatch = torch._C._DisableTorchDispatch
+DisableTorchFunction = torch._C.DisableTorchFunction
 
 
-def schema_of(operator: OpOverload) -> torch.FunctionSchema:
-    """Names, defaults and aliases of its arguments: no public way tells what an operator writes to."""
-    return operator._schema
-
-
+# Names, defaults and aliases of arguments: no public way tells what an operator writes to.
+schema_of: Callable[[OpOverload], torch.FunctionSchema] = attrgetter("_schema")
 # --- Modules of torch.nn ---------------------------------------------------------------------------------
 # What convolutions and batch norms have in common: subclasses and lazy ones are not all of a public class.
 ConvNd = nn.modules.conv._ConvNd
@@ -63,10 +65,8 @@ ConvTransposeNd = nn.modules.conv._ConvTransposeNd
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def reversed_padding(conv: Any) -> list[int]:
-    """The padding of a convolution as ``F.pad`` takes it: only torch's own has "same" worked out."""
-    padding: list[int] = conv._reversed_padding_repeated_twice
-    return padding
+# The padding of a convolution as ``F.pad`` takes it: only torch's own has "same" worked out.
+reversed_padding: Callable[[Any], list[int]] = attrgetter("_reversed_padding_repeated_twice")
 
 
 def output_padding(conv: Any, input: Tensor, output_size: list[int] | None) -> list[int]:
@@ -83,20 +83,12 @@ def has_own_forward(conv: nn.Module) -> bool:
 
 
 # --- What a module holds ---------------------------------------------------------------------------------
-def parameters_held(module: Any) -> dict[str, nn.Parameter | None]:
-    """Its own parameters to read or replace: attributes may be a tracer's proxies, iterators skip None."""
-    held: dict[str, nn.Parameter | None] = module._parameters
-    return held
-
-
-def buffers_held(module: nn.Module) -> dict[str, Tensor | None]:
-    """Its own buffers, for the same reasons."""
-    return module._buffers
-
-
-def modules_held(module: nn.Module) -> dict[str, nn.Module | None]:
-    """Its own children: ``named_children`` leaves out the second name of one."""
-    return module._modules
+# The parameters of one module, to read or replace: attributes may be proxies, iterators skip None.
+parameters_held: Callable[[Any], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+# Its buffers, for the same reasons.
+buffers_held: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
+# Its children: ``named_children`` leaves out the second name of one.
+modules_held: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 
 
 def own_registries(module: nn.Module) -> None:
@@ -105,14 +97,10 @@ def own_registries(module: nn.Module) -> None:
         module.__dict__[name] = dict(module.__dict__[name])
 
 
-def unsaved_buffers(module: nn.Module) -> set[str]:
-    """The names of its buffers that are in no state_dict: no public way tells them apart."""
-    return module._non_persistent_buffers_set
-
-
-def assign_attribute(value: Tensor, module: nn.Module, name: str) -> None:
-    """Set a dotted name as torch.fx does when it traces, with modules on the way to it."""
-    _assign_attr(value, module, name)
+# The names of its buffers that are in no state_dict: no public way tells them apart.
+unsaved_buffers: Callable[[nn.Module], set[str]] = attrgetter("_non_persistent_buffers_set")
+# Sets a dotted name as torch.fx does when it traces, with modules on the way: (tensor, module, name).
+assign_attribute = _assign_attr
 
 
 def storage_id(tensor: Tensor) -> int:
@@ -133,14 +121,10 @@ class BeforeLoading:
 
 
 # --- Hooks -----------------------------------------------------------------------------------------------
-def forward_hooks(module: nn.Module) -> dict[int, Callable[..., Any]]:
-    """To see and remove those that others registered; the public way is to register one."""
-    return module._forward_hooks
-
-
-def forward_pre_hooks(module: nn.Module) -> dict[int, Callable[..., Any]]:
-    """The same for those in front; a replaced one stays in its place among the others."""
-    return module._forward_pre_hooks
+# To see and remove the hooks of others; the public way only registers one.
+forward_hooks: Callable[[nn.Module], dict[int, Callable[..., Any]]] = attrgetter("_forward_hooks")
+# The same for hooks in front; a hook that is replaced keeps its place among the others.
+forward_pre_hooks: Callable[[nn.Module], dict[int, Callable[..., Any]]] = attrgetter("_forward_pre_hooks")
 
 
 def has_backward_hooks(module: nn.Module) -> bool:
@@ -155,9 +139,8 @@ def has_hooks(holder: nn.Module | Tensor) -> bool:
     return any(value for key, value in vars(holder).items() if key.endswith("_hooks"))
 
 
-def load_hooks(module: nn.Module) -> dict[int, Any]:
-    """What runs before a state_dict is loaded, by its ``hook``: to take away one that a copy has as well."""
-    return module._load_state_dict_pre_hooks
+# The hooks before a state_dict is loaded, by their ``hook``: to remove one that a copy has as well.
+load_hooks: Callable[[nn.Module], dict[int, Any]] = attrgetter("_load_state_dict_pre_hooks")
 
 
 def register_load_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
@@ -174,16 +157,13 @@ def put_graph(graph_module: GraphModule, graph: Graph) -> None:
 
 # The module by which torch.export checks what it assumed of several sizes.
 GuardsFn = _unlift.GuardsFn
+# The hook by which it checks the inputs.
+INPUT_CHECK = _unlift._check_input_constraints_pre_hook
 
 
 def guards_of(program: ExportedProgram) -> Callable[..., Any] | None:
     """What torch.export assumed of several sizes at once, called with all inputs; None: nothing."""
     return getattr(program.module(), "_guards_fn", None) if program._guards_code else None
-
-
-def checks_inputs(hook: Any) -> bool:
-    """Whether ``hook`` is the check that torch.export puts in front of its graphs."""
-    return hook is _unlift._check_input_constraints_pre_hook
 
 
 def opens_modules(hook: Any) -> bool:
@@ -192,32 +172,21 @@ def opens_modules(hook: Any) -> bool:
     return code is not None and code in _unlift._create_stateful_graph_module.__code__.co_consts
 
 
-def structure_of_inputs(graph_module: GraphModule) -> pytree.TreeSpec:
-    """The arguments and keywords that a graph of torch.export was captured with."""
-    return graph_module._in_spec
-
-
-def names_of_arguments(graph_module: GraphModule) -> list[str]:
-    """The arguments of the model that a graph of torch.export takes apart."""
-    return list(graph_module.graph._codegen.pytree_info.orig_args)  # type: ignore[attr-defined]
-
+# The arguments and keywords that a graph of torch.export was captured with.
+structure_of_inputs: Callable[[GraphModule], pytree.TreeSpec] = attrgetter("_in_spec")
+# The arguments of the model that a graph of torch.export takes apart.
+names_of_arguments: Callable[[GraphModule], list[str]] = attrgetter("graph._codegen.pytree_info.orig_args")
 
 # --- Capture ---------------------------------------------------------------------------------------------
 # The logger of errors that torch.export raises as well.
 GUARDS_LOG = "torch._guards"
-
-
-def sizes_of_one_stay_open() -> Any:
-    """Within it, torch.export keeps a size open that is 1 in the example, as torch.onnx.export does."""
-    return _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+# Within it, torch.export keeps a size open that is 1 in the example, as torch.onnx.export does.
+sizes_of_one_stay_open = partial(_config.patch, backed_size_oblivious=True)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def as_exporting() -> Iterator[None]:
-    """Let ``torch.onnx.is_in_onnx_export()`` say yes: models ask that, and then keep other sizes open.
-
-    What is captured for a file has to be what the exporter sees.
-    """
+    """``torch.onnx.is_in_onnx_export()`` is true within it: models ask it, and then keep other sizes open."""
     from torch.onnx._internal.exporter import _flags
 
     before = _flags._is_onnx_exporting
@@ -248,12 +217,6 @@ def inductor(graph_module: GraphModule, inputs: Sequence[Any], options: dict[str
     return cast(Callable[..., Any], compile_fx(graph_module, list(inputs), config_patches=options))
 
 
-# --- Modes -----------------------------------------------------------------------------------------------
-# Within them, operators are computed without the modes that are on: in a mode's own code.
-DisableTorchDispatch = torch._C._DisableTorchDispatch
-DisableTorchFunction = torch._C.DisableTorchFunction
-
-
 # --- Files of torch.export -------------------------------------------------------------------------------
 def operators_on_sizes() -> frozenset[str]:
     """The names of the functions on numbers that a saved program may call."""
@@ -262,23 +225,12 @@ def operators_on_sizes() -> frozenset[str]:
     return frozenset(function.__name__ for function in _SYM_OPS)
 
 
-class StoredTensor(NamedTuple):
-    """A tensor as a saved program describes it."""
-
-    dtype: torch.dtype
-    sizes: list[int]
-    strides: list[int]
-    offset: int
-    device: torch.device
-    requires_grad: bool
-
-
-def stored_tensor(described: dict[str, Any]) -> StoredTensor:
-    """A description of a tensor, read by torch's own numbering of types."""
+def stored_tensor(described: dict[str, Any]) -> tuple[Any, ...]:
+    """dtype, sizes, strides, offset, device and requires_grad of a tensor, by torch's numbering of types."""
     from torch._export.serde import schema, serialize
 
     meta = serialize._dict_to_dataclass(schema.TensorMeta, described)
-    return StoredTensor(
+    return (
         serialize.deserialize_scalar_type(meta.dtype),
         [size.as_int for size in meta.sizes],
         [stride.as_int for stride in meta.strides],

@@ -699,11 +699,11 @@ def test_guards_of() -> None:
     assert internals.guards_of(program()) is None
 
 
-def test_checks_inputs() -> None:
+def test_input_check() -> None:
     """One of the hooks in front, and it refuses other shapes."""
     module = program().module(check_guards=False)
     hooks = internals.forward_pre_hooks(module)
-    (key,) = [key for key, hook in hooks.items() if internals.checks_inputs(hook)]
+    (key,) = [key for key, hook in hooks.items() if hook is internals.INPUT_CHECK]
     with pytest.raises(RuntimeError, match="shape"):
         module(torch.rand(4), torch.rand(4))
     del hooks[key]
@@ -903,7 +903,7 @@ def test_stored_tensor() -> None:
     _, weights = described(program(Model(), torch.rand(1, 2, dtype=torch.float64)))
     found = internals.stored_tensor(weights["weight"]["tensor_meta"])
     device = torch.device("cpu")
-    assert found == internals.StoredTensor(torch.float64, [2, 3], [1, 2], 0, device, True)
+    assert found == (torch.float64, [2, 3], [1, 2], 0, device, True)
 
 
 def test_described_program() -> None:
