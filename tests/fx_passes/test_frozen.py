@@ -84,7 +84,7 @@ def test_a_compiled_model_follows_its_norm(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "compile", as_it_is)  # what inductor makes of it is no matter here
     with torch.no_grad():
         torch.testing.assert_close(compiled(X), model(X), rtol=1e-4, atol=1e-5)
-        model[0].parametrizations.weight.original0.mul_(2)
+        model.get_parameter("0.parametrizations.weight.original0").mul_(2)
         torch.testing.assert_close(compiled(X), model(X), rtol=1e-4, atol=1e-5)
     assert sum(any(hasattr(m, "resample") for m in module.modules()) for module in made) == 2
 
@@ -99,7 +99,7 @@ class Quantised(nn.Module):
         self.repeats = nn.Buffer(self.kernel.repeat(6, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.kernel if self.before else self.repeats
+        weight: Tensor = self.kernel if self.before else self.repeats
         weight = torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -128, 127)
         return F.conv2d(x, weight.expand(6, 1, 9, 9), padding=4, groups=6)
 

@@ -18,7 +18,7 @@ from fx_passes.resample.site import lowerable_sites
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
 X = torch.rand(1, 4, 96, 96)
-Weight = Callable[[nn.Module, Tensor], Tensor]
+Weight = Callable[["Blur", Tensor], Tensor]
 
 
 class Blur(nn.Module):
@@ -160,7 +160,7 @@ def test_a_use_of_the_shape_of_a_weight_needs_the_whole_weight() -> None:
 def test_type_as_may_be_the_tensor_itself() -> None:
     """Where the type is the same already, what writes into the result writes into the kernel."""
 
-    def written(m: nn.Module, x: Tensor) -> Tensor:
+    def written(m: Blur, x: Tensor) -> Tensor:
         weight = m.kernel.type_as(x)
         weight.mul_(2.0)
         return four(m.kernel)
