@@ -17,6 +17,10 @@ _torchvision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Ten
 _torchvision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
+# Some warnings torch gives once in a process: the test that comes first would fail, whichever that is.
+torch.set_warn_always(True)
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from export.cli import main
 from export.report.result import Report
 from export.report.text import summary_lines
 
-pytestmark = [pytest.mark.usefixtures("simple_rules"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("simple_rules")
 
 X = torch.randn(1, 32, 400)
 

@@ -54,7 +54,6 @@ def found(model: nn.Module, x: Tensor = X, *, frozen: bool) -> Finding:
     return verdict.finding
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NORMED)
 def test_computed_from_what_can_be_trained(name: str) -> None:
     """A constant for who freezes it; for who trains it, every repeat goes its own way."""
@@ -69,7 +68,6 @@ def test_computed_from_what_can_be_trained(name: str) -> None:
     assert not any("expand" in str(n.target) for n in fx_passes.share_kernels(model, (X,)).graph.nodes)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_follows_its_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tensors that the weight is computed from are watched: after a step it is lowered anew."""
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(repeated())).eval()

@@ -132,7 +132,7 @@ def test_zeros_off_the_blocks_are_positive() -> None:
     assert not torch.signbit(off).any()
 
 
-@pytest.mark.parametrize(("rows", "groups"), itertools.product([1, 2, 3], [1, 2, 5]))
+@pytest.mark.parametrize(("rows", "groups"), list(itertools.product([1, 2, 3], [1, 2, 5])))
 def test_expand_kernel_repeats(rows: int, groups: int) -> None:
     """The expansion is ``repeat`` along dimension 0, bit for bit."""
     kernel = torch.randn(rows, 2, 3)
