@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ def chains(sizes: list[int], runs: int) -> dict[int, list[float]]:
         graph_module = torch.export.export(Chain(sites), (torch.rand(1, 64, 8, 8),)).module(
             check_guards=False
         )
-        assert ShareKernels()(graph_module).modified
-        result[sites] = seconds(lambda g=graph_module: ShareKernels()(g), runs)
+        found = ShareKernels()(graph_module)
+        assert found is not None and found.modified
+        result[sites] = seconds(partial(ShareKernels(), graph_module), runs)
     return result
 
 

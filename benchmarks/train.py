@@ -77,7 +77,7 @@ def contestants(channels: int, kernel: tuple[int, ...]) -> dict[str, nn.Module]:
     }
     shared: Any = SharedKernelConv1d if len(kernel) == 1 else SharedKernelConv2d
     plain: Any = nn.Conv1d if len(kernel) == 1 else nn.Conv2d
-    found: dict[str, nn.Module] = {HAND: ByHand(channels, kernel)}
+    found: dict[str, Any] = {HAND: ByHand(channels, kernel)}
     found["ours"] = shared(channels, channels, kernel, **arguments)
     found["torch module"] = plain(channels, channels, kernel, **arguments)
     found[f"{HAND}, compiled"] = ByHand(channels, kernel)
@@ -88,7 +88,7 @@ def contestants(channels: int, kernel: tuple[int, ...]) -> dict[str, nn.Module]:
     values = torch.randn(1, 1, *kernel, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for module in found.values():
-            module.weight.copy_(values.expand_as(module.weight))  # type: ignore[operator, union-attr]
+            module.weight.copy_(values.expand_as(module.weight))
     return found
 
 
@@ -104,7 +104,7 @@ def step_of(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> Callab
         x.grad = None
         forward(x).backward(gradient)
         optimizer.step()
-        return weight.grad.sum(0, keepdim=True)  # type: ignore[no-any-return]
+        return weight.grad.sum(0, keepdim=True)
 
     return step
 

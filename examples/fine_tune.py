@@ -98,6 +98,7 @@ def main() -> None:
 
     x, _ = textures(8, generator)
     report = export.optimize(model, (x,), arguments.out, lowering="static", seconds=1)
+    assert report.speed is not None
     print(f"{arguments.out}: equivalent in onnxruntime, {report.speed.speedup:.2f}x the stock export")
 
 

@@ -26,6 +26,10 @@ settings.register_profile("long", settings.get_profile("repeatable"), max_exampl
 settings.load_profile("repeatable")
 
 
+# Some warnings torch gives once in a process: the test that comes first would fail, whichever that is.
+torch.set_warn_always(True)
+
+
 @pytest.fixture(autouse=True)
 def _repeatable() -> None:
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
@@ -55,7 +56,7 @@ def test_every_public_thing_has_a_docstring(name: str) -> None:
         (export, "to_onnx check_equivalence measure_speed optimize Report"),
     ],
 )
-def test_public_names(package, names: str) -> None:
+def test_public_names(package: ModuleType, names: str) -> None:
     """The names of the contract are there, and ``__all__`` is sorted and true."""
     assert set(names.split()) <= set(package.__all__)
     assert package.__all__ == sorted(package.__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from export.runtime.arrays import tensor_arrays
 from export.verify.equivalence import check_equivalence
 from export.verify.reference import float64_reference
 from export.write_onnx.exporter import stock_export, to_onnx
+from export.write_onnx.library import Place
 from fx_passes.capture.routes import capture
 from fx_passes.errors import NotEquivalentError
 from fx_passes.find.calls import find_calls
@@ -127,13 +129,18 @@ def test_a_wrong_tap_is_found(name: str, tmp_path: Path) -> None:
         assert result.mismatch is not None, kernel
 
 
+def spoil_at(at: float, model: onnx.ModelProto, places: Sequence[Place]) -> None:
+    """The site that is ``at`` of the way from the first to the last."""
+    spoil(model, places[round(at * (len(places) - 1))], 1e-4)
+
+
 @pytest.mark.parametrize("name", slow([name for name, count in LOWERED.items() if count]))
 def test_a_wrong_tap_of_one_site_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one among hundreds, the first, the last or one between: the error names a site, no file is left."""
     model, inputs = getattr(real_models, name)()
     for at in (0.5,) if "vocoder" in name else (0.0, 0.5, 1.0):
         with monkeypatch.context() as patch:
-            plant(patch, lambda m, places, at=at: spoil(m, places[round(at * (len(places) - 1))], 1e-4))
+            plant(patch, partial(spoil_at, at))
             with pytest.raises(NotEquivalentError, match="caused by site"):
                 optimize(model, inputs, tmp_path / "out.onnx", lowering="static", seconds=0)
     assert list(tmp_path.iterdir()) == []

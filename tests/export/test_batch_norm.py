@@ -13,7 +13,7 @@ from fx_passes.find.find_kernels import judge_graph
 X = torch.rand(1, 4, 12, 12)
 
 
-def model() -> nn.Module:
+def model() -> nn.Sequential:
     conv = nn.Conv2d(4, 4, 3, groups=4, bias=False)
     conv.weight.data = conv.weight.data[:1].repeat(4, 1, 1, 1)
     return nn.Sequential(conv, nn.BatchNorm2d(4))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ def write(path: Path, nodes: list, inputs: dict, outputs: dict, **stored: np.nda
     return path
 
 
-def conv(path: Path, weight: np.ndarray = WEIGHT, batch: int | str = 1, scale: float = 1.0, **more) -> Path:
+def conv(
+    path: Path, weight: np.ndarray = WEIGHT, batch: int | str = 1, scale: float = 1.0, **more: Any
+) -> Path:
     """y = scale * conv(x), grouped; with stride or pads given, of another size."""
     attributes = {"group": 3, "kernel_shape": [3, 3], **more}
     nodes = [
@@ -53,11 +55,11 @@ def conv(path: Path, weight: np.ndarray = WEIGHT, batch: int | str = 1, scale: f
         {"x": (TensorProto.FLOAT, [batch, 3, 8, 8])},
         {"y": (TensorProto.FLOAT, [batch, 3, size, size])},
         w=weight,
-        s=np.float32(scale),
+        s=np.array(scale, np.float32),
     )
 
 
-def convolved(arrays) -> list[np.ndarray]:
+def convolved(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The convolution in float64, tap by tap."""
     x = arrays[0].astype(np.float64)
     y = sum(
@@ -98,7 +100,9 @@ FAULTS: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("bitwise", [True, False])
 @pytest.mark.parametrize("reference", [convolved, None], ids=["float64", "no reference"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_planted_fault_is_caught(fault: str, reference, bitwise: bool, tmp_path: Path) -> None:
+def test_every_planted_fault_is_caught(
+    fault: str, reference: Callable[..., Any] | None, bitwise: bool, tmp_path: Path
+) -> None:
     """Whether or not bits are asked for, and with or without a float64 reference."""
     baseline, faulty = conv(tmp_path / "a.onnx"), FAULTS[fault](tmp_path / "b.onnx")
     result = check_equivalence(baseline, faulty, reference=reference, require_bitwise=bitwise)
@@ -150,8 +154,8 @@ def identity(path: Path, kind: int, shape: list, op: str = "Identity", **stored:
 
 def test_sign_of_zero_is_a_bit(tmp_path: Path) -> None:
     """-0.0 for 0.0 fails where bits are asked for."""
-    a = identity(tmp_path / "a.onnx", TensorProto.FLOAT, [4], "Mul", s=np.float32(0))
-    b = identity(tmp_path / "b.onnx", TensorProto.FLOAT, [4], "Mul", s=np.float32(-0.0))
+    a = identity(tmp_path / "a.onnx", TensorProto.FLOAT, [4], "Mul", s=np.array(0, np.float32))
+    b = identity(tmp_path / "b.onnx", TensorProto.FLOAT, [4], "Mul", s=np.array(-0.0, np.float32))
     assert not check_equivalence(a, b, require_bitwise=True).passed
     assert check_equivalence(a, b).passed
 
@@ -169,8 +173,8 @@ def test_other_types(kind: int, tmp_path: Path) -> None:
 
 def test_integer_difference(tmp_path: Path) -> None:
     """An integer that differs has no tolerance."""
-    a = identity(tmp_path / "a.onnx", TensorProto.INT64, [4], "Add", s=np.int64(1))
-    b = identity(tmp_path / "b.onnx", TensorProto.INT64, [4], "Add", s=np.int64(2))
+    a = identity(tmp_path / "a.onnx", TensorProto.INT64, [4], "Add", s=np.array(1, np.int64))
+    b = identity(tmp_path / "b.onnx", TensorProto.INT64, [4], "Add", s=np.array(2, np.int64))
     result = check_equivalence(a, b)
     assert not result.passed
     assert result.mismatch is not None
@@ -189,7 +193,8 @@ def test_a_difference_in_the_last_output_is_found(tmp_path: Path) -> None:
     info = (TensorProto.FLOAT, [4])
     for name, factor in (("a", 2.0), ("b", 2.5)):
         nodes = [oh.make_node("Neg", ["x"], ["p"]), oh.make_node("Mul", ["x", "s"], ["q"])]
-        write(tmp_path / f"{name}.onnx", nodes, {"x": info}, {"p": info, "q": info}, s=np.float32(factor))
+        stored = np.array(factor, np.float32)
+        write(tmp_path / f"{name}.onnx", nodes, {"x": info}, {"p": info, "q": info}, s=stored)
     result = check_equivalence(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert result.mismatch is not None
     assert result.mismatch.output == "q"
@@ -244,7 +249,7 @@ def test_integers_stay_in_the_range_of_the_example(tmp_path: Path) -> None:
 def test_reference_that_cannot_run_is_noted_and_replaced(tmp_path: Path) -> None:
     """Without float64 the original file is what is compared with, and the report says so."""
 
-    def refuses(arrays) -> list:
+    def refuses(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise TypeError("no float64 here")
 
     result = check_equivalence(conv(tmp_path / "a.onnx"), tmp_path / "a.onnx", reference=refuses)
@@ -338,7 +343,7 @@ def test_an_original_far_from_the_truth_allows_nothing_between(tmp_path: Path) -
 def test_where_the_reference_has_no_number_the_original_counts(tmp_path: Path) -> None:
     """One channel of the reference is NaN: a fault there is found, and one unit in the last place is none."""
 
-    def without_a_channel(arrays) -> list[np.ndarray]:
+    def without_a_channel(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         (y,) = convolved(arrays)
         y[:, 1] = np.nan
         return [y]

@@ -105,6 +105,7 @@ def test_a_lowered_model_divides_by_no_zero(tmp_path: Path) -> None:
     report = optimize(
         Normalised(), (torch.rand(1, 3, 64, 64),), tmp_path / "a.onnx", lowering="static", seconds=0
     )
+    assert report.output is not None
     (found,) = run(open_session(report.output), [np.zeros((1, 3, 64, 64), np.float32)])
     assert not found.any()
     assert [site["lowering"] for site in report.to_json()["sites"]] == ["polyphase(phases=16)"]

@@ -49,7 +49,7 @@ def test_what_a_model_writes_stays_in_the_mode() -> None:
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.sum = nn.Buffer(torch.zeros(3))
+            self.sum: Tensor = nn.Buffer(torch.zeros(3))
 
         def forward(self, x: Tensor) -> Tensor:
             self.sum += x

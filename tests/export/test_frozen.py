@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -15,7 +16,7 @@ from export.cli import main
 from export.report.result import Report
 from export.report.text import summary_lines
 
-pytestmark = [pytest.mark.usefixtures("simple_rules"), pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.usefixtures("simple_rules")
 
 X = torch.randn(1, 32, 400)
 
@@ -35,7 +36,9 @@ NORMS = (nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.p
 
 @pytest.mark.parametrize("norm", NORMS, ids=["old", "new", "spectral"])
 @pytest.mark.parametrize("lowering", ["static", "expand"])
-def test_a_weight_norm_is_a_constant_in_the_file(norm, lowering: str, tmp_path: Path) -> None:
+def test_a_weight_norm_is_a_constant_in_the_file(
+    norm: Callable[[nn.Module], nn.Module], lowering: str, tmp_path: Path
+) -> None:
     """Lowered; or one kernel and an Expand, with the bits of the original."""
     model = nn.Sequential(norm(repeated())).eval()
     report = optimize(model, (X,), tmp_path / "o.onnx", lowering=lowering, seconds=0)

@@ -187,7 +187,7 @@ def test_large_files_are_open_one_at_a_time() -> None:
 def test_the_interval_covers_the_truth(count: int) -> None:
     """Student's interval over the blocks holds the true ratio in 95 of 100 experiments, however few."""
     rng = np.random.default_rng(0)
-    intervals = [ratio_of(rng.lognormal(math.log(3.0), 0.1, count)).ci95 for _ in range(400)]
+    intervals = [ratio_of(rng.lognormal(math.log(3.0), 0.1, count).tolist()).ci95 for _ in range(400)]
     assert 365 <= sum(low <= 3.0 <= high for low, high in intervals) <= 395
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,10 +43,10 @@ class Functional(nn.Module):
         return F.conv2d(x, self.taps, self.offset, padding=1, groups=8)
 
 
-def module_model() -> nn.Module:
+def module_model() -> nn.Sequential:
     conv = nn.Conv2d(8, 8, 3, groups=8, padding=1)
     conv.weight.data = torch.randn(1, 1, 3, 3).repeat(8, 1, 1, 1)
-    conv.bias.data = torch.randn(1).repeat(8)
+    conv.get_parameter("bias").data = torch.randn(1).repeat(8)
     return nn.Sequential(conv)
 
 
@@ -61,7 +63,7 @@ def dense_model() -> nn.Module:
     return nn.Sequential(conv)
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]], int]] = {
     # model, the kernel initializers, and the bytes of all floats in the file
     "module": (module_model, {"0.weight": (1, 1, 3, 3), "0.bias": (8, 1, 1)}, 36 + 32),
     "functional": (
@@ -106,7 +108,7 @@ def test_the_plain_exporter_would_undo_the_sharing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cls", SHARED_CLASSES.values(), ids=lambda cls: cls.__name__)
-def test_every_shared_class_exports(cls: type[nn.Module], tmp_path: Path) -> None:
+def test_every_shared_class_exports(cls: type[Any], tmp_path: Path) -> None:
     """All six classes, read back by onnxruntime, agree with PyTorch."""
     conv = cls(4, 4, 3, stride=2, groups=4).eval()
     x = torch.randn(1, 4, *[9, 9, 9][: conv.weight.ndim - 2])

@@ -221,11 +221,8 @@ def test_sizes_tried_are_those_that_the_model_takes() -> None:
     slots = [Slot("x", [2, "2*half", "w"]), Slot("y", [2, "2*half", 1])]
     tried = shapes_tried(sizes, slots, (2, 8, 12), (2, 8, 1))
     assert sizes is not None
-    [low] = [
-        bounds[0]
-        for symbol, bounds in (sizes.ranges or {}).items()
-        if symbol in sizes.shapes[1][1].free_symbols
-    ]
+    height: Any = sizes.shapes[1][1]
+    [low] = [bounds[0] for symbol, bounds in (sizes.ranges or {}).items() if symbol in height.free_symbols]
     assert tried["smallest sizes"] == ((2, 2 * low, 5), (2, 2 * low, 1))
     assert len(tried) == 3
     for x, y in tried.values():

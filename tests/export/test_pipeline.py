@@ -20,6 +20,7 @@ from export.report.text import site_table, summary_lines
 from export.runtime import files
 from export.runtime.arrays import tensor_arrays, with_arrays
 from export.verify.reference import float64_reference
+from export.write_onnx.exporter import to_onnx
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
 from fx_passes.kernels.expand import expand_kernel
 from fx_passes.lowerings import MODULES
@@ -46,8 +47,7 @@ X = torch.rand(1, 4, 12, 12)
 
 
 def run(model: nn.Module, path: Path, inputs: tuple[Any, ...] = (X,), **more: Any) -> Any:
-    more = {"seconds": 0, "lowering": "expand"} | more
-    return optimize(model.eval(), inputs, path, **more)
+    return optimize(model.eval(), inputs, path, **{"seconds": 0, "lowering": "expand", **more})
 
 
 def test_report_and_file(tmp_path: Path) -> None:
@@ -124,7 +124,6 @@ def test_a_fault_that_pytorch_does_not_see_blames_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that differs where the graphs do not: the export is to blame, no site is."""
-    to_onnx = job.to_onnx
 
     def faulty(model: nn.Module, *arguments: Any, **keywords: Any) -> Path:
         path = to_onnx(model, *arguments, **keywords)
@@ -248,7 +247,7 @@ def test_a_batch_norm_behind_a_shared_convolution(bias: bool, transposed: bool, 
     conv, norm = cls(4, 4, 3, groups=4, bias=bias), nn.BatchNorm2d(4)
     conv.weight.data = conv.weight.data[:1].repeat(4, 1, 1, 1)
     nn.init.uniform_(norm.weight)
-    nn.init.uniform_(norm.running_var)
+    nn.init.uniform_(norm.get_buffer("running_var"))
     report = run(nn.Sequential(conv, norm, nn.ReLU(), Blurs()), tmp_path / "out.onnx")
     assert report.equivalence.bitwise
     first, *rest = report.to_json()["sites"]
@@ -394,6 +393,10 @@ IMAGE = torch.rand(1, 3, 32, 48)
 
 class InARow(nn.Module):
     """A blur right behind another, and one with a Slice in front."""
+
+    taps_3: Tensor
+    taps_5: Tensor
+    taps_7: Tensor
 
     def __init__(self) -> None:
         super().__init__()

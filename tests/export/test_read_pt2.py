@@ -34,6 +34,9 @@ Change = Callable[[bytes], bytes]
 class Everything(nn.Module):
     """Buffers of every kind, a constant, an expanded weight, ``no_grad``, sizes, nested inputs, keywords."""
 
+    expanded: Tensor
+    volatile: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(4, 4, 3, groups=4)
@@ -208,7 +211,7 @@ def _renamed(program: dict[str, Any], new: str) -> dict[str, Any]:
             return [walk(item) for item in value]
         return new if value == "x" else value
 
-    return walk(program)  # type: ignore[no-any-return]
+    return walk(program)
 
 
 def hostile(good: Path, to: Path, canary: Path) -> Iterator[tuple[str, Path, str]]:
@@ -543,6 +546,12 @@ def test_a_view_ends_where_its_bytes_end() -> None:
     for sizes, strides, offset in (((2, 2), (2, 1), 1), ((5,), (1,), 0), ((2,), (4,), 0), ((1,), (1,), 4)):
         with pytest.raises(LoadError, match="4 are stored"):
             strided(stored, torch.float32, sizes, strides, offset, "x")
-    for sizes, strides in (((-1,), (1,)), ((1,), (-1,)), ((1,), ()), ((True,), (1,))):
+    impossible: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+        ((-1,), (1,)),
+        ((1,), (-1,)),
+        ((1,), ()),
+        ((True,), (1,)),
+    ]
+    for lengths, steps in impossible:
         with pytest.raises(LoadError, match="sizes"):
-            strided(stored, torch.float32, sizes, strides, 0, "x")
+            strided(stored, torch.float32, lengths, steps, 0, "x")

@@ -137,7 +137,7 @@ def test_only_a_bias_in_float32_is_taken_out(dtype: torch.dtype, tmp_path: Path)
     assert [len(n.input) for n in ours.graph.node if n.op_type == "Conv"] == [3]
 
 
-class Samples(CalibrationDataReader):  # type: ignore[misc]
+class Samples(CalibrationDataReader):
     """One sample of the input."""
 
     def __init__(self, name: str, x: Tensor) -> None:

@@ -415,13 +415,15 @@ def a_library() -> ir.Model:
 
 
 def a_model(nodes: list[onnx.NodeProto], inputs: list[str], outputs: list[str], **stored: float) -> ir.Model:
-    slots = [
+    reads, writes = (
         [oh.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in names]
         for names in (inputs, outputs)
+    )
+    tensors = [
+        onnx.numpy_helper.from_array(np.array(value, np.float32), name) for name, value in stored.items()
     ]
-    tensors = [onnx.numpy_helper.from_array(np.float32(value), name) for name, value in stored.items()]
     domains = [oh.make_opsetid("", 20), oh.make_opsetid("fx_passes", 1)]
-    graph = oh.make_graph(nodes, "test", *slots, tensors)
+    graph = oh.make_graph(nodes, "test", reads, writes, tensors)
     return ir.from_proto(oh.make_model(graph, opset_imports=domains, ir_version=10))
 
 
@@ -432,7 +434,7 @@ def a_skeleton() -> ir.Model:
     return a_model(nodes, ["x"], ["y", "b"])
 
 
-SPLICED = {
+SPLICED: dict[tuple[int, ...] | None, tuple[float, float, int]] = {
     # entries: what y and b are for x = 1, and how many constants are stored
     None: (36.0, 12.0, 2),
     (0, 1): (36.0, 12.0, 2),

@@ -19,6 +19,7 @@ from export.runtime.arrays import tensor_arrays
 from export.verify.equivalence import check_equivalence
 from export.verify.reference import float64_reference
 from fx_passes.errors import NotEquivalentError
+from fx_passes.lower import lower_in_place
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
@@ -70,7 +71,7 @@ def test_metrics_of_a_package_are_lowered(name: str, tmp_path: Path) -> None:
 
     class Of(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
-            return metric(a, b)  # type: ignore[no-any-return]
+            return metric(a, b)
 
     a = torch.rand(1, 1, 96, 96)
     report = static(Of(), (a, a + 0.05 * torch.randn_like(a)), tmp_path / "o.onnx")
@@ -217,7 +218,7 @@ def test_a_wrong_tap_is_found_behind_a_mean(reference: bool, tap: int, tmp_path:
     """A ten-thousandth, in any tap, though the only output is one number."""
     a = torch.rand(1, 3, 80, 80)
     model, inputs = Metric().eval(), (a, a + 0.05 * torch.randn_like(a))
-    files = [tmp_path / name for name in ("stock.onnx", "faulty.onnx")]
+    files = tmp_path / "stock.onnx", tmp_path / "faulty.onnx"
     optimize(model, inputs, files[0], lowering="expand", seconds=0)
     planted(*files, tap, 1e-4)
     truth = float64_reference(model, inputs) if reference else None
@@ -234,10 +235,8 @@ def test_a_site_that_is_wrong_is_an_error_behind_integers(
     """Kept is only what rounding explains: a wrong lowering is blamed on its site, and nothing is written."""
     from export import job
 
-    real = job.lower_in_place
-
     def wrong(graph_module: Any, *args: Any) -> Any:
-        done = real(graph_module, *args)
+        done = lower_in_place(graph_module, *args)
         factors = [b for module in graph_module.children() for b in module.buffers() if b.is_floating_point()]
         assert factors
         for factor in factors:

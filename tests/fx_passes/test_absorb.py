@@ -17,10 +17,11 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from fx_passes.capture.routes import capture
 from fx_passes.graph.operators import base_name
-from fx_passes.lower import Site, lower_in_place, lowerable_sites
+from fx_passes.lower import lower_in_place
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.resample.axes import Axis
+from fx_passes.resample.site import Site, lowerable_sites
 
 INTEGERS = torch.tensor([[1.0, 2, -1], [0, 3, 1], [-2, 1, 1]])
 LINE = torch.tensor([1.0, -2, 3, 1])

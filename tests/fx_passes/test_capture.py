@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ class Branch(nn.Module):
 class Star(nn.Module):
     """Symbolic tracing follows it; export does not, for it reads a number."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return x * float(x.sum()) if False else x * x.sum().numpy()
 
 
@@ -142,7 +144,8 @@ class Counts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.runs, self.last = blur(), 0, None
+        self.conv, self.runs = blur(), 0
+        self.last: Tensor | None = None
         self.scale = torch.ones(())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +165,7 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert normed[1].num_batches_tracked == 0
     lazy = nn.Sequential(nn.LazyConv2d(4, 3, groups=4))
     capture(lazy, (torch.randn(1, 4, 8, 8),))
-    assert nn.parameter.is_lazy(lazy[0].weight)
+    assert nn.parameter.is_lazy(lazy.get_parameter("0.weight"))
 
 
 def no_grad(conv: nn.Module, x: Tensor) -> Tensor:
@@ -179,8 +182,11 @@ def coin(conv: nn.Module, x: Tensor) -> Tensor:
     return conv(x) if random.random() < 2 else x
 
 
+Apply = Callable[[nn.Module, Tensor], Tensor]
+
+
 class Runs(nn.Module):
-    def __init__(self, function) -> None:
+    def __init__(self, function: Apply) -> None:
         super().__init__()
         self.conv, self.function = blur(), function
 
@@ -196,7 +202,7 @@ class Runs(nn.Module):
         (coin, "draws random numbers"),
     ],
 )
-def test_what_a_traced_graph_cannot_hold_is_refused(function, reason: str) -> None:
+def test_what_a_traced_graph_cannot_hold_is_refused(function: Apply, reason: str) -> None:
     """no_grad, autocast and Python's random would silently be lost or frozen."""
     with pytest.raises(CaptureError, match=reason):
         capture(Runs(function))
@@ -226,7 +232,7 @@ def test_dropout_is_recorded_not_frozen() -> None:
 def test_what_cannot_be_deepcopied_can_be_captured() -> None:
     """A lock in a module is no obstacle."""
     model = nn.Sequential(blur())
-    model[0].lock = threading.Lock()
+    model[0].lock = threading.Lock()  # type: ignore[assignment]  # a module may hold anything
     assert len(clone_module(capture(model).graph_module).graph.nodes) == 3
 
 

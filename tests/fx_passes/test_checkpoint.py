@@ -41,7 +41,7 @@ class Net(nn.Module):
             for parameter in self.first.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=g))
             self.module.weight.copy_(torch.randn(2, 1, 3, 3, generator=g).repeat(4, 1, 1, 1))
-            self.module.bias.copy_(torch.randn(2, generator=g).repeat(4))
+            self.module.get_parameter("bias").copy_(torch.randn(2, generator=g).repeat(4))
             self.dense.weight.copy_(expand_block_diagonal(torch.randn(2, 2, 3, 3, generator=g), 4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,18 +141,19 @@ def test_shared_modules_load_by_themselves() -> None:
         nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, groups=3), nn.ConvTranspose2d(3, 3, 2, groups=3)
     )
     with torch.no_grad():
-        for conv in plain[1:]:
-            conv.weight.copy_(conv.weight[:1].clone().expand_as(conv.weight))
-            conv.bias.fill_(0.5)
+        for name in "12":
+            weight = plain.get_parameter(f"{name}.weight")
+            weight.copy_(weight[:1].clone().expand_as(weight))
+            plain.get_parameter(f"{name}.bias").fill_(0.5)
     nn.ModuleDict({"net": model}).load_state_dict(nn.ModuleDict({"net": plain}).state_dict())
     x = torch.randn(1, 3, 6, 6)
     torch.testing.assert_close(model(x), plain(x))
-    plain[2].weight.data[1] += 1
-    plain[0].weight.data += 1
-    before = model[0].weight.clone()
+    plain.get_parameter("2.weight").data[1] += 1
+    plain.get_parameter("0.weight").data += 1
+    before = model.get_parameter("0.weight").clone()
     with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs from group 0 by 1 at"):
         model.load_state_dict(shared_state_dict(model, plain.state_dict()))
-    assert torch.equal(model[0].weight, before)
+    assert torch.equal(model.get_parameter("0.weight"), before)
     with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs"):
         model.load_state_dict(plain.state_dict())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def random(*shape: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Place:
-    """A site, as far as a choice looks at it."""
+    """A site, as far as a choice looks at it: ``Any`` where it is passed on, for a ``Site`` holds more."""
 
     resample: Resample
     kernel: Tensor = field(default_factory=lambda: random(1, 1, 5, 5))
@@ -42,7 +43,7 @@ class Place:
     siblings: int = 1
 
 
-PLACES = {
+PLACES: dict[str, Any] = {
     "rank 1": Place(IMAGE, RANK_1),
     "any rank": Place(IMAGE),
     "16 groups": Place(replace(IMAGE, groups=16), RANK_1),
@@ -92,7 +93,7 @@ def conv(
     columns: int = 1,
     dense: bool = False,
     rank: int = 1,
-) -> Place:
+) -> Any:
     """A convolution of one kernel on (N, channels, *size), padded by half a kernel."""
     steps = stride or (1,) * len(taps)
     axes = tuple(Axis(n, 1, s, 1, n // 2, n // 2 * 2 - n) for n, s in zip(taps, steps, strict=True))
@@ -103,7 +104,7 @@ def conv(
     return Place(resample, kernel)
 
 
-def transposed(shape: tuple[int, ...], taps: tuple[int, ...], stride: int, rank: int = 1) -> Place:
+def transposed(shape: tuple[int, ...], taps: tuple[int, ...], stride: int, rank: int = 1) -> Any:
     """A transposed convolution as many times as large as its input."""
     shift = taps[0] - 1 - (taps[0] - stride) // 2
     axes = tuple(Axis(n, stride, 1, 1, shift, -1) for n in taps)
@@ -134,7 +135,7 @@ def test_depthwise_layers_stay(channels: int, size: int, taps: int, stride: int)
     assert static_choice(place, "finite") is None
 
 
-GAINS = {
+GAINS: dict[str, tuple[Any, float]] = {
     "blur 11x11": (conv((1, 3, 256, 256), (11, 11)), 5),
     "blur 31x31": (conv((1, 3, 512, 512), (31, 31)), 20),
     "pyramid": (conv((1, 3, 256, 256), (5, 5)), 2),
@@ -219,11 +220,13 @@ def test_an_open_site_has_to_gain_at_every_size(monkeypatch: pytest.MonkeyPatch)
     known = []
     for batch, side in choose._ASSUMED:
         shape = batch, 3, side, side
-        known.append(static_gain(Place(replace(IMAGE, in_shape=shape, out_shape=shape), RANK_1), proposal))
+        place: Any = Place(replace(IMAGE, in_shape=shape, out_shape=shape), RANK_1)
+        known.append(static_gain(place, proposal))
     assert len(set(known)) == len(known)
-    assert static_gain(Place(resample, RANK_1), proposal) == min(known)
+    open_place: Any = Place(resample, RANK_1)
+    assert static_gain(open_place, proposal) == min(known)
     monkeypatch.setattr(choose, "_ASSUMED", ((1, 4), *choose._ASSUMED))
-    assert static_choice(Place(resample, RANK_1), "finite") is None
+    assert static_choice(open_place, "finite") is None
 
 
 def test_both_widths_of_registers_have_to_gain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +273,7 @@ def test_a_lowering_that_is_not_ranked_is_never_chosen(monkeypatch: pytest.Monke
         assert proposal in propose(place.resample, place.kernel)[0]
         assert static_gain(place, proposal) == 0.0
         assert static_choice(place, "finite") == before[name]
-    siblings = Place(IMAGE, RANK_1, siblings=3)
+    siblings: Any = Place(IMAGE, RANK_1, siblings=3)
     assert static_gain(siblings, Proposal("zeroth", (), "finite", merged=True)) == 0.0
 
 

@@ -22,7 +22,7 @@ def model() -> nn.Module:
     blur = nn.Conv2d(6, 6, 3, padding=1, groups=6)
     with torch.no_grad():
         blur.weight.copy_(blur.weight[:1].clone().expand_as(blur.weight))
-        blur.bias.fill_(0.1)
+        blur.get_parameter("bias").fill_(0.1)
     net = nn.Sequential(
         nn.Conv2d(3, 6, 1), blur, nn.ReLU(), SharedKernelConv2d(6, 12, 3, groups=3), nn.Flatten()
     )
@@ -56,9 +56,8 @@ def work(way: str, out: Path) -> None:
         train(net, dist.get_rank(), dist.get_world_size())
         state = {name: p.full_tensor() for name, p in net.state_dict().items()}
     else:
-        state = train(
-            DistributedDataParallel(net), dist.get_rank(), dist.get_world_size()
-        ).module.state_dict()
+        train(DistributedDataParallel(net), dist.get_rank(), dist.get_world_size())
+        state = net.state_dict()
     if dist.get_rank() == 0:
         torch.save(state, out)
     dist.destroy_process_group()

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.modules.conv import _ConvNd
 
 from fx_passes import Finding, find_shared_kernels
 from fx_passes.train.shared_conv import SHARED_CLASSES
 
+Conv = TypeVar("Conv", bound=_ConvNd)
+
 SIZES = {1: (16,), 2: (12, 12), 3: (8, 8, 8)}
 
 
-def repeat_first_group(conv: nn.Module) -> nn.Module:
+def repeat_first_group(conv: Conv) -> Conv:
     """Make every group of ``conv`` a copy of its first."""
     rows = conv.weight.shape[0] // conv.groups
     repeats = [conv.groups] + [1] * (conv.weight.ndim - 1)
@@ -27,7 +34,11 @@ def repeat_first_group(conv: nn.Module) -> nn.Module:
 class Call(nn.Module):
     """A model that is one function of its input and of a parameter or buffer ``k``."""
 
-    def __init__(self, function, k: Tensor, trainable: bool = False, **more: Tensor) -> None:
+    k: Tensor
+
+    def __init__(
+        self, function: Callable[[Any, Tensor], Tensor], k: Tensor, trainable: bool = False, **more: Tensor
+    ) -> None:
         super().__init__()
         self.function = function
         self.k = nn.Parameter(k) if trainable else nn.Buffer(k)
@@ -41,7 +52,7 @@ class Call(nn.Module):
 class Functional(nn.Module):
     """A convolution written as a call of torch.nn.functional, with keyword arguments."""
 
-    def __init__(self, conv: nn.modules.conv._ConvNd) -> None:
+    def __init__(self, conv: _ConvNd) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         names = ["stride", "padding", "dilation", "groups"] + ["output_padding"] * conv.transposed
@@ -53,7 +64,7 @@ class Functional(nn.Module):
         return self.function(x, bias=self.bias, weight=self.weight, **self.arguments)
 
 
-def only(model: nn.Module, *inputs: Tensor, tolerance: float = 0.0) -> Finding:
+def only(model: nn.Module | ExportedProgram, *inputs: Tensor, tolerance: float = 0.0) -> Finding:
     """The one finding of a model with one candidate."""
     (finding,) = find_shared_kernels(model, inputs or None, tolerance=tolerance)
     return finding
@@ -61,14 +72,14 @@ def only(model: nn.Module, *inputs: Tensor, tolerance: float = 0.0) -> Finding:
 
 @pytest.mark.parametrize("cls", SHARED_CLASSES, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("form", ["module", "functional", "aten", "convolution"])
-def test_every_class_in_every_form(cls: type[nn.Module], form: str) -> None:
+def test_every_class_in_every_form(cls: type[Any], form: str) -> None:
     """nn modules, functional calls, torch.export's ATen, and aten.convolution after decomposition."""
     arguments = {"stride": 2, "padding": 1, "dilation": 2}
     if "Transpose" in cls.__name__:
         arguments["output_padding"] = 1
     conv = repeat_first_group(cls(4, 8, 3, groups=2, **arguments))
     x = torch.randn(2, 4, *SIZES[conv.weight.ndim - 2])
-    models = {
+    models: dict[str, Callable[[], nn.Module | ExportedProgram]] = {
         "module": lambda: nn.Sequential(conv),
         "functional": lambda: Functional(conv),
         "aten": lambda: torch.export.export(conv, (x,)),
@@ -94,17 +105,19 @@ def test_every_class_in_every_form(cls: type[nn.Module], form: str) -> None:
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_string_padding(padding: str) -> None:
+def test_string_padding(padding: Any) -> None:
     """conv2d.padding and a module's string padding keep the string."""
     conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4, padding=padding))
-    for model in (nn.Sequential(conv), torch.export.export(conv, (torch.randn(1, 4, 8, 8),))):
+    exported = torch.export.export(conv, (torch.randn(1, 4, 8, 8),))
+    models: list[nn.Module | ExportedProgram] = [nn.Sequential(conv), exported]
+    for model in models:
         finding = only(model)
         assert finding.shared
         assert finding.site.geometry.padding in (padding, (0, 0))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_padding_modes_of_modules(mode: str) -> None:
+def test_padding_modes_of_modules(mode: Any) -> None:
     """A module's padding mode is part of its geometry."""
     conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4, padding=1, padding_mode=mode))
     assert only(nn.Sequential(conv)).site.geometry.padding_mode == mode
@@ -244,7 +257,7 @@ class Tied(nn.Module):
 
 def patched() -> nn.Module:
     conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4))
-    conv._conv_forward = lambda x, weight, bias: x  # type: ignore[method-assign]
+    conv._conv_forward = lambda input, weight, bias: input  # type: ignore[method-assign]
     return nn.Sequential(conv)
 
 
@@ -256,7 +269,8 @@ def inconsistent() -> nn.Module:
 
 def channels_last() -> nn.Module:
     conv = repeat_first_group(nn.Conv2d(4, 4, 3, groups=4))
-    return nn.Sequential(conv).to(memory_format=torch.channels_last)
+    # The stub of `Module.to` lacks the one argument that is by keyword alone.
+    return nn.Sequential(conv).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def mutated(m: Call, x: Tensor) -> Tensor:
@@ -266,7 +280,7 @@ def mutated(m: Call, x: Tensor) -> Tensor:
 
 
 FULL = K.repeat(4, 1, 1, 1)
-REFUSALS = {
+REFUSALS: dict[str, tuple[nn.Module, str]] = {
     "differs": (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), "group 1 differs from group 0 by "),
     "nan": (with_nan(), "the weight is NaN at [0, 0, 1, 1] (4 in all)"),
     "hooks": (hooked(), "this `Conv2d` or its parameters have hooks, made for the whole weight"),
@@ -302,12 +316,11 @@ REFUSALS = {
         "draws random numbers",
     ),
     "mutated": (Call(mutated, FULL), "`k` is written to by `mul_` while the model runs"),
-    "leaf": (nn.Sequential(nn.Transformer(4, 1, 1, 1)), None),
 }
 NEEDS_INPUT = ("trainable", "runtime", "random", "mutated")
 
 
-@pytest.mark.parametrize("code", sorted(set(REFUSALS) - {"leaf"}))
+@pytest.mark.parametrize("code", sorted(REFUSALS))
 def test_refusals_say_what_where_and_how_much(code: str) -> None:
     """Each refusal code, with its message."""
     model, reason = REFUSALS[code]
@@ -316,7 +329,7 @@ def test_refusals_say_what_where_and_how_much(code: str) -> None:
     assert finding.refusal is not None
     assert finding.refusal.code == code
     assert finding.refusal.site == finding.id
-    assert reason in finding.reason
+    assert reason in str(finding.reason)
 
 
 def test_lazy_module_is_refused() -> None:

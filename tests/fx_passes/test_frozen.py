@@ -54,7 +54,6 @@ def found(model: nn.Module, x: Tensor = X, *, frozen: bool) -> Finding:
     return verdict.finding
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NORMED)
 def test_computed_from_what_can_be_trained(name: str) -> None:
     """A constant for who freezes it; for who trains it, every repeat goes its own way."""
@@ -69,7 +68,6 @@ def test_computed_from_what_can_be_trained(name: str) -> None:
     assert not any("expand" in str(n.target) for n in fx_passes.share_kernels(model, (X,)).graph.nodes)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_compiled_model_follows_its_norm(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tensors that the weight is computed from are watched: after a step it is lowered anew."""
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(repeated())).eval()
@@ -84,7 +82,7 @@ def test_a_compiled_model_follows_its_norm(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "compile", as_it_is)  # what inductor makes of it is no matter here
     with torch.no_grad():
         torch.testing.assert_close(compiled(X), model(X), rtol=1e-4, atol=1e-5)
-        model[0].parametrizations.weight.original0.mul_(2)
+        model.get_parameter("0.parametrizations.weight.original0").mul_(2)
         torch.testing.assert_close(compiled(X), model(X), rtol=1e-4, atol=1e-5)
     assert sum(any(hasattr(m, "resample") for m in module.modules()) for module in made) == 2
 
@@ -99,7 +97,7 @@ class Quantised(nn.Module):
         self.repeats = nn.Buffer(self.kernel.repeat(6, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.kernel if self.before else self.repeats
+        weight: Tensor = self.kernel if self.before else self.repeats
         weight = torch.fake_quantize_per_tensor_affine(weight, 0.01, 0, -128, 127)
         return F.conv2d(x, weight.expand(6, 1, 9, 9), padding=4, groups=6)
 

@@ -19,11 +19,12 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from fx_passes import SharedKernelConv2d, share_kernels
 from fx_passes.capture.routes import capture
 from fx_passes.errors import CaptureError, UsageError
-from fx_passes.lower import lower, lowerable_sites
+from fx_passes.lower import lower
 from fx_passes.lowerings import propose
 from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
+from fx_passes.resample.site import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
@@ -44,8 +45,8 @@ class Model(nn.Module):
         super().__init__()
         self.function = function
         self.first = nn.Parameter(KERNEL.repeat(4, 1, 1, 1))
-        self.second = nn.Buffer(OTHER.repeat(4, 1, 1, 1))
-        self.bias = nn.Parameter(torch.arange(4.0))
+        self.second: Tensor = nn.Buffer(OTHER.repeat(4, 1, 1, 1))
+        self.bias: Tensor = nn.Parameter(torch.arange(4.0))
         self.norm = nn.BatchNorm2d(4)
 
     def forward(self, x: Tensor) -> Any:
@@ -126,10 +127,10 @@ def test_modules_with_their_own_padding() -> None:
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
-def test_a_pad_in_front_of_a_padding_mode(mode: str) -> None:
+def test_a_pad_in_front_of_a_padding_mode(mode: Any) -> None:
     """What a convolution reflects is what was padded before, whichever way."""
     conv = nn.Conv2d(4, 4, 3, padding=2, padding_mode=mode, groups=4)
-    conv.weight.data, conv.bias.data = KERNEL.repeat(4, 1, 1, 1), torch.arange(4.0)
+    conv.weight.data, conv.get_parameter("bias").data = KERNEL.repeat(4, 1, 1, 1), torch.arange(4.0)
 
     class Padded(nn.Module):
         def __init__(self, how: str) -> None:

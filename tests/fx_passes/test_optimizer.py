@@ -13,13 +13,14 @@ from fx_passes import UsageError, share_kernels, share_optimizer
 GROUPS = 4
 
 
-def alike(seed: int = 0) -> nn.Module:
+def alike(seed: int = 0) -> nn.Sequential:
     """A model whose repeats stay the same in training: the input and what is wanted repeat as well."""
     torch.manual_seed(seed)
     conv = nn.Conv1d(2 * GROUPS, 2 * GROUPS, 3, groups=GROUPS, dtype=torch.float64)
     with torch.no_grad():
         conv.weight.copy_(conv.weight[:2].repeat(GROUPS, 1, 1))
-        conv.bias.copy_(conv.bias[:2].repeat(GROUPS))
+        bias = conv.get_parameter("bias")
+        bias.copy_(bias[:2].repeat(GROUPS))
     return nn.Sequential(conv)
 
 
@@ -85,7 +86,7 @@ def test_the_second_moment_is_a_bound() -> None:
     model = alike()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-9)
     gradients = torch.randn(GROUPS, 2, 2, 3, dtype=torch.float64)
-    model[0].weight.grad = gradients.flatten(0, 1)
+    model.get_parameter("0.weight").grad = gradients.flatten(0, 1)
     optimizer.step()
     shared = share_kernels(model, tolerance=1e-6)
     share_optimizer(optimizer, model, shared)
@@ -100,11 +101,12 @@ def test_what_was_not_shared_keeps_its_state() -> None:
     """Parameters that are the same objects stay where they are; others are nobody's business."""
     torch.manual_seed(0)
     model = nn.Sequential(alike()[0], nn.Conv1d(8, 2, 1, dtype=torch.float64))
+    shared_one, own = model.get_parameter("0.weight"), model.get_parameter("1.weight")
     optimizer = torch.optim.SGD(
-        [{"params": [model[1].weight], "lr": 1.0}, {"params": [model[0].weight], "lr": 0.5}], momentum=0.5
+        [{"params": [own], "lr": 1.0}, {"params": [shared_one], "lr": 0.5}], momentum=0.5
     )
     step(model, optimizer, 0)
-    kept = optimizer.state[model[1].weight]["momentum_buffer"]
+    kept = optimizer.state[own]["momentum_buffer"]
     shared = share_kernels(model, force="mean")
     share_optimizer(optimizer, model, shared)
     assert optimizer.state[shared.get_parameter("1.weight")]["momentum_buffer"] is kept

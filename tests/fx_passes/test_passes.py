@@ -24,7 +24,7 @@ def blurs() -> nn.Module:
     wide, narrow = nn.Conv2d(3, 3, 9, padding=4, groups=3), nn.Conv2d(3, 3, (1, 3), stride=4, groups=3)
     for conv in (wide, narrow):
         conv.weight.data = torch.rand(1, 1, *conv.kernel_size).repeat(3, 1, 1, 1)
-        nn.init.constant_(conv.bias, 0.5)
+        nn.init.constant_(conv.get_parameter("bias"), 0.5)
     return nn.Sequential(wide, narrow).eval()
 
 

@@ -40,7 +40,8 @@ RESAMPLE = Resample(AXES, 3, 1, 1, "zeros", False, SHAPE, SHAPE)
 KERNEL = torch.arange(25.0).square().reshape(1, 1, 5, 5)
 
 
-def places() -> list[Place]:
+def places() -> list[Any]:
+    """Two sites that are the same; ``Any``, for a ``Site`` holds more than a plan looks at."""
     return [Place("blur", "0a", RESAMPLE, KERNEL), Place("a/b#2", "0b", RESAMPLE, KERNEL)]
 
 
@@ -68,7 +69,8 @@ def test_every_proposal_is_written_and_read() -> None:
             seen.add(proposal.lowering)
             plan = Plan({"blur": Choice("0a", proposal)})
             again = Plan.from_json(plan.to_json())
-            require_fitting(again, [Place("blur", "0a", resample, kernel)])
+            site: Any = Place("blur", "0a", resample, kernel)
+            require_fitting(again, [site])
             found = again.choices["blur"].proposal
             assert found is not None
             assert found == proposal

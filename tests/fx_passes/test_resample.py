@@ -174,10 +174,10 @@ def test_sizes_may_be_symbols() -> None:
     """``size`` takes whatever adds and multiplies."""
 
     class Symbol(str):
-        def __mul__(self, other: object) -> Symbol:  # type: ignore[override]
+        def __mul__(self, other: object) -> Symbol:
             return Symbol(f"({self} * {other})")
 
-        def __add__(self, other: object) -> Symbol:  # type: ignore[override]
+        def __add__(self, other: object) -> Symbol:
             return Symbol(f"({self} + {other})")
 
         def __floordiv__(self, other: object) -> Symbol:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
 from fx_passes import ShareKernels, UsageError, find_shared_kernels, share_kernels, unshare_kernels
 from fx_passes.graph.tensors import attribute
 from fx_passes.share import rewrite_sites
+from fx_passes.share.replace_module import share_module
 from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv2d
 
 
@@ -24,8 +29,15 @@ def seed_model() -> tuple[nn.Conv2d, nn.Conv2d, Tensor]:
     kernel = nn.Conv2d(1, 1, 3)
     conv = nn.Conv2d(3, 3, 3, groups=3)
     conv.weight.data = kernel.weight.data.repeat(3, 1, 1, 1)
-    conv.bias.data = kernel.bias.data.repeat(3)
+    conv.get_parameter("bias").data = kernel.get_parameter("bias").data.repeat(3)
     return conv, kernel, x
+
+
+def passed(the_pass: PassBase, graph_module: GraphModule) -> PassResult:
+    """What a pass returns; the stub of torch allows it to return nothing."""
+    result = the_pass(graph_module)
+    assert result is not None
+    return result
 
 
 FORMS = {
@@ -48,8 +60,10 @@ def test_seed_same_bits_and_summed_gradients(form: str) -> None:
     assert (weight.shape, bias.shape) == ((1, 1, 3, 3), (1,))
     expected.mean().backward()
     shared(x).mean().backward()
-    torch.testing.assert_close(weight.grad, conv.weight.grad.sum(0, keepdim=True), rtol=1e-6, atol=0)
-    torch.testing.assert_close(bias.grad, conv.bias.grad.sum(0, keepdim=True), rtol=1e-6, atol=0)
+    for found, name in ((weight, "weight"), (bias, "bias")):
+        full = conv.get_parameter(name).grad
+        assert full is not None
+        torch.testing.assert_close(found.grad, full.sum(0, keepdim=True), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +72,9 @@ def test_seed_same_bits_and_summed_gradients(form: str) -> None:
     ids=["SGD with momentum", "Adam"],
 )
 @pytest.mark.parametrize("form", FORMS)
-def test_seed_trains_as_one_kernel_applied_channel_by_channel(form: str, optimizer) -> None:
+def test_seed_trains_as_one_kernel_applied_channel_by_channel(
+    form: str, optimizer: Callable[..., torch.optim.Optimizer]
+) -> None:
     """Ten steps on the shared model are ten steps on the one kernel."""
     conv, kernel, x = seed_model()
     shared = share_kernels(FORMS[form](conv, x))
@@ -87,7 +103,7 @@ class Net(nn.Module):
         self.mixed.weight.data = torch.randn(1, 1, 3, 3).repeat(8, 1, 1, 1)
         self.up = nn.ConvTranspose2d(8, 16, 4, stride=2, groups=4)
         self.up.weight.data = torch.randn(2, 4, 4, 4).repeat(4, 1, 1, 1)
-        self.up.bias.data = torch.randn(4).repeat(4)
+        self.up.get_parameter("bias").data = torch.randn(4).repeat(4)
         self.depthwise = nn.Conv2d(16, 16, 3, groups=16)
         self.dropout = nn.Dropout()
         self.unused = nn.Parameter(torch.zeros(2))
@@ -162,14 +178,14 @@ def test_keeps_everything_but_the_shape_of_shared_weights(route: str, training: 
 def test_pass_is_idempotent_and_honest_about_modified() -> None:
     """A second run changes nothing and says so; so does a run on a model with nothing to share."""
     traced = torch.fx.symbolic_trace(Net())
-    first = ShareKernels()(traced)
+    first = passed(ShareKernels(), traced)
     assert first.modified
     assert first.graph_module is not traced
-    second = ShareKernels()(first.graph_module)
+    second = passed(ShareKernels(), first.graph_module)
     assert not second.modified
     assert second.graph_module is first.graph_module
     plain = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3)))
-    assert not ShareKernels()(plain).modified
+    assert not passed(ShareKernels(), plain).modified
 
 
 def test_composes_in_a_pass_manager() -> None:
@@ -184,7 +200,7 @@ def test_node_meta_is_kept_and_new_nodes_have_theirs() -> None:
     x = torch.randn(2, 3, 8, 8)
     program = torch.export.export(Net().eval(), (x,))
     graph_module = program.module()
-    shared = ShareKernels()(graph_module).graph_module
+    shared = passed(ShareKernels(), graph_module).graph_module
     before = {node.name: node for node in graph_module.graph.nodes}
     for node in shared.graph.nodes:
         if node.name in before and node.op != "get_attr":
@@ -195,7 +211,9 @@ def test_node_meta_is_kept_and_new_nodes_have_theirs() -> None:
     assert {tuple(node.meta["val"].shape) for node in expanded} == set(full.values())
     for node in shared.graph.nodes:
         if node.op == "get_attr" and "val" in node.meta:
-            assert node.meta["val"].shape == attribute(shared, node.target).shape
+            kept = attribute(shared, node.target)
+            assert isinstance(kept, Tensor)
+            assert node.meta["val"].shape == kept.shape
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -239,7 +257,7 @@ def test_weight_shared_with_another_use_is_left_alone() -> None:
             return F.conv2d(x, self.weight, groups=4), self.weight.square().sum()
 
     model = Regularised()
-    assert not ShareKernels()(torch.fx.symbolic_trace(model)).modified
+    assert not passed(ShareKernels(), torch.fx.symbolic_trace(model)).modified
     (finding,) = find_shared_kernels(model)
     assert finding.reason == "`weight` is also used by `square`"
 
@@ -296,7 +314,7 @@ def test_constants_are_folded_into_a_buffer_outside_the_state_dict() -> None:
     assert shared.state_dict() == {}
     assert [tuple(b.shape) for b in shared.buffers()] == [(1, 1, 5, 5)]
     assert not any("exp.default" in str(node.target) for node in shared.graph.nodes)
-    kept = ShareKernels(fold_constants=False)(torch.export.export(model, (x,)).module())
+    kept = passed(ShareKernels(fold_constants=False), torch.export.export(model, (x,)).module())
     assert not kept.modified
 
 
@@ -322,19 +340,20 @@ def test_tolerance_takes_the_mean() -> None:
     assert shared.get_parameter("0.weight").item() == 1.25
 
 
-def drifted() -> nn.Module:
+def drifted() -> nn.Sequential:
     """Two convolutions whose repeats have been trained apart, one of them with blocks of (2, 1)."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.ConvTranspose2d(6, 6, 3, groups=6))
     with torch.no_grad():
-        for conv, rows in zip(model, (2, 1), strict=True):
-            repeated = conv.weight[:rows].repeat(3 * 2 // rows, 1, 1, 1)[: len(conv.weight)]
-            conv.weight.copy_(repeated + 0.01 * torch.randn(conv.weight.shape))
+        for name, rows in (("0.weight", 2), ("1.weight", 1)):
+            weight = model.get_parameter(name)
+            repeated = weight[:rows].repeat(3 * 2 // rows, 1, 1, 1)[: len(weight)]
+            weight.copy_(repeated + 0.01 * torch.randn(weight.shape))
     return model
 
 
 @pytest.mark.parametrize("force", ["mean", "first"])
-def test_force_says_what_it_changes(force: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_force_says_what_it_changes(force: Any, caplog: pytest.LogCaptureFixture) -> None:
     """The kernel that was asked for; the largest change of a weight, and a bound that the output keeps."""
     model = drifted()
     findings = find_shared_kernels(model, force=force)
@@ -342,7 +361,8 @@ def test_force_says_what_it_changes(force: str, caplog: pytest.LogCaptureFixture
         shared = share_kernels(model, force=force)
     assert len(caplog.messages) == 2
     for index, finding in enumerate(findings):
-        full, kernel = model[index].weight.detach(), shared.get_parameter(f"{index}.weight").detach()
+        full, kernel = (m.get_parameter(f"{index}.weight").detach() for m in (model, shared))
+        assert finding.kernel is not None
         slices = full.reshape(-1, *kernel.shape)
         wanted = slices[0] if force == "first" else slices.double().mean(0).float()
         torch.testing.assert_close(kernel, wanted, rtol=0, atol=0)
@@ -353,15 +373,19 @@ def test_force_says_what_it_changes(force: str, caplog: pytest.LogCaptureFixture
         bound = finding.kernel.output_change
         assert bound == pytest.approx(float(change.abs().sum((2, 3, 4)).max()), rel=1e-6)
     # An input of magnitude 1 with the signs of the largest change reaches the bound; none goes beyond it.
-    change = model[0].weight.detach() - shared.get_submodule("0").expanded_weight().detach()
+    plain, one_kernel = model[0], shared.get_submodule("0")
+    assert isinstance(one_kernel, SharedKernelConv2d)
+    change = model.get_parameter("0.weight").detach() - one_kernel.expanded_weight().detach()
     worst = int(change.abs().sum((1, 2, 3)).argmax())
     x = change[worst].sign().expand(3, -1, -1).unsqueeze(0)
-    moved = (shared.get_submodule("0")(x) - model[0](x)).abs().max().item()
-    assert moved == pytest.approx(findings[0].kernel.output_change, rel=1e-4)
+    first = findings[0].kernel
+    assert first is not None
+    moved = (one_kernel(x) - plain(x)).abs().max().item()
+    assert moved == pytest.approx(first.output_change, rel=1e-4)
     for _ in range(20):
         x = torch.empty(1, 3, 8, 8).uniform_(-1, 1)
-        moved = (shared.get_submodule("0")(x) - model[0](x)).abs().max()
-        assert moved <= findings[0].kernel.output_change * (1 + 1e-5)
+        moved = (one_kernel(x) - plain(x)).abs().max()
+        assert moved <= first.output_change * (1 + 1e-5)
 
 
 def test_force_is_for_the_sites_that_are_named() -> None:
@@ -370,7 +394,7 @@ def test_force_is_for_the_sites_that_are_named() -> None:
     shared = share_kernels(model, force="mean", sites=["1"])
     assert shared.get_parameter("0.weight").shape == (6, 1, 3, 3)
     assert shared.get_parameter("1.weight").shape == (1, 1, 3, 3)
-    result = ShareKernels(force="first", sites=["0"])(torch.fx.symbolic_trace(model))
+    result = passed(ShareKernels(force="first", sites=["0"]), torch.fx.symbolic_trace(model))
     assert result.graph_module.get_parameter("0.weight").shape == (2, 1, 3, 3)
     with pytest.raises(UsageError, match="sites must be a collection of ids, not the text '10'"):
         share_kernels(model, force="mean", sites="10")
@@ -384,21 +408,22 @@ def test_half_precision_does_not_overflow() -> None:
     conv.weight.data = torch.tensor([6e4, -6e4], dtype=torch.float16).reshape(2, 1, 1)
     (finding,) = find_shared_kernels(conv, force="first")
     exact = float(torch.tensor(6e4, dtype=torch.float16)) * 2
+    assert finding.kernel is not None
     assert finding.kernel.max_difference == finding.kernel.output_change == exact
 
 
 def test_what_force_cannot_share() -> None:
     """A NaN, and infinities that nothing finite lies between; an unknown way to choose."""
     model = drifted()
-    model[0].weight.data[3, 0, 0, 0] = torch.inf
-    model[1].weight.data[0, 0, 0, 0] = torch.nan
+    model.get_parameter("0.weight").data[3, 0, 0, 0] = torch.inf
+    model.get_parameter("1.weight").data[0, 0, 0, 0] = torch.nan
     first, second = find_shared_kernels(model, force="mean")
     assert first.reason == (
         "group 0 is inf away from the mean of the groups at [1, 0, 0, 0], and nothing finite is between"
     )
-    assert second.reason.startswith("the weight is NaN at [0, 0, 0, 0]")
+    assert str(second.reason).startswith("the weight is NaN at [0, 0, 0, 0]")
     with pytest.raises(ValueError, match="force must be 'mean' or 'first', got 'median'"):
-        share_kernels(model, force="median")
+        share_kernels(model, force="median")  # type: ignore[arg-type]  # what is refused
 
 
 def test_formulation_of_what_is_shared() -> None:
@@ -406,8 +431,9 @@ def test_formulation_of_what_is_shared() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(3, 6, 3, groups=3))
     with torch.no_grad():
-        model[0].weight.copy_(model[0].weight[:1].repeat(3, 1, 1, 1))
-        model[1].weight.copy_(model[1].weight[:2].repeat(3, 1, 1, 1))
+        for name, rows in (("0.weight", 1), ("1.weight", 2)):
+            weight = model.get_parameter(name)
+            weight.copy_(weight[:rows].repeat(3, 1, 1, 1))
     x = torch.randn(2, 3, 9, 9)
     assert {share_kernels(model).get_submodule(name).formulation for name in "01"} == {"grouped"}
     shared = share_kernels(model, formulation="polyphase")
@@ -426,11 +452,10 @@ def test_bitwise_law_fails_on_a_planted_fault(fault: str, monkeypatch: pytest.Mo
     """Negative control of the law the tests above rely on."""
     conv, _, _ = seed_model()
     x = torch.rand(1, 3, 9, 9)
-    share_module = rewrite_sites.share_module
 
-    def faulty(graph_module, target, *arguments):
+    def faulty(graph_module: GraphModule, target: str, *arguments: Any) -> None:
         share_module(graph_module, target, *arguments)
-        module = graph_module.get_submodule(target)
+        module: Any = graph_module.get_submodule(target)
         if fault == "stride":
             module.stride = (2, 2)
         elif fault == "padding":
@@ -460,37 +485,37 @@ def test_refusals_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "0 is not shared: group 1 differs from group 0 by " in caplog.text
 
 
-def casts_after(m: nn.Module, x: Tensor) -> Tensor:
+def casts_after(m: Function, x: Tensor) -> Tensor:
     return F.conv2d(x, m.p.repeat(4, 1, 1, 1).bfloat16().float(), groups=4)
 
 
-def casts_to_input(m: nn.Module, x: Tensor) -> Tensor:
+def casts_to_input(m: Function, x: Tensor) -> Tensor:
     return F.conv2d(x, m.p.expand(4, -1, -1, -1).to(x), groups=4)
 
 
-def detaches(m: nn.Module, x: Tensor) -> Tensor:
+def detaches(m: Function, x: Tensor) -> Tensor:
     return F.conv2d(x, m.p.repeat(4, 1, 1, 1).detach(), groups=4)
 
 
-def writes_one_group(m: nn.Module, x: Tensor) -> Tensor:
+def writes_one_group(m: Function, x: Tensor) -> Tensor:
     weight = m.p.repeat(4, 1, 1, 1)
     weight[0].mul_(2)
     return F.conv2d(x, weight, groups=4)
 
 
-def writes_by_module(m: nn.Module, x: Tensor) -> Tensor:
+def writes_by_module(m: Function, x: Tensor) -> Tensor:
     weight = m.p.repeat(4, 1, 1, 1)
     m.act(weight)
     return F.conv2d(x, weight, groups=4)
 
 
-def writes_diagonal(m: nn.Module, x: Tensor) -> Tensor:
+def writes_diagonal(m: Function, x: Tensor) -> Tensor:
     weight = m.p.repeat(4, 1, 1, 1)
     weight.diagonal(0, 0, 2).zero_()
     return F.conv2d(x, weight, groups=4)
 
 
-def adds_by_index(m: nn.Module, x: Tensor) -> Tensor:
+def adds_by_index(m: Function, x: Tensor) -> Tensor:
     lines = m.p[:, :, :, 0].flatten()
     pair = lines[[2, 0]].view(2, 1, 1, 1)
     pair = pair.index_put((torch.tensor([1]),), lines[1].view(1, 1, 1, 1), accumulate=True)
@@ -498,7 +523,7 @@ def adds_by_index(m: nn.Module, x: Tensor) -> Tensor:
 
 
 class Function(nn.Module):
-    def __init__(self, function) -> None:
+    def __init__(self, function: Callable[[Function, Tensor], Tensor]) -> None:
         super().__init__()
         self.function, self.act = function, nn.ReLU(inplace=True)
         self.p = nn.Parameter(torch.tensor([[[[1.0, 0, -1], [5, 0, -5], [6, 0, -6]]]]))
@@ -520,7 +545,9 @@ HARD = [
 
 @pytest.mark.parametrize("traced", [True, False], ids=["symbolic_trace", "torch.export"])
 @pytest.mark.parametrize("function", HARD)
-def test_between_the_repeat_and_the_convolution(function, traced: bool) -> None:
+def test_between_the_repeat_and_the_convolution(
+    function: Callable[[Function, Tensor], Tensor], traced: bool
+) -> None:
     """Casts, detaches and writes after the repeat keep their effect: same bits, same gradients."""
     model, x = Function(function), torch.randn(1, 4, 8, 8)
     shared = share_kernels(model, None if traced else (x,))
@@ -559,14 +586,16 @@ def test_hooks_on_parameters_keep_them_whole() -> None:
             shared(x).sum().backward()
             parameter = next(p for key, p in shared.named_parameters() if key.endswith(name))
             assert parameter.shape == conv.get_parameter(name).shape
+            assert parameter.grad is not None
             assert not parameter.grad.any()
 
 
 def test_attributes_of_modules_and_parameters_survive() -> None:
     """What a user hung on a layer or its weight is still there."""
     conv, _, _ = seed_model()
-    conv.note, conv.weight.tag = "mine", "yours"
-    shared = share_kernels(nn.Sequential(conv)).get_submodule("0")
+    noted: Any = conv
+    noted.note, noted.weight.tag = "mine", "yours"
+    shared: Any = share_kernels(nn.Sequential(conv)).get_submodule("0")
     assert (shared.note, shared.weight.tag) == ("mine", "yours")
     assert not hasattr(conv, "block_diagonal")
 
@@ -661,9 +690,9 @@ def test_what_tracing_fixes_is_said(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_formulation_that_does_not_exist() -> None:
     """Not silently another one."""
     for share in (
-        lambda: share_kernels(nn.ReLU(), formulation="polyfase"),
-        lambda: ShareKernels(formulation="fast"),
-    ):  # type: ignore[arg-type]
+        lambda: share_kernels(nn.ReLU(), formulation="polyfase"),  # type: ignore[arg-type]  # what is refused
+        lambda: ShareKernels(formulation="fast"),  # type: ignore[arg-type]
+    ):
         with pytest.raises(ValueError, match="formulation must be one of"):
             share()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -22,11 +23,11 @@ PADDINGS = [
 ]
 
 
-def repeated(plain: nn.Module, shared: nn.Module) -> nn.Module:
+def repeated(plain: nn.Module, shared: Any) -> nn.Module:
     """``plain`` with the weights of ``shared``, every repeat written out."""
-    plain.weight.data = expand_kernel(shared.weight.detach(), shared.groups).clone()
+    plain.get_parameter("weight").data = expand_kernel(shared.weight.detach(), shared.groups).clone()
     if shared.bias is not None:
-        plain.bias.data = shared.bias.detach().repeat(shared.groups)
+        plain.get_parameter("bias").data = shared.bias.detach().repeat(shared.groups)
     return plain
 
 
@@ -49,6 +50,7 @@ def require_same(cls: type[nn.Module], arguments: dict, blocks: tuple[int, int],
     (found * seed).sum().backward()
     for name, parameter in shared.named_parameters():
         full = plain.get_parameter(name).grad
+        assert full is not None
         summed = full.reshape(groups, *parameter.shape).sum(0)
         torch.testing.assert_close(parameter.grad, summed, rtol=1e-12, atol=1e-12)
 
@@ -116,7 +118,7 @@ def test_block_diagonal_computes_the_dense_convolution(cls: type[nn.Module]) -> 
     shared = SHARED_CLASSES[cls](4, 6, 3, groups=2, block_diagonal=True)
     dense = cls(4, 6, 3)
     dense.weight.data = shared.expanded_weight().detach().clone()
-    dense.bias.data = shared.bias.detach().repeat(2)
+    dense.bias.data = shared.get_parameter("bias").detach().repeat(2)
     x = torch.randn(1, 4, 8, 8)
     x[0, 0, 4, 4] = torch.nan
     assert torch.equal(torch.isnan(dense(x)), torch.isnan(shared(x)))
@@ -130,7 +132,7 @@ def test_zeros_off_the_blocks_are_positive() -> None:
     assert not torch.signbit(off).any()
 
 
-@pytest.mark.parametrize(("rows", "groups"), itertools.product([1, 2, 3], [1, 2, 5]))
+@pytest.mark.parametrize(("rows", "groups"), list(itertools.product([1, 2, 3], [1, 2, 5])))
 def test_expand_kernel_repeats(rows: int, groups: int) -> None:
     """The expansion is ``repeat`` along dimension 0, bit for bit."""
     kernel = torch.randn(rows, 2, 3)

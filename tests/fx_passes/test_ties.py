@@ -64,7 +64,7 @@ class Tied(nn.Module):
         options: dict[str, Any] = {"groups": draw.choice([4, 4, 2]), "bias": draw.random() < 0.7}
         if kind is SharedKernelConv2d:
             options["formulation"] = "grouped"
-        return kind(CHANNELS, CHANNELS, 3, padding=1, **options)  # type: ignore[no-any-return]
+        return kind(CHANNELS, CHANNELS, 3, padding=1, **options)
 
     @staticmethod
     def _tie(conv: Any, first: Any, draw: random.Random) -> None:
@@ -113,11 +113,11 @@ class Tied(nn.Module):
     @staticmethod
     def _read(x: Tensor, holder: Any, how: str, groups: int) -> Tensor | float:
         if how == "plain":
-            return holder.weight.sum()  # type: ignore[no-any-return]
+            return holder.weight.sum()
         if how == "view":
-            return holder.weight.flatten()[:1].sum()  # type: ignore[no-any-return]
+            return holder.weight.flatten()[:1].sum()
         if how == "bias_read":
-            return holder.bias.sum()  # type: ignore[no-any-return]
+            return holder.bias.sum()
         if how == "same":
             return F.conv2d(x, holder.weight, padding=1, groups=groups)
         if how == "other_groups":

@@ -81,7 +81,7 @@ def private_uses(text: str) -> list[str]:
     lines = text.splitlines()
     methods = [inner for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for inner in node.body]
     found = {m.lineno for m in methods if isinstance(m, ast.FunctionDef) and m.name in TORCHS_OWN}
-    found |= {node.lineno for node in ast.walk(tree) if _touches(node, ours - TORCHS_OWN, others)}
+    found |= {getattr(n, "lineno", 0) for n in ast.walk(tree) if _touches(n, ours - TORCHS_OWN, others)}
     return [lines[number - 1].strip() for number in sorted(found)]
 
 
@@ -436,9 +436,9 @@ def test_conv_nd() -> None:
     """All convolutions, lazy and transposed ones as well, and their geometry."""
     for conv in (nn.Conv1d(2, 2, 3), nn.ConvTranspose3d(2, 2, 3), nn.LazyConv2d(2, 3)):
         assert isinstance(conv, internals.ConvNd)
-    conv = nn.ConvTranspose2d(2, 4, 3, groups=2)
-    assert conv.transposed
-    assert (conv.kernel_size, conv.groups, conv.output_padding) == ((3, 3), 2, (0, 0))
+    other = nn.ConvTranspose2d(2, 4, 3, groups=2)
+    assert other.transposed
+    assert (other.kernel_size, other.groups, other.output_padding) == ((3, 3), 2, (0, 0))
     assert not isinstance(nn.Linear(2, 2), internals.ConvNd)
 
 

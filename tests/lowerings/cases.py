@@ -98,7 +98,8 @@ class Case:
         y = self._convolve(x, weight, bias)
         if self.keep:
             ends = zip(self.keep, y.shape[2:], strict=True)
-            y = y[(..., *(slice(first, size - drop, step) for (first, step, drop), size in ends))]
+            kept: Any = [slice(first, size - drop, step) for (first, step, drop), size in ends]
+            y = y[(..., *kept)]
         return y if self.scale == 1.0 else y * self.scale
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -106,7 +107,8 @@ class Case:
         if g.transposed:
             conv: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.dim - 1]
             return conv(x, weight, bias, g.stride, g.padding, g.output_padding, groups, g.dilation)
-        conv, padding = (F.conv1d, F.conv2d, F.conv3d)[self.dim - 1], g.padding
+        conv = (F.conv1d, F.conv2d, F.conv3d)[self.dim - 1]
+        padding: Any = g.padding
         if g.padding_mode != "zeros":
             x = F.pad(x, _pairs([(pad, pad) for pad in g.padding]), mode=g.padding_mode)
             padding = 0

@@ -58,7 +58,8 @@ class Regularised(nn.Module):
             self.weight = nn.Parameter(self.weight[:block].clone(), requires_grad=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        weight, groups = self.weight, self.case.geometry.groups
+        groups = self.case.geometry.groups
+        weight: Tensor = self.weight
         if self.repeats:
             weight = weight.repeat(groups, *[1] * (weight.ndim - 1))
         return self.case.run(x, weight, None), self.weight.square().sum()

@@ -26,7 +26,7 @@ class Golden(nn.Module):
         self.up = nn.Buffer(4 * torch.outer(binomial(4), binomial(4)).repeat(3, 1, 1, 1))
         self.sharpen = nn.Conv2d(3, 3, 3, padding=1, groups=3)
         self.sharpen.weight.data = (-narrow).repeat(3, 1, 1, 1)
-        self.sharpen.bias.data = torch.full((3,), 0.5)
+        self.sharpen.get_parameter("bias").data = torch.full((3,), 0.5)
         self.mixed = nn.Conv2d(3, 3, 1, groups=3, bias=False)
         self.mixed.weight.data = torch.tensor([1.0, 2.0, 4.0]).reshape(3, 1, 1, 1)
 

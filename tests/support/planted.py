@@ -12,15 +12,15 @@ import pytest
 from onnx import numpy_helper
 
 from export import job
+from export.write_onnx.exporter import to_onnx
 from export.write_onnx.library import Place
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Sequence[Place]], None]) -> None:
     """From now on, ``fault(model, place)`` spoils every optimised file before it is verified."""
-    real = job.to_onnx
 
     def faulty(*arguments: Any, **keywords: Any) -> Path:
-        path: Path = real(*arguments, **keywords)
+        path = to_onnx(*arguments, **keywords)
         if keywords["places"]:
             model = onnx.load(path)
             fault(model, keywords["places"])

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from fx_passes import find_shared_kernels, lower, share_kernels
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.capture.routes import capture
+from fx_passes.records import Refusal
 from fx_passes.resample.site import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
 X = torch.rand(1, 4, 96, 96)
-Weight = Callable[[nn.Module, Tensor], Tensor]
+Weight = Callable[["Blur", Tensor], Tensor]
 
 
 class Blur(nn.Module):
@@ -99,7 +100,7 @@ def test_an_open_size_stops_what_looks_at_the_shape_alone() -> None:
     """The type of an input whose size is open is known; its shape is not."""
     dynamic = ({2: torch.export.Dim("height", min=32)},)
 
-    def reasons(weight: Weight) -> tuple[int, dict[str, str]]:
+    def reasons(weight: Weight) -> tuple[int, dict[str, Refusal]]:
         program = torch.export.export(Blur(weight), (X,), dynamic_shapes=dynamic)
         sites, why = lowerable_sites(capture(program).graph_module)
         return len(sites), why
@@ -160,7 +161,7 @@ def test_a_use_of_the_shape_of_a_weight_needs_the_whole_weight() -> None:
 def test_type_as_may_be_the_tensor_itself() -> None:
     """Where the type is the same already, what writes into the result writes into the kernel."""
 
-    def written(m: nn.Module, x: Tensor) -> Tensor:
+    def written(m: Blur, x: Tensor) -> Tensor:
         weight = m.kernel.type_as(x)
         weight.mul_(2.0)
         return four(m.kernel)

@@ -54,7 +54,9 @@ def test_nan_is_refused_even_where_it_repeats() -> None:
 
 def test_empty_weight_is_refused() -> None:
     """Nothing repeats nothing."""
-    assert find_repeats(torch.empty(0, 1, 3), 1).code == "empty"
+    found = find_repeats(torch.empty(0, 1, 3), 1)
+    assert isinstance(found, Mismatch)
+    assert found.code == "empty"
 
 
 def test_tolerance_takes_the_mean_and_says_how_far_it_is() -> None:
