@@ -258,7 +258,7 @@ def test_two_sites_with_one_weight_in_different_groups_are_refused() -> None:
     findings = find_shared_kernels(TwoWays())
     assert [f.shared for f in findings] == [False, False]
     assert findings[1].reason is not None
-    assert findings[1].reason.endswith("which repeats it in other groups")
+    assert findings[1].reason.endswith("which repeats a kernel in it differently")
 
 
 def test_repeat_becomes_expand_and_its_source_stays() -> None:
