@@ -1,5 +1,4 @@
-"""``torch.compile(model, backend="fx_passes")``: share, lower by the static rules, then compile with
-inductor.
+"""``torch.compile(model, backend="fx_passes")``: shares, lowers by the static rules, and calls inductor.
 
 torch.compile gives the graph with parameters and buffers as inputs. For inference, the graph is captured
 again around the tensors that it is called with. Its shared convolutions are lowered, and inductor compiles

@@ -1,5 +1,4 @@
-"""Compares the sizes that a caller asked for with the sizes that the model needs: refusals, and notes for the
-report."""
+"""Compares the sizes that a caller asked for with the sizes that the model needs: errors and notes."""
 
 from __future__ import annotations
 

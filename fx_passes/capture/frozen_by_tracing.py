@@ -1,5 +1,4 @@
-"""Reports the parts of a model that a traced graph fixes, so that nobody trains or evaluates something else
-unawares."""
+"""Reports the parts of a model that a traced graph fixes, so that no one trains something else unawares."""
 
 from __future__ import annotations
 

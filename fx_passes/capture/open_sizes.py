@@ -1,5 +1,4 @@
-"""Decides which sizes of a model's inputs stay open: the sizes that the caller asked for, as far as the model
-allows.
+"""Decides which sizes of a model's inputs stay open, from the caller's request and the model's needs.
 
 A model may have more conditions on a size than ``dynamic_shapes`` state: at least nine rows, an even number,
 as many rows as columns. ``torch.export`` then refuses, and suggests other ``dynamic_shapes``.

@@ -1,5 +1,4 @@
-"""The check of a call of a lowered graph: it accepts the inputs that the graph was captured with, and no
-others.
+"""The check of a call of a lowered graph: only inputs as in the capture are accepted.
 
 ``torch.export`` puts a check in front of its graphs that takes longer than a small site. This file replaces
 it by a check that refuses everything that torch's check refuses, and other types of numbers, too. If the

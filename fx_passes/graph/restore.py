@@ -1,5 +1,4 @@
-"""Restores the parts of a model's state that torch's symbolic tracing loses: tensors that the graph does not
-read, and the order of all tensors."""
+"""Restores the state that symbolic tracing loses: tensors that the graph does not read, and their order."""
 
 from __future__ import annotations
 

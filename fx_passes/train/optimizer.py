@@ -1,5 +1,4 @@
-"""Moves the state of an optimizer from a model that repeats its kernels to the model that holds each kernel
-once.
+"""Moves the state of an optimizer from a model that repeats its kernels to the shared model.
 
 The gradient of the one kernel is the sum over the groups, g = sum g_c. The parts of the state move by these
 rules:
