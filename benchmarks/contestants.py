@@ -1,7 +1,7 @@
 """The columns of the speed benchmark: each way to run a graph, ready to be called and timed.
 
-All take and give float32 in main memory, as the library's Python interface has it: onnxruntime, PyTorch
-and OpenCV return new arrays, OpenVINO returns its own.
+All of them take and return float32 in main memory, in the form of the library's Python interface:
+onnxruntime, PyTorch and OpenCV return new arrays, OpenVINO returns its own.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TORCH, COMPILED = "PyTorch", "torch.compile"
 TORCH_OURS, COMPILED_OURS = "PyTorch, lowered", "torch.compile, lowered"
 FILTER, SEPARABLE = "OpenCV filter2D", "OpenCV sepFilter2D"
 COPY = "x * 2"
-# A torchmetrics module counts its calls in an attribute; compiled as a constant, each call compiles anew.
+# A torchmetrics module counts its calls in an attribute. As a constant it would cause a compilation per call.
 torch._dynamo.config.allow_unspec_int_on_nn_module = True  # noqa: SLF001 - there is no public switch
 
-# Largest difference from the stock export that is other rounding, as a part of its largest output.
+# The largest difference from the stock export that counts as rounding, relative to its largest output.
 SAME = 1e-3
-# Calls until torch.compile has compiled for good: the first two may each compile for another assumption.
+# Calls until torch.compile is done: each of the first two may compile for another assumption.
 WARM_UP = 3
 
 COLUMNS_OURS = (OURS, OPENVINO_OURS, TORCH_OURS, COMPILED_OURS)
@@ -58,10 +58,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Contestant:
-    """``run`` is what is timed; ``arrays`` turns what it returned into the outputs of the stock export.
+    """One way to run a graph.
 
-    ``arrays`` is None where something else is computed. ``anew`` opens a session of its own and gives what
-    runs it; what has no sessions runs as it is.
+    Args:
+        run: the function that is timed.
+        arrays: converts the result of ``run`` to the outputs of the stock export. None: ``run`` computes
+            something else.
+        anew: opens a new session and returns a function that runs it. None: there are no sessions, and
+            ``run`` is used.
     """
 
     run: Callable[[], Any]
@@ -69,13 +73,14 @@ class Contestant:
     anew: Callable[[], Callable[[], Any]] | None = None
 
     def opened(self) -> Callable[[], Any]:
-        """What runs it, in a fresh session where there are any."""
+        """The function to run, in a fresh session if there are sessions."""
         return self.run if self.anew is None else self.anew()
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """What the optimiser made of a graph: the ONNX file, the same as a torch module, and its report."""
+    """The results of the optimiser for a graph: the ONNX file, the same graph as a torch module, and the
+    report."""
 
     file: Path
     module: nn.Module
@@ -83,7 +88,7 @@ class Lowered:
 
     @property
     def changed(self) -> bool:
-        """Whether any site is computed in another way."""
+        """Whether the plan computes any site in another way."""
         return any(choice.proposal for choice in self.report.plan.choices.values())
 
 
@@ -104,12 +109,12 @@ def others(
     expected: Sequence[Array],
     threads: int,
 ) -> Factories:
-    """By column, what makes each contestant that takes the graph as it is.
+    """By column: a function that makes the contestant. These contestants run the original graph.
 
     Args:
         file: the stock export.
-        expected: its outputs.
-        threads: of each contestant.
+        expected: the outputs of the stock export.
+        threads: the number of threads of each contestant.
     """
     arrays = tensor_arrays(inputs)
     made: Factories = {
@@ -126,7 +131,8 @@ def others(
 
 
 def ours(lowered: Lowered, inputs: tuple[Any, ...], threads: int) -> Factories:
-    """By column of ``COLUMNS_OURS``, what makes each contestant that takes the lowered graph."""
+    """By column of ``COLUMNS_OURS``: a function that makes the contestant. These contestants run the lowered
+    graph."""
     arrays = tensor_arrays(inputs)
     return {
         OURS: lambda: onnxruntime(lowered.file, arrays, threads),
@@ -142,7 +148,7 @@ def onnxruntime(file: Path, arrays: Sequence[Array], threads: int) -> Contestant
 
 
 def openvino(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
-    """OpenVINO's CPU plugin, kept to float32, with inputs and outputs shared and not copied."""
+    """OpenVINO's CPU plugin in float32. Inputs and outputs are shared, not copied."""
     from openvino import Core
 
     options = {
@@ -168,9 +174,9 @@ def pytorch(module: Callable[..., Any], inputs: tuple[Any, ...]) -> Contestant:
 
 
 def opencv(image: Tensor, taps: int, threads: int, *, separable: bool) -> Contestant:
-    """OpenCV's filters on the image (1, C, H, W) laid out as OpenCV wants it, (H, W, C).
+    """OpenCV's filters on the image (1, C, H, W), in OpenCV's layout (H, W, C).
 
-    The border is mirrored without repeating its last pixel, as torch's ``reflect``.
+    The border is mirrored without repeating its last pixel, as in torch's ``reflect``.
     """
     import cv2
     from kornia.filters import get_gaussian_kernel1d
@@ -189,17 +195,18 @@ def opencv(image: Tensor, taps: int, threads: int, *, separable: bool) -> Contes
 
 
 def copy(folder: Path, arrays: Sequence[Array], expected: Sequence[Array], threads: int) -> Contestant:
-    """The floor: onnxruntime computing ``x * 2`` for one tensor of as many elements as the output has.
+    """The lower limit: onnxruntime computes ``x * 2`` for one tensor with as many elements as the output.
 
-    A graph of several inputs may have a small output: then it is the largest tensor among both. What is
-    timed moves as much memory as writing the output must, and computes nothing that costs.
+    If a graph has several inputs, its output may be small. Then the tensor has the size of the largest input
+    or output. This contestant moves as much memory as writing the output needs, and its computation costs
+    almost nothing.
     """
     tensors = [*expected, *arrays] if len(arrays) > 1 else expected
     size = max(array.size for array in tensors)
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [size]) for name in "xy")
     two = helper.make_tensor("two", TensorProto.FLOAT, [], [2.0])
     graph = helper.make_graph([helper.make_node("Mul", ["x", "two"], ["y"])], "copy", [x], [y], [two])
-    # The version of the format that every onnxruntime of the last years reads.
+    # Every onnxruntime of the last years reads this version of the format.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "copy.onnx")
     session = open_session(folder / "copy.onnx", threads=threads)
@@ -208,7 +215,7 @@ def copy(folder: Path, arrays: Sequence[Array], expected: Sequence[Array], threa
 
 
 def prepare(factories: Factories, expected: Sequence[Array]) -> dict[str, Contestant | str]:
-    """Each contestant, run once and found to compute the same, or the reason why there is none."""
+    """Each contestant, run once and checked against ``expected``, or the reason why it cannot be used."""
     ready: dict[str, Contestant | str] = {}
     for column, make in factories.items():
         try:
@@ -216,13 +223,14 @@ def prepare(factories: Factories, expected: Sequence[Array]) -> dict[str, Contes
             difference = largest_difference(contestant, expected)
             if difference > SAME:
                 ready[column] = f"its outputs differ from the stock export by {difference:.1e} of the largest"
-        except Exception as error:  # noqa: BLE001 - one runtime that fails is a result, no end of the others
+        except Exception as error:  # noqa: BLE001 - if one runtime fails, that is its result
             ready[column] = reason(error)
     return ready
 
 
 def largest_difference(contestant: Contestant, expected: Sequence[Array]) -> float:
-    """Between its outputs and ``expected``, as a part of the largest in each; NaN is infinitely far."""
+    """The largest difference between the outputs and ``expected``, relative to the largest value in each
+    output. NaN is an infinite difference."""
     with torch.no_grad():
         for _ in range(WARM_UP):
             outputs = contestant.run()

@@ -1,10 +1,10 @@
-"""What finding and sharing cost: against torch.export on a real vocoder, and against the number of sites.
+"""Measures the time of finding and sharing, on a real vocoder and by the number of sites.
 
     python benchmarks/find_scaling.py            both tables
     python benchmarks/find_scaling.py --json F   and every sample as JSON
 
-Expected before measuring: well under 10 % of torch.export on the vocoder, because both stages are a
-few walks over a graph that export has built node by node; and twice the time for twice the sites.
+Expected before measuring: far below 10 % of torch.export on the vocoder, because both stages walk a few times
+over a graph that export has built node by node. And twice the time for twice the sites.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ sys.path += [str(TESTS), str(TESTS / "support")]
 
 
 class Chain(nn.Module):
-    """``sites`` blurs in a row, in turn by a parameter that holds the repeats and by a repeated buffer."""
+    """``sites`` blurs in a row. The weight is in turn a parameter that holds the repeats, and a repeated
+    buffer."""
 
     def __init__(self, sites: int, channels: int = 64) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class Chain(nn.Module):
 
 
 def seconds(function: Callable[[], Any], runs: int) -> list[float]:
-    """Wall-clock seconds of ``runs`` calls, without the garbage collector, as ``timeit`` measures."""
+    """Wall-clock seconds of ``runs`` calls. The garbage collector is off, as in ``timeit``."""
     samples = []
     for _ in range(runs):
         gc.collect()
@@ -66,13 +67,13 @@ def seconds(function: Callable[[], Any], runs: int) -> list[float]:
 
 
 def vocoder(runs: int) -> dict[str, list[float]]:
-    """Seconds of torch.export, find, and find + share on the Qwen2.5-Omni BigVGAN of the tests."""
+    """Seconds of torch.export, of find, and of find + share, on the Qwen2.5-Omni BigVGAN of the tests."""
     import conftest  # noqa: F401  declares what torchvision needs to import
     import real_models
 
     model, inputs = real_models.vocoder()
     graph_module = capture(model, inputs).graph_module
-    # The vocoder expands its kernels already; with the repeats written out there is something to rewrite.
+    # The vocoder already expands its kernels. Here the repeats are written out, so that there is work to do.
     written_out = _write_out_repeats(model, inputs)
     return {
         "torch.export": seconds(lambda: torch.export.export(model, inputs), runs),
@@ -93,7 +94,7 @@ def _write_out_repeats(model: nn.Module, inputs: tuple[Any, ...]) -> torch.fx.Gr
 
 
 def chains(sizes: list[int], runs: int) -> dict[int, list[float]]:
-    """Seconds of find + share by the number of sites."""
+    """Seconds of find + share, by the number of sites."""
     result = {}
     for sites in sizes:
         graph_module = torch.export.export(Chain(sites), (torch.rand(1, 64, 8, 8),)).module(

@@ -1,11 +1,11 @@
-"""The constants of ``fx_passes/costs/kernel_times.py``, from what ``grid.py`` measured.
+"""Fits the constants of ``fx_passes/costs/kernel_times.py`` to the measurements of ``grid.py``.
 
     python benchmarks/fit_costs.py FILE ...      JSON files of benchmarks/grid.py, without --check
 
-Every graph of one site alone is one equation: the counts of its work times the constants are its time.
-They are solved for constants that are not negative and make the relative errors small. Then it is printed how
-far the gains so counted are above those measured, which is what the margin of
-``fx_passes/choose/static_rules.py`` is for.
+Every graph with a single site gives one equation: the counts of its work times the constants are its time.
+The solution has no negative constants, and small relative errors. The program then prints how far the
+predicted gains lie above the measured ones. The margin of ``fx_passes/choose/static_rules.py`` covers this
+difference.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.resample.site import lowerable_sites
 
-# Channels in a block on the machine that measured.
+# Channels in a block on the machine of the measurements.
 _BLOCK = 8
 Vector = NDArray[np.float64]
 
 
 def graphs(path: Path) -> Iterator[tuple[int, str, Work, float]]:
-    """(point, lowering, work, nanoseconds) of each graph with one site and nothing else."""
+    """(point, lowering, work, nanoseconds) of each graph that has one site and nothing else."""
     known = json.loads(path.read_text())
     for row in known["rows"]:
         point = draw(known["seed"], row["index"])
@@ -65,20 +65,20 @@ def _site(point: Point, index: int) -> tuple[Sizes | None, dict[str, tuple[str, 
 
 
 def solve(rows: Sequence[Work], times: Vector) -> dict[str, float]:
-    """Constants that are not negative; ``run`` is what every run of a session takes by itself."""
+    """Constants that are not negative. ``run`` is the constant time of every run of a session."""
     names = sorted({name for row in rows for name in row})
     counts = np.array([[float(row[name]) for name in names] + [1.0] for row in rows])
     weights = 1 / times
     found = np.zeros(counts.shape[1])
     for _ in range(10):
         found = _not_negative(counts * weights[:, None], times * weights)
-        # Half as much too little is as bad as twice as much.
+        # Half the time is as bad an error as twice the time.
         weights = 1 / np.sqrt(times * np.maximum(counts @ found, 0.2 * times))
     return dict(zip([*names, "run"], found, strict=True))
 
 
 def _not_negative(matrix: Vector, wanted: Vector) -> Vector:
-    """Least squares by Lawson and Hanson's active sets."""
+    """Least squares without negative values, by Lawson and Hanson's active sets."""
     scale = np.linalg.norm(matrix, axis=0) + 1e-300
     matrix = matrix / scale
     found, free = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1], bool)

@@ -1,7 +1,7 @@
-"""Shared convolutions drawn at random: what ``grid.py`` measures.
+"""Random shared convolutions, the points of the grid that ``grid.py`` measures.
 
-Point ``i`` of seed ``s`` is the same on every machine. Its work is bounded by counting multiplications, not
-by a clock: about 0.02 to 60 ms for the stock export on one thread.
+Point ``i`` of seed ``s`` is the same on every machine. Its work is limited by the number of multiplications,
+not by a clock: about 0.02 to 60 ms for the stock export on one thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 KINDS = ("plain", "transposed", "dense", "several")
 _CHANNELS = (1, 2, 3, 4, 6, 8, 12, 16, 16, 21, 24, 32, 32, 48, 64, 64, 96, 128, 192, 256, 384, 512)
-# Multiplications of a point with all zeros off the blocks, and elements of its largest tensor.
+# Limits of a point: multiplications (including those with zeros outside the blocks), elements of its largest
+# tensor, and elements of its weight.
 _MOST_WORK, _MOST_ELEMENTS, _MOST_WEIGHTS = 1 << 27, 1 << 22, 1 << 21
 
 
@@ -25,14 +26,15 @@ class Point:
     """One geometry with its surroundings.
 
     Args:
-        kind: ``plain`` or ``transposed``: one channel a group; ``dense``: zeros off the blocks; ``several``:
-            several rows or columns a group, wavelets among them. The last two are transposed now and then.
-        channels: groups of the convolution; where it is dense, blocks.
-        rank: of the kernel, where it is 2-D; 0: full.
-        mode: padding mode.
-        bias: ``""``, ``"shared"`` or ``"own"``: another number for each channel.
-        siblings: inputs on which the graph computes the same site.
-        between: taps of the dense convolutions before and behind it, 0: alone in its graph.
+        kind: ``plain`` or ``transposed``: one channel per group. ``dense``: zeros outside the blocks.
+            ``several``: several rows or columns per group, including wavelets. The last two are sometimes
+            transposed.
+        channels: groups of the convolution, or blocks if it is dense.
+        rank: the rank of a 2-D kernel. 0: full rank.
+        mode: the padding mode.
+        bias: ``""``, ``"shared"`` or ``"own"`` (another number for each channel).
+        siblings: the number of inputs on which the graph computes the same site.
+        between: taps of the dense convolutions before and behind the site. 0: the site is alone in its graph.
     """
 
     kind: str
@@ -54,12 +56,12 @@ class Point:
 
     @property
     def dim(self) -> int:
-        """1 or 2."""
+        """The number of spatial axes: 1 or 2."""
         return len(self.taps)
 
     @property
     def title(self) -> str:
-        """On one line, for a table."""
+        """The point in one line, for a table."""
         shape = "x".join(map(str, (self.batch, self.channels * self.columns, *self.size)))
         name = "transposed " * (self.transposed and self.kind != "transposed") + self.kind
         parts = [f"{name} {shape}", f"{'x'.join(map(str, self.taps))} taps"]
@@ -84,7 +86,7 @@ def draw(seed: int, index: int) -> Point:
 
 
 def _draw(rng: random.Random, kind: str, dim: int, transposed: bool) -> Point | None:
-    """A point, or None where its work is too much or its padding too wide."""
+    """A point. None if its work is too large or its padding too wide."""
     channels = rng.choice(_CHANNELS)
     rows, columns = _group(rng, kind)
     taps = _taps(rng, dim, kind)
@@ -202,7 +204,7 @@ def _conv(point: Point) -> nn.Module:
 
 
 def _kernel(point: Point) -> Tensor:
-    """(rows, columns, *taps) of small integers, so that the rank is what it is to be."""
+    """A kernel (rows, columns, *taps) of small integers, so that its rank is exact."""
     shape = point.rows, point.columns, *point.taps
     if point.dim == 1 or not point.rank:
         return torch.randint(1, 9, shape).float() + torch.rand(shape)

@@ -1,4 +1,4 @@
-"""What the speed benchmark is to show: pairs of columns, and by how much the first is to be faster."""
+"""The goals of the speed benchmark: pairs of columns, and how much faster the first one must be."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphs import GRAPHS, NO_LOSS
 
 @dataclass(frozen=True)
 class Goal:
-    """``column`` is to be ``least`` times as fast as ``against``; 1.0 says faster, NO_LOSS not slower."""
+    """``column`` must be ``least`` times as fast as ``against``. 1.0: faster. NO_LOSS: not slower."""
 
     column: str
     against: str
@@ -29,8 +29,8 @@ def goals_of(name: str, lowered: bool) -> list[Goal]:
     """The goals of one graph.
 
     Args:
-        lowered: whether the plan computes any site in another way. Where it keeps all of them, the
-            lowered torch model is the original one, and to be as fast.
+        lowered: whether the plan computes any site in another way. If not, the lowered torch model is the
+            original one, and must be equally fast.
     """
     goals = [Goal(OURS, STOCK, GRAPHS[name].goal)]
     if name != "vocoder":
@@ -45,12 +45,13 @@ def goals_of(name: str, lowered: bool) -> list[Goal]:
 
 
 def judge(goal: Goal, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """A goal with what was reached, as JSON.
+    """A goal with the measured ratio, as JSON.
 
     Args:
         measured: ``ratio`` of ``goal.column`` over ``goal.against`` with its ``ci95``, or ``failed``.
 
-    ``met`` looks at the median ratio; ``within_noise`` says that the interval has both answers in it.
+    ``met`` compares the median ratio with the goal. ``within_noise`` says that the interval contains the
+    goal.
     """
     said = {"column": goal.column, "against": goal.against, "goal": goal.least, "text": str(goal)}
     if "failed" in measured:

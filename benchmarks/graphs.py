@@ -1,8 +1,9 @@
 """The graphs of the speed benchmark: layers and models from their own packages, with random weights.
 
-Each function returns ``(module, example_inputs)``; all tensors are float32 and channels first. ``GRAPHS``
-lists them with the speed-up over the stock export that is aimed at. A speed-up that is not aimed at is still
-to be no loss, ``NO_LOSS``: the last graphs are plain layers that onnxruntime computes well as they are.
+Each function returns ``(module, example_inputs)``. All tensors are float32, with channels first. ``GRAPHS``
+lists the graphs with their goals for the speed-up over the stock export. A graph without such a goal must
+still not become slower (``NO_LOSS``): the last graphs are plain layers that onnxruntime computes well in
+their original form.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 
-# timm, torchmetrics and transformers import torchvision, whose wheel cannot load its compiled operators
-# beside a CPU-only torch. Its Python part imports once the schemas that it registers fake kernels for exist.
+# timm, torchmetrics and transformers import torchvision. Beside a CPU-only torch, its wheel cannot load its
+# compiled operators. Its Python part registers fake kernels, and can be imported if their schemas exist.
 _torchvision = torch.library.Library("torchvision", "FRAGMENT")
 _torchvision.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 _torchvision.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 Model = tuple[nn.Module, tuple[Any, ...]]
-# Two measurements of the same program differ by this much on a quiet machine.
+# On a quiet machine, two measurements of the same program differ by this much.
 NO_LOSS = 0.98
 
 
@@ -35,8 +36,8 @@ class Graph:
     """One row of the benchmark.
 
     Args:
-        title: what the table calls it; the shape of the input is added there.
-        goal: the least speed-up over the stock export, in onnxruntime.
+        title: the name in the table, to which the shape of the input is added.
+        goal: the smallest speed-up over the stock export, in onnxruntime.
         gaussian: taps along one side of a Gaussian window that OpenCV can compute as well, or None.
     """
 
@@ -47,12 +48,12 @@ class Graph:
 
 
 def sigma(taps: int) -> float:
-    """The standard deviation, in pixels, that OpenCV takes for a Gaussian window of ``taps`` pixels."""
+    """The standard deviation, in pixels, that OpenCV uses for a Gaussian window of ``taps`` pixels."""
     return 0.3 * ((taps - 1) / 2 - 1) + 0.8
 
 
 def gaussian_blur(taps: int, size: int) -> Model:
-    """(1, 3, size, size) blurred by a dense window, as a detector's augmentation does."""
+    """(1, 3, size, size) blurred by a dense window, as in the augmentation for a detector."""
     import kornia
 
     blur = kornia.filters.GaussianBlur2d((taps, taps), (sigma(taps), sigma(taps)), separable=False)
@@ -73,7 +74,7 @@ def pyramid_down() -> Model:
 
 
 def motion_blur() -> Model:
-    """A slanted line of 9 pixels: a window without a separable or low-rank form."""
+    """A slanted line of 9 pixels. This window has no separable or low-rank form."""
     import kornia
 
     return kornia.filters.MotionBlur(9, angle=35.0, direction=0.5), (torch.rand(1, 3, 256, 256),)
@@ -110,8 +111,7 @@ def fir_upsample() -> Model:
 
 
 def bilinear_upsample() -> Model:
-    """The last layer of FCN-8s (Long et al. 2015): 21 classes, eight times larger, a fixed bilinear
-    window."""
+    """The last layer of FCN-8s (Long et al. 2015): 21 classes, up-sampled by 8, fixed bilinear window."""
     triangle = 1 - (torch.arange(16) + 0.5 - 8).abs() / 8
     conv = nn.ConvTranspose2d(21, 21, 16, stride=8, padding=4, groups=21, bias=False)
     return _repeat(conv, torch.outer(triangle, triangle)), (torch.rand(1, 21, 64, 64),)
@@ -159,7 +159,7 @@ def upsample_1d() -> Model:
 
 
 def _repeat(conv: nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d, taps: Tensor) -> nn.Module:
-    """``conv`` with ``taps``, (kw,) or (kh, kw), written out for every channel."""
+    """``conv`` with ``taps``, (kw,) or (kh, kw), repeated for every channel."""
     conv.weight.data = taps.expand(conv.weight.shape).contiguous()
     return conv
 

@@ -1,14 +1,17 @@
-"""How good are the static rules? A grid of geometries, each timed as it is and with every lowering.
+"""Measures how good the static rules are, on a grid of geometries.
 
-    python benchmarks/grid.py --json FILE                    400 points of seed 0, the table; goes on where
-                                                             FILE ends, so that it may be interrupted
-    python benchmarks/grid.py --json FILE --table            nothing measured; what today's rules reach of it
-    python benchmarks/grid.py --json FILE --check --seed 1   only what `static` chooses; exits 1 where a point
-                                                             is below 0.95x after it was measured again
+Each geometry is timed in its original form and with every lowering.
 
-All in onnxruntime, one thread, in turn, by lower quartiles: what else a machine does makes times longer.
-What ``static`` keeps is the file that there was, 1.00x. The share of the possible gain is the sum of the
-logarithms of the gains with ``static`` over that with the fastest way of each point, the original among them.
+    python benchmarks/grid.py --json FILE                    400 points of seed 0, and the table. Continues
+                                                             an interrupted FILE
+    python benchmarks/grid.py --json FILE --table            measures nothing; applies today's rules to FILE
+    python benchmarks/grid.py --json FILE --check --seed 1   only the choices of `static`; exits 1 if a point
+                                                             is below 0.95x after a second measurement
+
+Everything runs in onnxruntime on one thread, in turn. Times are lower quartiles, because other work of the
+machine only makes times longer. If ``static`` keeps a site, the file is unchanged, and its gain is 1.00x. The
+share of the possible gain is the sum of the logarithms of the gains with ``static``, divided by the same sum
+for the fastest way of each point (which may be the original).
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class Prepared:
 
 
 def prepared(index: int, seed: int, check: bool) -> Prepared:
-    """Every proposal for a point, or with ``check`` what the rules choose alone."""
+    """Every proposal for a point. With ``check``: only the choice of the rules."""
     point = draw(seed, index)
     model, inputs = build(point, index)
     captured = capture_for_inference(model, inputs).graph_module
@@ -82,14 +85,15 @@ def prepared(index: int, seed: int, check: bool) -> Prepared:
 
 
 def static_name(index: int, seed: int) -> str:
-    """What the rules choose for a point."""
+    """The choice of the rules for a point."""
     sites, _ = lowerable_sites(capture_for_inference(*build(draw(seed, index), index)).graph_module)
     chosen = static_choice(sites[0], "finite") if sites else None
     return chosen.name if chosen else KEPT
 
 
 class _Whole(nn.Module):
-    """A graph of several inputs or outputs as one of one each, at no cost that differs between graphs."""
+    """Wraps a graph with several inputs or outputs as one with a single input and output. Its cost is the
+    same for all graphs."""
 
     def __init__(self, graph: nn.Module, batches: Sequence[int]) -> None:
         super().__init__()
@@ -101,7 +105,7 @@ class _Whole(nn.Module):
 
 
 def exported(points: Sequence[Prepared]) -> list[list[bytes]]:
-    """The ONNX files of all graphs; the exporter is asked once."""
+    """The ONNX files of all graphs, written by a single call of the exporter."""
     entries, examples = [], []
     for point in points:
         for graph in point.graphs:
@@ -115,7 +119,7 @@ def exported(points: Sequence[Prepared]) -> list[list[bytes]]:
 
 
 def timed(files: Sequence[bytes], inputs: Array, seconds: float) -> list[float]:
-    """Milliseconds of each file, all in turn; those far behind drop out early."""
+    """Milliseconds of each file. All files run in turn, and much slower ones are dropped early."""
     sessions = [open_session(file) for file in files]
     repeats = [max(1, round(_SAMPLE_MS / max(_once(session, inputs, 2), 1e-3))) for session in sessions]
     samples: list[list[float]] = [[] for _ in sessions]
@@ -141,7 +145,7 @@ def _typical(times: Sequence[float]) -> float:
 
 
 def measured(points: Sequence[Prepared], seconds: float) -> Iterator[dict[str, Any]]:
-    """A row for each point; where `static` seems slower, it is measured again and for longer."""
+    """A row for each point. If `static` seems slower, the point is measured again, for longer."""
     for point, files in zip(points, exported(points), strict=True):
         x = torch.cat(point.inputs).numpy()
         times = dict(zip(point.names, timed(files, x, seconds), strict=True))
@@ -195,18 +199,20 @@ def main() -> int:
 
 
 def gain(row: dict[str, Any]) -> float:
-    """With what `static` chooses, 1 where that is the file as it was."""
+    """The gain with the choice of ``static``. 1 if it keeps the original file."""
     return float(row["ms"][KEPT] / row["ms"][row["static"]])
 
 
 def best(row: dict[str, Any]) -> float:
-    """With the fastest way."""
+    """The gain with the fastest way."""
     return float(row["ms"][KEPT] / min(row["ms"].values()))
 
 
 def table(rows: Sequence[dict[str, Any]], seed: int) -> str:
-    """Markdown: for each kind of geometry, what the rules reach, and their worst point."""
-    every = any(set(row["ms"]) - {KEPT, row["static"]} for row in rows)  # not only what the rules choose
+    """A markdown table: for each kind of geometry, the gains of the rules, and their worst point."""
+    every = any(
+        set(row["ms"]) - {KEPT, row["static"]} for row in rows
+    )  # more was timed than the choice of the rules
     lines = ["| geometry | points | lowered | possible | static | share | worst |", "|" + "---|" * 7]
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

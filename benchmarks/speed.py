@@ -1,16 +1,19 @@
-"""How fast are lowered graphs, against the stock export and against other runtimes?
+"""Measures the speed of lowered graphs, against the stock export and against other runtimes.
 
     python benchmarks/speed.py --json FILE                      everything, one thread and then two
     python benchmarks/speed.py --json FILE --quick --only ssim  some graphs, and short
 
-Every column is timed against the stock export in onnxruntime, in this process and in turn, in blocks of
-fresh sessions: each block gives one ratio. A cell holds the typical ratio (above 1: faster than the stock
-export) and half of its 95 % interval, if there are blocks enough for one; the JSON has the times, and the
-control of the stock export against itself, as well. The stock
-export's own time is the one beside the lowered file; beside another column it may differ, as each leaves
-other things in the caches, and a ratio is to the time beside it. Goals that compare two other columns time
-those two in turn. A column whose outputs are not those of the stock export has failed, and so has one that
-raises; the JSON says why. ``python benchmarks/tables.py FILE`` prints the tables again.
+Every column is timed against the stock export in onnxruntime, in this process and in turn, in blocks of fresh
+sessions. Each block gives one ratio. A cell holds the typical ratio (above 1: faster than the stock export)
+and half of its 95 % interval, if there are enough blocks. The JSON also has the times, and the control of the
+stock export against itself.
+
+The printed time of the stock export is the one measured beside the lowered file. Beside another column it may
+differ, because each column leaves other data in the caches. A ratio always refers to the time beside it.
+Goals that compare two other columns time those two in turn.
+
+A column fails if its outputs differ from those of the stock export, or if it raises an error. The JSON has
+the reason. ``python benchmarks/tables.py FILE`` prints the tables again.
 
 Needs ``pip install -e '.[test,bench]'`` and, for torch.compile, a C++ compiler.
 """
@@ -31,8 +34,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# OpenMP threads that spin after torch has used them steal time from what is measured next to it;
-# onnxruntime's sessions are opened without spinning as well. To be set before torch is imported.
+# OpenMP threads that spin after torch has used them slow down the next measurement. The sessions of
+# onnxruntime do not spin, either. This must be set before torch is imported.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import torch
@@ -76,9 +79,9 @@ class Options:
     """How to measure one row.
 
     Args:
-        lowering: how the optimiser is to choose.
-        budget: seconds that it may spend on timing what it chooses from.
-        seconds: for each pair of columns; more until both have run often enough.
+        lowering: how the optimiser chooses.
+        budget: seconds that the optimiser may spend on timing its candidates.
+        seconds: for each pair of columns. It takes longer if one of them has not run often enough.
     """
 
     threads: int
@@ -88,24 +91,24 @@ class Options:
 
 
 def measure_row(name: str, options: Options) -> dict[str, Any]:
-    """One graph at one number of threads, as JSON; with ``failed`` where there is nothing to compare with."""
+    """One graph at one number of threads, as JSON. It has ``failed`` if there is nothing to compare with."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    torch.compiler.reset()  # compiled code is made for one number of threads
+    torch.compiler.reset()  # compiled code is for one number of threads
     row: dict[str, Any] = {"name": name, "title": GRAPHS[name].title, "threads": options.threads}
     try:
         model, inputs = GRAPHS[name].build()
         row["inputs"] = [list(tensor.shape) for tensor in inputs]
         with tempfile.TemporaryDirectory() as folder:
             return row | measure_graph(name, model.eval(), inputs, Path(folder), options)
-    except Exception as error:  # noqa: BLE001 - exporters and runtimes raise whatever they like
+    except Exception as error:  # noqa: BLE001 - exporters and runtimes may raise anything
         return row | {"failed": reason(error)}
 
 
 def measure_graph(
     name: str, model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: Options
 ) -> dict[str, Any]:
-    """All columns and goals of one graph, and what was chosen at its sites."""
+    """All columns and goals of one graph, and the choices at its sites."""
     file, baseline = stock(model, inputs, folder, options.threads)
     expected = baseline.run()
     factories = others(GRAPHS[name], model, inputs, file, expected, options.threads)
@@ -133,7 +136,7 @@ def measure_graph(
 
 
 def optimize(model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: Options) -> Lowered:
-    """The optimiser's file and, by the plan it made, the torch module."""
+    """The file of the optimiser and, by its plan, the torch module."""
     report = export.optimize(
         model,
         inputs,
@@ -141,13 +144,13 @@ def optimize(model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: O
         lowering=options.lowering,
         threads=options.threads,
         budget=options.budget,
-        seconds=0,  # it is measured here
+        seconds=0,  # this file measures it
     )
     return Lowered(folder / "ours.onnx", lower(model, report.plan, inputs), report)
 
 
 def chosen(plan: Plan) -> list[dict[str, Any]]:
-    """What the plan does at each distinct site, and how many sites are the same."""
+    """The choice of the plan at each distinct site, and how many sites are equal to it."""
     by_key: dict[str, dict[str, Any]] = {}
     for site, choice in plan.choices.items():
         name = "expand" if choice.proposal is None else choice.proposal.name
@@ -165,7 +168,7 @@ def compare(baseline: Contestant | str, other: Contestant | str, options: Option
     try:
         with torch.no_grad():
             timing = timed_against([baseline.opened, other.opened], options.threads, options.seconds)
-    except Exception as error:  # noqa: BLE001 - runtimes raise whatever they like
+    except Exception as error:  # noqa: BLE001 - runtimes may raise anything
         return {"failed": reason(error)}
     finally:
         gc.enable()

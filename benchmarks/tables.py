@@ -1,6 +1,6 @@
-"""The results of the benchmarks, as their JSON has them, and as the markdown tables of README.
+"""The results of the benchmarks, as their JSON files and as the markdown tables of README.
 
-python benchmarks/tables.py FILE [FILE ...]    the tables of results that were written before
+python benchmarks/tables.py FILE [FILE ...]    the tables of earlier results
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from export.runtime.blocks import time_blocks
 from fx_passes.train.formulations import FORMULATIONS
 
 Row = Mapping[str, Any]
-# Blocks from which on a table shows an interval.
+# A table shows an interval from this number of blocks on.
 ENOUGH = 4
 HAND, OURS = "by hand", "ours"
 TRAINED = (OURS, "torch module", f"{HAND}, compiled", "torch module, compiled")
 
 
 def as_json(timing: Timing) -> dict[str, Any]:
-    """What is kept of two ways timed in turn: typical milliseconds of both, baseline / other."""
+    """The JSON of two ways timed in turn: the typical milliseconds of both, and baseline / other."""
     return {
         "baseline_ms": timing.baseline_ms,
         "typical_ms": timing.optimized_ms,
@@ -42,11 +42,11 @@ def as_json(timing: Timing) -> dict[str, Any]:
 def timed_against(
     contestants: Sequence[Callable[[], Callable[[], Any]]], threads: int, seconds: float
 ) -> Timing:
-    """The second of two ways against the first, and the first against itself.
+    """Times two ways: the second against the first, and the first against itself.
 
     Args:
-        contestants: each opens itself anew, and gives what runs it once.
-        seconds: at most, but for two blocks in any case: one has no interval.
+        contestants: each opens a new session, and returns a function that runs it once.
+        seconds: the limit of the time. Two blocks are measured in any case, because one has no interval.
     """
     first, second = contestants
     blocks = time_blocks([first, second, first], seconds=seconds)
@@ -56,14 +56,14 @@ def timed_against(
 
 
 def speed_table(rows: Sequence[Row]) -> str:
-    """The rows at one number of threads, a column for each way to run a graph."""
+    """The rows at one number of threads, with a column for each way to run a graph."""
     columns = [c for c in COLUMNS if any(c in row.get("columns", ()) for row in rows)]
     lines = header("graph", "input", STOCK, *columns)
     for row in rows:
         shapes = ", ".join("x".join(map(str, shape)) for shape in row.get("inputs", ()))
         measured = row.get("columns", {})
         cells = [cell(measured[c]) if c in measured else "" for c in columns]
-        # Beside the lowered file, or beside the first column that did not fail.
+        # The time beside the lowered file, or beside the first column that did not fail.
         beside = next((m["baseline_ms"] for m in measured.values() if "failed" not in m), None)
         stock = "failed" if beside is None else f"{beside:.3f} ms"
         lines.append(line(row["title"], shapes, stock, *cells))
@@ -71,7 +71,7 @@ def speed_table(rows: Sequence[Row]) -> str:
 
 
 def goals_table(rows: Sequence[Row]) -> str:
-    """The goals of all rows, a line for each, at each number of threads."""
+    """The goals of all rows, one line for each, at each number of threads."""
     lines = header("graph", "threads", "goal", "reached", "met")
     for row in rows:
         for goal in row.get("goals", ()):
@@ -109,9 +109,9 @@ def compile_table(rows: Sequence[Row]) -> str:
 
 
 def cell(measured: Row) -> str:
-    """``▼ 0.87x ± 0.02``: the typical ratio, half of its 95 % interval, and whether it is a loss.
+    """``▼ 0.87x ± 0.02``: the typical ratio, half of its 95 % interval, and a mark for a loss.
 
-    An interval over two or three blocks is wide, and is left out.
+    The interval is omitted for two or three blocks, because it would be too wide.
     """
     if "failed" in measured:
         return "failed"
@@ -124,7 +124,7 @@ def cell(measured: Row) -> str:
 
 
 def header(*names: str) -> list[str]:
-    """The two lines that open a markdown table."""
+    """The first two lines of a markdown table."""
     return [line(*names), "|" + "---|" * len(names)]
 
 
@@ -133,7 +133,7 @@ def line(*cells: object) -> str:
 
 
 def threads_of(rows: Sequence[Row]) -> list[int]:
-    """The numbers of threads in rows, in their order."""
+    """The numbers of threads in the rows, in their order."""
     return list(dict.fromkeys(row["threads"] for row in rows))
 
 

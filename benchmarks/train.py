@@ -1,17 +1,17 @@
-"""How fast does a shared kernel train, and does the torch.compile backend pay?
+"""Measures how fast a shared kernel trains, and whether the torch.compile backend is faster.
 
     python benchmarks/train.py --json FILE              both tables, one thread and then two
     python benchmarks/train.py --json FILE --quick      short
     python benchmarks/train.py --only train --threads 2
 
-Training: forward, backward and step of ``formulation="auto"`` against the convolution of an expanded kernel
-that one would write by hand, and torch's own module, in which every channel has a kernel of its own; both
-also under torch.compile. The input needs its gradient, as inside a network. Every formulation is timed, so
-that a rule of ``auto`` that is wrong shows. Compile: the backend against plain torch.compile, for inference.
+Training: forward, backward and step of ``formulation="auto"``. It is compared with a hand-written convolution
+of an expanded kernel, and with torch's own module, in which every channel has its own kernel. Both also run
+under torch.compile. The input needs its gradient, as inside a network. Every formulation is timed, so that a
+wrong rule of ``auto`` becomes visible. Compile: the backend against plain torch.compile, for inference.
 
-All in this process and in turn, in blocks; a cell holds the typical ratio to the hand-written version (above
-1: faster) and half of its 95 % interval, if there are blocks enough for one; the JSON has the times as well.
-What does not compute the same is an error.
+Everything runs in this process and in turn, in blocks. A cell holds the typical ratio to the hand-written
+version (above 1: faster) and half of its 95 % interval, if there are enough blocks. The JSON also has the
+times. A way that computes something else is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# OpenMP threads that spin after their work steal time from what is measured next to it.
+# OpenMP threads that spin after their work slow down the next measurement.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import torch
@@ -54,7 +54,7 @@ GOAL_MEAN, GOAL_ROW, GOAL_COMPILE = 1.7, 0.95, 1.5
 
 
 class ByHand(nn.Module):
-    """What one writes: the expanded kernel, in a grouped convolution."""
+    """The hand-written version: an expanded kernel in a grouped convolution."""
 
     def __init__(self, channels: int, kernel: tuple[int, ...]) -> None:
         super().__init__()
@@ -62,14 +62,14 @@ class ByHand(nn.Module):
         self.groups, self.padding = channels, tuple(size // 2 for size in kernel)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, *size) -> the same, padded by half a kernel."""
+        """(N, C, *size) -> the same shape, padded by half a kernel."""
         conv = F.conv1d if x.ndim == 3 else F.conv2d
         weight = self.weight.expand(self.groups, *self.weight.shape[1:])
         return conv(x, weight, padding=self.padding, groups=self.groups)
 
 
 def contestants(channels: int, kernel: tuple[int, ...]) -> dict[str, nn.Module]:
-    """The modules of a row, the one that all are compared with first."""
+    """The modules of a row. The first is the one that all others are compared with."""
     arguments: dict[str, Any] = {
         "padding": tuple(size // 2 for size in kernel),
         "groups": channels,
@@ -93,7 +93,7 @@ def contestants(channels: int, kernel: tuple[int, ...]) -> dict[str, nn.Module]:
 
 
 def step_of(name: str, module: nn.Module, x: Tensor, gradient: Tensor) -> Callable[[], Tensor]:
-    """Forward, backward and step; gives the gradient of the one kernel."""
+    """A function for forward, backward and step that returns the gradient of the one kernel."""
     forward: Any = torch.compile(module, dynamic=False) if "compiled" in name else module
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
     weight: Any = module.weight
@@ -122,7 +122,7 @@ def train_row(
     expected = steps[HAND]()
     columns = {}
     for name, step in steps.items():
-        # The same sum of as many products as the output has elements, in another order.
+        # The same sum in another order. It has as many products as the output has elements.
         difference = float((step() - expected).abs().max() / expected.abs().max())
         if not difference <= 1e-3:
             raise AssertionError(f"{name}: the gradient of the kernel is off by {difference:.2g}")
@@ -135,7 +135,7 @@ def train_row(
 
 
 class Ssim(nn.Module):
-    """What the metric computes, without its running sums: they would be compiled anew at each call."""
+    """The computation of the metric without its running sums, which would be compiled again at each call."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Two batches of images (N, C, H, W) -> their mean structural similarity."""
@@ -162,7 +162,8 @@ def compile_rows(threads: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed: pages that come and go with each tensor would be most of some steps."""
+    """Let glibc keep freed memory. Otherwise getting and returning pages for each tensor would dominate some
+    steps."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD

@@ -2,10 +2,10 @@
 
     python examples/fine_tune.py [--steps N] [--out FILE.onnx]
 
-The model is written as such models are: each blur pool is a grouped convolution that repeats a binomial
-kernel for every channel. Trained as it is, the copies would drift apart. Shared, each blur is one kernel that
-all channels train together. The data are textures made here: stripes in one of eight directions, of any width
-and phase, in noise; the model tells the direction.
+The model is written in the usual way: each blur pool is a grouped convolution that repeats a binomial kernel
+for every channel. In normal training the copies would drift apart. After sharing, each blur is one kernel
+that all channels train together. The data are synthetic textures: stripes in one of eight directions, of any
+width and phase, in noise. The model predicts the direction.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def make_model() -> nn.Module:
 
 
 def textures(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images (count, 1, 32, 32) with values about 0, and their directions (count,), int64."""
+    """Images (count, 1, 32, 32) with values around 0, and their directions (count,), int64."""
     label = torch.randint(DIRECTIONS, (count,), generator=generator)
     angle = label * (math.pi / DIRECTIONS)
     width, phase = torch.rand(2, count, 1, 1, generator=generator).unbind()

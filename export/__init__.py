@@ -1,4 +1,4 @@
-"""Shared kernels on their way out: ONNX files, verified and measured in onnxruntime."""
+"""Exports models with shared kernels as ONNX files, and verifies and measures them in onnxruntime."""
 
 from export.measure import Timing, measure_speed
 from export.pipeline import optimize

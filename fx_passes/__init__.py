@@ -1,4 +1,4 @@
-"""Convolutions whose groups all repeat one kernel: find them, and keep that kernel once."""
+"""Finds convolutions whose groups all repeat one kernel, and keeps that kernel once."""
 
 from fx_passes.errors import CheckpointError, UsageError
 from fx_passes.find.find_kernels import find_shared_kernels

@@ -1,15 +1,16 @@
-"""``torch.compile(model, backend="fx_passes")``: share, lower by the static rules, then inductor.
+"""``torch.compile(model, backend="fx_passes")``: shares, lowers by the static rules, and calls inductor.
 
-The graph comes from torch.compile with parameters and buffers as inputs. For inference it is captured
-again around the tensors it is called with, its shared convolutions are lowered, and what comes out goes to
-inductor; once for each set of shapes. A lowered kernel is a constant: before every call, the tensors that
-kernels and biases are computed from are compared with what they were, and a change lowers anew.
+torch.compile gives the graph with parameters and buffers as inputs. For inference, the graph is captured
+again around the tensors that it is called with. Its shared convolutions are lowered, and inductor compiles
+the result. This happens once for each set of shapes. A lowered kernel is a constant. So before every call,
+the tensors that kernels and biases are computed from are compared with their values at the lowering. If they
+changed, the graph is lowered again.
 
-For training nothing is rewritten. Repeats that are parameters of their own would each have to get its own
-gradient, and a kernel that is one parameter already is expanded in the graph: its module chooses how
-(``train/formulations.py``). To train one kernel, ``share_kernels`` comes before ``torch.compile``.
+For training, nothing is rewritten. Repeats that are separate parameters would each need their own gradient. A
+kernel that is one parameter already is expanded in the graph, and its module chooses how
+(``train/formulations.py``). To train one kernel, call ``share_kernels`` before ``torch.compile``.
 
-Where nothing is lowered the graph goes to inductor as it is, and a warning of this logger says why.
+If nothing is lowered, inductor compiles the graph as it is, and a warning of this logger gives the reason.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from fx_passes.lower import SITE_OF_CALL, lower
 
 log = logging.getLogger(__name__)
 
-# Graphs that are kept, one for each set of shapes: the least recently used goes first.
+# The number of lowered graphs that are kept, one for each set of shapes. The least recently used goes first.
 _KEPT = 16
-# The model's own tensors are attributes of this name and their position among the inputs.
+# The model's own tensors are attributes with this name and their position among the inputs.
 _OWN = "own_"
 
 Compiled = Callable[..., Any]
@@ -48,20 +49,23 @@ def fx_passes(
     mode: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> Compiled:
-    """The backend; registered as ``fx_passes`` in the ``torch_dynamo_backends`` entry points.
+    """Compile a graph. This is the backend, registered as ``fx_passes`` in the ``torch_dynamo_backends``
+    entry points.
 
     Args:
-        graph_module: from torch.compile, every tensor and open size an input.
+        graph_module: from torch.compile. Every tensor and every open size is an input.
         example_inputs: the inputs of the call that is being compiled.
         mode, options: of ``torch.compile``, for inductor.
 
     Returns:
-        What computes the graph.
+        A function that computes the graph.
     """
     patches = {**(options_of_mode(mode) if mode else {}), **(options or {})}
     reason = None
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in example_inputs):
-        reason = "it is compiled for training; to train one kernel, share_kernels(model) before torch.compile"
+        reason = (
+            "it is compiled for training; to train one kernel, call share_kernels(model) before torch.compile"
+        )
     elif next(find_calls(graph_module), None) is None:
         reason = "it has no convolution"
     elif any(node.target is SET_GRAD_ENABLED for node in graph_module.graph.nodes):
@@ -77,9 +81,9 @@ class _Compiled:
     """A graph lowered for some shapes.
 
     Args:
-        compiled: takes the inputs that are not the model's own tensors; None where nothing was lowered.
-        own: the model's own tensors that it was lowered around, by the position of the input.
-        baked: copies of those that its constants were computed from.
+        compiled: takes the inputs that are not the model's own tensors. None: nothing was lowered.
+        own: the model's own tensors that the graph was lowered with, by the position of the input.
+        baked: copies of the tensors that its constants were computed from.
     """
 
     compiled: Compiled | None
@@ -87,7 +91,7 @@ class _Compiled:
     baked: dict[int, Tensor]
 
     def holds(self, inputs: Sequence[Any]) -> bool:
-        """Whether they are the same objects, and the baked ones have the same values."""
+        """Whether the own tensors are the same objects, and the baked ones have the same values."""
         same = all(inputs[index] is tensor for index, tensor in self.own.items())
         return same and all(torch.equal(inputs[index], value) for index, value in self.baked.items())
 
@@ -106,9 +110,7 @@ class _Inference:
     def __call__(self, *inputs: Any) -> Any:
         given = self._given(inputs)
         if len({storage_key(x) for x in given}) < len(given):
-            log.warning(
-                "inputs share memory, which a graph that is captured again would not know: run as it is"
-            )
+            log.warning("inputs share memory, and a second capture would lose that: the graph runs as it is")
             return self.graph_module(*inputs)
         key = tuple(
             (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x
@@ -132,8 +134,8 @@ class _Inference:
             captured = capture_for_inference(bound, given).graph_module
             graph_module = lower(captured, "static", given)
             sites = sum(SITE_OF_CALL in node.meta for node in graph_module.graph.nodes)
-            reason = "no convolution in it is shared and faster in another form"
-        except Exception as error:  # noqa: BLE001 - whatever stops it: the model still has to run
+            reason = "no convolution in it is both shared and faster in another form"
+        except Exception as error:  # noqa: BLE001 - the model must run in any case
             sites, reason = 0, f"{type(error).__name__}: {error}"
         if not sites:
             log.warning("nothing is lowered in this graph: %s", reason)
@@ -145,7 +147,7 @@ class _Inference:
 
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:
-    """The inputs, by their position, that the kernels and biases of shared convolutions are computed from."""
+    """The positions of the inputs that kernels and biases of shared convolutions are computed from."""
     calls = [verdict.call for verdict in judge_graph(captured, frozen=True) if verdict.finding.shared]
     stack: list[Any] = [value for call in calls for value in (call.weight, call.bias)]
     seen: set[Node] = set()

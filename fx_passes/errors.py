@@ -1,4 +1,4 @@
-"""Every error this project raises on purpose.
+"""Every error that this project raises on purpose.
 
     FxPassesError
     ├── UsageError            an argument is wrong                      exit code 2
@@ -9,20 +9,20 @@
     ├── NotEquivalentError    onnxruntime found a difference            exit code 1
     └── NothingGainedError    ``--strict`` and nothing shared / faster  exit code 4
 
-The message of each is one line that says what is wrong, where, and what to do.
+The message of each error is one line. It names the fault, its place, and the remedy.
 """
 
 from __future__ import annotations
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """The message of any exception as one line of at most so many characters."""
+    """The message of an exception as one line of at most ``most`` characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 class FxPassesError(Exception):
-    """Base of every error raised on purpose; ``exit_code`` is what the command line returns."""
+    """Base of every error raised on purpose. ``exit_code`` is returned by the command line."""
 
     exit_code = 1
 
@@ -34,7 +34,7 @@ class UsageError(FxPassesError):
 
 
 class CheckpointError(FxPassesError, RuntimeError):
-    """A state_dict does not repeat one kernel; a RuntimeError, as what ``load_state_dict`` raises."""
+    """A state_dict does not repeat one kernel. It is a RuntimeError, as ``load_state_dict`` raises."""
 
     exit_code = 3
 
@@ -58,7 +58,7 @@ class ExportError(FxPassesError):
 
 
 class NotEquivalentError(FxPassesError):
-    """The optimised model does not compute what the original does; ``site`` is the one that causes it, if
+    """The optimised model computes something else than the original. ``site`` is the site that causes it, if
     any."""
 
     exit_code = 1
@@ -69,6 +69,6 @@ class NotEquivalentError(FxPassesError):
 
 
 class NothingGainedError(FxPassesError):
-    """``--strict`` was given and nothing was shared, or nothing got faster."""
+    """``--strict`` was given, and nothing was shared or nothing became faster."""
 
     exit_code = 4

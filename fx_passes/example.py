@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 class AntiAliasedEdges(nn.Module):
-    """Blur, edges and an anti-aliased shrink, as people write them: one kernel repeated for every channel.
+    """Blur, edges and an anti-aliased downsampling, in common code: one kernel is repeated for every channel.
 
-    (N, channels, H, W) -> (N, channels, H/2, W/2), float32; H and W even.
+    (N, channels, H, W) -> (N, channels, H/2, W/2), float32. H and W are even.
     """
 
     def __init__(self, channels: int = 16) -> None:

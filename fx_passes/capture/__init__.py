@@ -1,1 +1,1 @@
-"""A model of any kind -> one graph."""
+"""Captures a model of any kind as one graph."""

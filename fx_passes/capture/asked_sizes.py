@@ -1,4 +1,4 @@
-"""What a caller asked of each size, beside what the model makes of it: refusals, and notes for the report."""
+"""Compares the sizes that a caller asked for with the sizes that the model needs: errors and notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 from fx_passes.errors import CaptureError, UsageError
 from fx_passes.graph.torch_internals import pytree
 
-# What torch has for the largest value of a size that has none.
+# The largest value that torch gives to a size without a limit.
 _NO_LIMIT: Any = Dim("any").max
 
 
@@ -24,9 +24,9 @@ class OpenSizes:
 
     Args:
         dynamic_shapes: for torch, with the bounds that the model needs.
-        shapes: one tuple an input; a number, or an expression of symbols where the size is open.
-        ranges: the smallest and the largest value of each symbol; None: no largest.
-        conditions: what else the model needs of its symbols.
+        shapes: one tuple for each input. A size is a number, or an expression of symbols if it is open.
+        ranges: the smallest and the largest value of each symbol. None: no largest.
+        conditions: further conditions of the model on its symbols.
         notes: one line for each bound that the model needs and the caller did not state.
     """
 
@@ -37,7 +37,8 @@ class OpenSizes:
     notes: tuple[str, ...] = ()
 
     def takes(self, values: Mapping[sympy.Symbol, int]) -> bool:
-        """Whether the model takes these values, whatever the symbols that are not among them may be."""
+        """Whether the model takes these values. A symbol without a value may have any value that the model
+        takes."""
         for symbol, (low, high) in (self.ranges or {}).items():
             value = values.get(symbol, low)
             if value < low or (high is not None and value > high):
@@ -45,20 +46,28 @@ class OpenSizes:
         return not any(condition.subs(values) == sympy.false for condition in self.conditions)
 
     def at(self, values: Mapping[sympy.Symbol, int]) -> tuple[tuple[int, ...], ...] | None:
-        """The shapes where the symbols have these values; None where the model does not take them."""
+        """The shapes for these values of the symbols. None if the model does not take them."""
         if not self.takes(values):
             return None
         return tuple(tuple(int(sympy.sympify(n).subs(values)) for n in shape) for shape in self.shapes)
 
 
 def inputs_of(program: ExportedProgram) -> list[tuple[str, Any]]:
-    """Name and captured value of every input."""
+    """The name and the captured value of every input."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     return [(str(name), values.get(name)) for name in program.graph_signature.user_inputs]
 
 
 def arguments_of(model: nn.Module | ExportedProgram, inputs: Sequence[Any]) -> dict[str, Any]:
-    """The arguments of a call by name, those of a program as it was captured; ``*args`` are one argument."""
+    """The arguments of a call, by name. ``*args`` are one argument. For a program: the arguments of its
+    capture.
+
+    Args:
+        inputs: positional arguments of a model that is no program.
+
+    Raises:
+        UsageError: ``inputs`` do not fit the model.
+    """
     if not isinstance(model, ExportedProgram):
         try:
             return dict(inspect.signature(model.forward).bind(*inputs).arguments)
@@ -73,7 +82,7 @@ def arguments_of(model: nn.Module | ExportedProgram, inputs: Sequence[Any]) -> d
 
 
 def asked_of(arguments: Mapping[str, Any], dynamic_shapes: Any) -> list[dict[int, Any]]:
-    """For each leaf of ``arguments``, what the caller asked for by dimension.
+    """For each leaf of ``arguments``, the sizes that the caller asked for, by dimension.
 
     Raises:
         UsageError: ``dynamic_shapes`` do not fit the arguments.
@@ -84,13 +93,17 @@ def asked_of(arguments: Mapping[str, Any], dynamic_shapes: Any) -> list[dict[int
         return list(_pairs(dict(arguments), dynamic_shapes, "dynamic_shapes"))
     if not isinstance(dynamic_shapes, tuple | list) or len(dynamic_shapes) != len(arguments):
         raise UsageError(
-            f"dynamic_shapes needs one entry for each argument ({', '.join(arguments)}), which may be None"
+            f"dynamic_shapes needs one entry (or None) for each argument ({', '.join(arguments)})"
         )
     return list(_pairs(list(arguments.values()), dynamic_shapes, "dynamic_shapes"))
 
 
 def _pairs(value: Any, shapes: Any, where: str) -> Iterator[dict[int, Any]]:
-    """What ``shapes`` say of each leaf of ``value``, in its order; None says nothing."""
+    """The sizes that ``shapes`` ask for, for each leaf of ``value`` in order. None asks for nothing.
+
+    Args:
+        where: the place of ``value`` in the ``dynamic_shapes``, for errors.
+    """
     registered = pytree.SUPPORTED_NODES.get(type(value))
     if isinstance(value, Tensor):
         yield _asked_of_tensor(value, shapes, where)
@@ -104,7 +117,7 @@ def _pairs(value: Any, shapes: Any, where: str) -> Iterator[dict[int, Any]]:
             raise UsageError(f"{where} needs {len(value)} entries in a list or tuple")
         for i, item in enumerate(value):
             yield from _pairs(item, shapes and shapes[i], f"{where}[{i}]")
-    elif registered is not None:  # a class of the user's: torch takes the shapes of what it flattens to
+    elif registered is not None:  # a user's class: torch takes the shapes of its leaves
         yield from _pairs(list(registered.flatten_fn(value)[0]), shapes, where)
     else:
         yield {}
@@ -112,7 +125,7 @@ def _pairs(value: Any, shapes: Any, where: str) -> Iterator[dict[int, Any]]:
 
 def _asked_of_tensor(value: Tensor, shapes: Any, where: str) -> dict[int, Any]:
     if shapes is not None and not isinstance(shapes, dict | list | tuple):
-        raise UsageError(f"{where} has to be a dict of dimensions, as {{0: Dim('batch')}}, got {shapes!r}")
+        raise UsageError(f"{where} must be a dict of dimensions, such as {{0: Dim('batch')}}, got {shapes!r}")
     items = shapes.items() if isinstance(shapes, dict) else enumerate(shapes or ())
     asked = {dim: size for dim, size in items if size is not None}
     for dim, size in asked.items():
@@ -125,12 +138,14 @@ def _asked_of_tensor(value: Tensor, shapes: Any, where: str) -> dict[int, Any]:
         found = value.shape[dim]
         if isinstance(found, int) and ((low or 0) > found or (high is not None and high < found)):
             said = low if low == high else f"{low or 0} to {'any' if high is None else high}"
-            raise UsageError(f"{where}: {_described(dim, size)} is to be {said}, but {found} in the example")
+            raise UsageError(
+                f"{where}: {_described(dim, size)} must be {said}, but it is {found} in the example"
+            )
     return asked
 
 
 def _stated(asked: Any) -> tuple[Any, Any]:
-    """The smallest and the largest that the caller stated; None where that was not."""
+    """The smallest and the largest size that the caller stated. None: not stated."""
     if getattr(asked, "root", None) is not None:  # an expression of another size, whose bounds torch checks
         return None, None
     low, high = getattr(asked, "min", None), getattr(asked, "max", None)
@@ -138,19 +153,23 @@ def _stated(asked: Any) -> tuple[Any, Any]:
 
 
 def name_of(asked: Any) -> str | None:
-    """The name that the caller gave to a size."""
+    """The name that the caller gave to a size, or None."""
     return asked.__name__ if isinstance(asked, Dim) else asked if isinstance(asked, str) else None
 
 
 def insisted(asked: Any) -> bool:
-    """Whether the caller insists that a size stays open."""
+    """Whether the caller requires that a size stays open."""
     return isinstance(asked, Dim | str) or "DYNAMIC" in repr(asked)
 
 
 def require_open(
     program: ExportedProgram, sizes: OpenSizes, asked: Sequence[Mapping[int, Any]], *, captured: bool = False
 ) -> None:
-    """Refuse sizes that the caller insists on and the program fixes; ``captured``: by the caller, before."""
+    """Raise an error if the program fixes a size that the caller requires to stay open.
+
+    Args:
+        captured: the caller captured the program earlier.
+    """
     fixed = _fixed(sizes)
     for (name, value), wanted in zip(inputs_of(program), asked, strict=True):
         for dim, size in wanted.items() if isinstance(value, Tensor) else ():
@@ -168,7 +187,7 @@ def require_open(
 
 
 def _fixed(sizes: OpenSizes) -> dict[sympy.Symbol, int]:
-    """The symbols that can have one value only, and that value."""
+    """The symbols that can have only one value, with that value."""
     found = {s: low for s, (low, high) in (sizes.ranges or {}).items() if low == high}
     for condition in sizes.conditions:
         symbols = condition.free_symbols
@@ -203,13 +222,12 @@ def with_notes(program: ExportedProgram, sizes: OpenSizes, asked: Sequence[Mappi
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether the caller gave two sizes one name; sizes without a name are the same where the model says
-    so."""
+    """Whether the caller gave two sizes one name. Sizes without a name are the same if the model says so."""
     return name_of(one) == name_of(other)
 
 
 def _needed(size: sympy.Expr, asked: Any, sizes: OpenSizes) -> str | None:
-    """What the model needs of a size beyond what the caller said."""
+    """The bounds that the model needs for a size, and the caller did not state."""
     if not isinstance(size, sympy.Symbol):
         symbols = size.free_symbols
         if getattr(asked, "root", None) is not None or len(symbols) != 1:  # the caller's own expression

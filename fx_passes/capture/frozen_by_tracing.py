@@ -1,4 +1,4 @@
-"""What a traced graph fixes of its model, so that nobody trains or evaluates something else unawares."""
+"""Reports the parts of a model that a traced graph fixes, so that no one trains something else unawares."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fx_passes.graph.torch_internals import forward_hooks, forward_pre_hooks, ha
 
 
 def fixed_by_tracing(model: nn.Module, graph_module: GraphModule) -> Iterator[str]:
-    """What ``graph_module``, traced from ``model``, does not take over, in words."""
+    """Texts that name the parts of ``model`` that ``graph_module``, traced from it, does not take over."""
     kept = {name: type(module) for name, module in graph_module.named_modules()}
     for name, module in model.named_modules():
         hooked = forward_hooks(module) or forward_pre_hooks(module) or has_backward_hooks(module)
         if kept.get(name) is not type(module) and hooked:
-            yield f"the hooks of `{name or type(model).__name__}` do not run, as its code is inlined"
+            yield f"the hooks of `{name or type(model).__name__}` do not run, because its code is inlined"
     other = clone_module(model)
     for module in other.modules():
         module.training = not module.training
@@ -27,14 +27,15 @@ def fixed_by_tracing(model: nn.Module, graph_module: GraphModule) -> Iterator[st
     try:
         graph = capture(other).graph_module.graph
     except CaptureError:
-        yield f"it is what the model does in {mode} mode; after {name} it can no longer be traced"
+        yield f"it computes what the model computes in {mode} mode; after {name} the model cannot be traced"
         return
     if (node := _first_difference(graph_module.graph, graph)) is not None:
-        yield f"`{node}` is what the model does in {mode} mode, whatever {name} says later"
+        yield f"`{node}` computes what the model computes in {mode} mode, also after {name}"
 
 
 def _first_difference(graph: Graph, other: Graph) -> str | None:
-    """The first node of ``graph`` that is another one in ``other``."""
+    """The name of the first node of ``graph`` that differs from the node in ``other``. None if the graphs are
+    equal."""
     ours, theirs = ([str((n.op, n.target, n.args, n.kwargs)) for n in g.nodes] for g in (graph, other))
     names = [node.name for node in graph.nodes]
     for name, first, second in zip(names, ours, theirs, strict=False):

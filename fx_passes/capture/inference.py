@@ -1,5 +1,5 @@
-"""A capture for inference: bodies of ``no_grad`` and the like, which torch.export makes graphs of their own,
-are put back where they are called."""
+"""Captures a model for inference. torch.export makes bodies of ``no_grad`` and similar modes inner graphs.
+They are put back in the place of their calls."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ def capture_for_inference(
     *,
     dynamic_shapes: Any = None,
 ) -> Capture:
-    """As ``routes.capture``, but never the model itself, with ``inline_modes``, and with the shapes that
-    ``example_inputs`` give, whatever the route; not where some of them are to stay open."""
+    """As ``routes.capture``, but the graph is never the model itself, and ``inline_modes`` is applied.
+
+    The nodes have the shapes that ``example_inputs`` give, for every route. If some sizes are to stay open
+    (``dynamic_shapes``), shapes are not added.
+    """
     captured = capture(model, example_inputs, dynamic_shapes=dynamic_shapes)
     if captured.graph_module is model:
         captured = replace(captured, graph_module=clone_module(captured.graph_module))
@@ -41,23 +44,24 @@ def capture_for_inference(
 
 
 def _propagate(graph_module: GraphModule, example_inputs: Sequence[Any]) -> None:
-    """Give the nodes of a graph that was not made by torch.export their shapes."""
+    """Give the nodes their shapes, if the graph was not made by torch.export."""
     if all("val" in node.meta for node in graph_module.graph.nodes if node.op == "placeholder"):
         return
     try:
         FakeTensorProp(graph_module, FakeTensorMode(allow_non_fake_inputs=True)).propagate(*example_inputs)
-    except Exception:  # it reads a number, say; then the shapes stay unknown, as sites will report
+    except Exception:  # for example, it reads a number. The shapes stay unknown, and sites report that
         log.debug("shapes could not be propagated", exc_info=True)
 
 
 def inline_modes(graph_module: GraphModule) -> None:
-    """Put graphs that run with gradients on or off, or with autocast off, in the place of their calls.
+    """Replace the calls of inner graphs that run with gradients on or off, or with autocast off, by these
+    graphs.
 
-    ``torch.export`` makes the body of ``with torch.no_grad()`` a call of a graph of its own. Gradients make
-    no difference to inference, which is what this is for, and autocast is off where nothing has put it on.
+    ``torch.export`` makes the body of ``with torch.no_grad()`` a call of an inner graph. Inference does not
+    depend on gradients, and autocast is off if nothing has switched it on.
     """
     inlined = False
-    # What is put in may call another one.
+    # An inner graph may call another one.
     while calls := [(n, at) for n in graph_module.graph.nodes if (at := _body_argument(n)) is not None]:
         inlined = True
         for call, at in calls:
@@ -70,7 +74,8 @@ def inline_modes(graph_module: GraphModule) -> None:
 
 
 def _body_argument(node: Node) -> int | None:
-    """Which argument of ``node`` is the graph that it calls in a mode that inference need not know."""
+    """The place of the inner graph among the arguments of ``node``, if its mode makes no difference to
+    inference."""
     if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled:
         return 1
     if node.target is torch.ops.higher_order.wrap_with_autocast and node.args[2] is False:

@@ -1,9 +1,9 @@
-"""Which sizes of a model's inputs stay open: what the caller asked for, and what the model makes of it.
+"""Decides which sizes of a model's inputs stay open, from the caller's request and the model's needs.
 
-A model may need more of a size than ``dynamic_shapes`` say: nine rows at least, an even number, as many as
-columns. ``torch.export`` then refuses, and suggests other ``dynamic_shapes``. ``torch.onnx.export`` tries
-again with those, and so it is done here, with the same settings. A size that the model fixes is refused:
-the exporter would fix it without a word.
+A model may have more conditions on a size than ``dynamic_shapes`` state: at least nine rows, an even number,
+as many rows as columns. ``torch.export`` then refuses, and suggests other ``dynamic_shapes``.
+``torch.onnx.export`` tries again with those. This file does the same, with the same settings. If the model
+fixes a size that must stay open, it is refused: the exporter would fix it silently.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from fx_passes.graph.torch_internals import (
     sizes_of_one_stay_open,
 )
 
-# A suggestion may lead to the next one: a size that is even, and then at least 4.
+# One suggestion may lead to another: a size that is even, and then at least 4.
 _ROUNDS = 4
 
 
 def export_open(
     model: nn.Module, inputs: Sequence[Any], dynamic_shapes: Any
 ) -> tuple[ExportedProgram, OpenSizes]:
-    """``torch.export`` of ``model`` with open sizes, as ``torch.onnx.export`` does it.
+    """``torch.export`` of ``model`` with open sizes, as ``torch.onnx.export`` does it, and the sizes.
 
     Args:
-        inputs: positional arguments of ``model``; an open size may be 1 in them.
+        inputs: positional arguments of ``model``. An open size may be 1 in them.
         dynamic_shapes: as for ``torch.onnx.export``: for each open size a ``Dim``, a name, ``Dim.DYNAMIC`` or
             ``Dim.AUTO``.
 
     Raises:
-        CaptureError: torch cannot export the model, or it fixes a size that is to stay open; ``Dim.AUTO``
-            leaves that to the model.
+        CaptureError: torch cannot export the model, or the model fixes a size that must stay open.
+            ``Dim.AUTO`` leaves the choice to the model.
         UsageError: ``dynamic_shapes`` do not fit the inputs.
 
     Example:
@@ -69,7 +69,7 @@ def export_open(
     asked = asked_of(arguments_of(model, inputs), dynamic_shapes)
     try:
         program, refined = _exported(model, tuple(inputs), dynamic_shapes)
-    except (Exception, SystemExit) as error:  # whatever the model raises
+    except (Exception, SystemExit) as error:  # the model's code may raise anything
         _blame_fixed_size(model, tuple(inputs), dynamic_shapes, asked)
         raise CaptureError(
             f"{type(model).__name__} cannot be captured with these open sizes: torch.export: "
@@ -83,7 +83,7 @@ def export_open(
 def open_sizes(
     model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
 ) -> OpenSizes | None:
-    """What ``model`` makes of ``dynamic_shapes``; None where all sizes are fixed.
+    """The sizes that ``model`` has with ``dynamic_shapes``. None: all sizes are fixed.
 
     Raises:
         CaptureError, UsageError: as :func:`export_open`.
@@ -98,9 +98,9 @@ def open_sizes(
 
 
 def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> tuple[ExportedProgram, Any]:
-    """The program, and the ``dynamic_shapes`` that torch accepted, names of sizes among them.
+    """The program, and the ``dynamic_shapes`` that torch accepted, including names of sizes.
 
-    As ``torch.onnx.export``, by running the model's code, and where that fails by reading it ("strict").
+    As in ``torch.onnx.export``: torch runs the model's code, and if that fails, reads it ("strict").
     """
     try:
         return _exported_so(model, inputs, dynamic_shapes, strict=False)
@@ -108,13 +108,13 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) ->
         try:
             with _silent(GUARDS_LOG):
                 return _exported_so(model, inputs, dynamic_shapes, strict=True)
-        except (Exception, SystemExit):  # noqa: BLE001 - the same
-            raise error from None  # the first says more of the model
+        except (Exception, SystemExit):  # noqa: BLE001 - as above
+            raise error from None  # the first error says more about the model
 
 
 @contextmanager
 def _silent(name: str) -> Iterator[None]:
-    """Without what torch logs as an error, and raises too."""
+    """Within it, the logger ``name`` is off. torch logs some errors that it also raises."""
     logger = logging.getLogger(name)
     before = logger.disabled
     logger.disabled = True
@@ -130,7 +130,7 @@ def _exported_so(
     shapes = dynamic_shapes
     for left in reversed(range(_ROUNDS)):
         try:
-            # As torch.onnx.export calls it: a size of 1 stays open, what can wait is checked at run time.
+            # As torch.onnx.export calls it: a size of 1 stays open, and torch defers checks to run time.
             with sizes_of_one_stay_open(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = torch.export.export(
@@ -150,11 +150,11 @@ def _exported_so(
 
 
 def _refined(shapes: Any, error: UserError) -> Any:
-    """``shapes`` with what torch suggests; None where it suggests nothing that can be done."""
+    """``shapes`` with torch's suggestions. None if there are none that can be followed."""
     named = pytree.tree_map(lambda leaf: leaf if isinstance(leaf, Dim) else None, shapes)
     try:
         fixed = refine_dynamic_shapes_from_suggested_fixes(error.msg, named)
-    except Exception:  # noqa: BLE001 - no suggestions in it, or of a kind that torch itself does not follow
+    except Exception:  # noqa: BLE001 - no suggestions, or none that torch can follow
         return None
     old, spec = pytree.tree_flatten(shapes)
     new = pytree.tree_leaves(fixed)
@@ -166,10 +166,10 @@ def _refined(shapes: Any, error: UserError) -> Any:
 
 
 def _renamed(fixed: Any, asked: Dim) -> Any:
-    """``fixed`` with the name that the caller gave: ``h``, where torch says ``2*_h``."""
+    """``fixed`` with the name that the caller gave: ``h`` instead of torch's ``2*_h``."""
     if getattr(fixed, "root", None) is None or getattr(asked, "root", None) is not None:
         return fixed
-    fixed = copy.copy(fixed)  # torch takes one object for all sizes of the same form
+    fixed = copy.copy(fixed)  # torch shares one object among sizes of the same form
     fixed.__name__ = asked.__name__
     return fixed
 
@@ -209,10 +209,11 @@ def _condition(value: Any) -> sympy.Basic | None:
 def _blame_fixed_size(
     model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, asked: Sequence[Mapping[int, Any]]
 ) -> None:
-    """Where torch cannot keep a size open: say which one, found by leaving all of them to torch."""
+    """Raise an error that names the size that torch cannot keep open. It is found by leaving all sizes to
+    torch."""
     free = pytree.tree_map(lambda leaf: Dim.AUTO if insisted(leaf) else leaf, dynamic_shapes)
     try:
         program, _ = _exported(model, inputs, free)
-    except (Exception, SystemExit):  # noqa: BLE001 - then it is not the open sizes
+    except (Exception, SystemExit):  # noqa: BLE001 - then open sizes are not the cause
         return
     require_open(program, _sizes_of(program, None), asked)

@@ -1,10 +1,12 @@
-"""nn.Module / GraphModule / ExportedProgram -> one graph module, whichever route works.
+"""Captures an nn.Module, GraphModule or ExportedProgram as one graph module, by any route that works.
 
-Two routes lead from a module to a graph. ``torch.export`` runs the model on the example inputs and guards
-what it assumes, so it is tried first wherever there are inputs; it fixes the mode and, unless told
-otherwise, the sizes. Symbolic tracing needs no inputs and keeps modules, training mode and sizes open, but
-sees no values. After either, every weight is a ``get_attr`` node, an argument computed from such nodes,
-or the tensor of a ``call_module`` convolution; lifted parameters, buffers and constants are attributes again.
+Two routes lead from a module to a graph. ``torch.export`` runs the model on the example inputs and guards its
+assumptions, so it is tried first if there are inputs. It fixes the mode, and also the sizes unless it is told
+otherwise. Symbolic tracing needs no inputs. It keeps modules, and leaves the training mode and the sizes
+open, but it sees no values.
+
+After either route, every weight is a ``get_attr`` node, an argument computed from such nodes, or the tensor
+of a ``call_module`` convolution. Lifted parameters, buffers and constants are attributes again.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Route = Literal["graph module", "exported program", "symbolic_trace", "torch.exp
 
 @dataclass(frozen=True)
 class Capture:
-    """A graph of the model, the route that gave it, and why the route tried before it did not."""
+    """A graph of the model, the route that gave it, and the reason why an earlier route failed."""
 
     graph_module: GraphModule
     route: Route
@@ -44,19 +46,19 @@ def capture(
     *,
     dynamic_shapes: Any = None,
 ) -> Capture:
-    """One graph of ``model``; the model itself is left as it was.
+    """One graph of ``model``, which is not changed.
 
     Args:
         model: a module, a graph module, or an exported program.
-        example_inputs: positional arguments of ``model``; without them only symbolic tracing is tried.
-        dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
+        example_inputs: positional arguments of ``model``. Without them only symbolic tracing is tried.
+        dynamic_shapes: as for ``torch.onnx.export``. Sizes get the bounds that the model needs.
 
     Returns:
-        The graph module, whose tensors are the model's own, not copies.
+        The graph module. Its tensors are the model's own, not copies.
 
     Raises:
-        CaptureError: no route worked; the message gives the reason of each. Or the model fixes a size that
-            is to stay open.
+        CaptureError: no route worked, and the message gives the reason of each. Or the model fixes a size
+            that must stay open.
 
     Example:
         >>> capture(nn.Sequential(nn.Conv1d(2, 2, 3, groups=2))).route
@@ -66,14 +68,14 @@ def capture(
         open_sizes(model, (), dynamic_shapes)
         return Capture(_unlift(model), "exported program")
     opens = dynamic_shapes is not None and example_inputs is not None
-    if isinstance(model, GraphModule) and not opens:  # the sizes in its graph may be fixed ones
+    if isinstance(model, GraphModule) and not opens:  # its graph may fix the sizes
         return Capture(model, "graph module")
     if not isinstance(model, nn.Module):
         raise CaptureError(
             f"expected an nn.Module, GraphModule or ExportedProgram, got {type(model).__name__}"
         )
     routes: list[Route] = ["symbolic_trace"]
-    # Export would run lazy modules on fake tensors, and leave the model with those.
+    # Export would run lazy modules on fake tensors, and the model would keep these.
     if example_inputs is not None and not any(nn.parameter.is_lazy(p) for p in model.parameters()):
         routes = ["torch.export", "symbolic_trace"]
     reasons: list[str] = []
@@ -83,9 +85,9 @@ def capture(
                 graph_module = trace(model)
             else:
                 graph_module = _export(model, tuple(example_inputs or ()), dynamic_shapes)
-        except FxPassesError:  # a size cannot stay open: another route would not see it
+        except FxPassesError:  # a size cannot stay open, and the other route would not notice
             raise
-        except (Exception, SystemExit) as error:  # whatever a model raises means: not by this route
+        except (Exception, SystemExit) as error:  # any error of a model rules out this route
             reasons.append(f"{route}: {_described(error)}")
             log.debug("%s failed", route, exc_info=True)
             continue
@@ -111,7 +113,7 @@ def _export(model: nn.Module, example_inputs: tuple[Any, ...], dynamic_shapes: A
 
 def _unlift(program: ExportedProgram) -> GraphModule:
     graph_module = program.module(check_guards=False)
-    # torch forbids train() and eval() on this module, by attributes that a copy would not have.
+    # torch forbids train() and eval() on this module by instance attributes, which a copy would lack.
     for name in ("train", "eval"):
         graph_module.__dict__.pop(name, None)
     return graph_module  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Symbolic tracing that keeps the state of a model, and stops at what a graph cannot hold."""
+"""Symbolic tracing that keeps the state of a model, and fails if a graph cannot hold something."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fx_passes.train.shared_conv import SharedKernelConv
 def trace(model: nn.Module) -> GraphModule:
     if forward_hooks(model) or forward_pre_hooks(model):
         raise TypeError("the model has forward hooks, which tracing would drop")
-    # The model's code runs while it is traced: on a clone, so that what it writes is not the user's.
+    # Tracing runs the model's code. It runs on a clone, so that it does not write to the user's model.
     clone = clone_module(model)
     parameters = list(inspect.signature(model.forward).parameters.values())
     defaults = {p.name: p.default for p in parameters if p.default is None}
     with _RefuseRandom():
         graph = _Tracer().trace(clone, defaults or None)
     for node in graph.nodes:
-        # What `from __future__ import annotations` leaves of a type; nothing with it can be pickled.
+        # `from __future__ import annotations` makes types strings, and a graph with these cannot be pickled.
         node.type = None if isinstance(node.type, str) else node.type
     graph_module = GraphModule(clone, graph, type(model).__name__)
     restore_state(graph_module, model)
@@ -45,10 +45,10 @@ def copy_modes(model: nn.Module, graph_module: GraphModule) -> None:
 
 
 class _Tracer(Tracer):
-    """Symbolic tracing that shows where weights come from, and stops at what a graph cannot hold.
+    """Symbolic tracing that shows the source of weights, and fails if a graph cannot hold something.
 
-    Buffers are read when the graph runs, not baked in when it is traced. Shared convolutions stay modules,
-    as torch's own do; parametrised modules are traced through, down to their parameters.
+    Buffers are read when the graph runs, not when it is traced. Shared convolutions stay modules, as torch's
+    own do. Parametrised modules are traced down to their parameters.
     """
 
     proxy_buffer_attributes = True
@@ -79,7 +79,8 @@ def _modes() -> tuple[bool, ...]:
 
 
 class _RefuseRandom(TorchFunctionMode):
-    """Tracing would run a random operator without traced inputs once, and keep its numbers for ever."""
+    """Refuses random operators without traced inputs. Tracing would run them once, and keep their numbers for
+    ever."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,1 +1,1 @@
-"""Which convolutions repeat one kernel, and for each of the others why it does not."""
+"""Finds the convolutions that repeat one kernel. Each of the others is refused with a reason."""

@@ -1,10 +1,10 @@
-"""Is a weight a repeat by construction? A proof that holds whatever the values are.
+"""Proves that a weight repeats one kernel by its construction, whatever its values are.
 
 The layout operators between a source and the weight (``expand``, ``repeat``, ``reshape``, ``flip``,
-``index_put_`` into zeros, ...) only move elements. Run on a tensor that holds, instead of values, a
-number for each element of the source, they show for every element of the weight which source element
-it is: two elements with one number are equal whatever the source holds, trained or given at run time.
-The number 0 stands for the constant zero.
+``index_put_`` into zeros, ...) only move elements. Here they are run on a tensor that holds numbers instead
+of values: each element of the source has its own number. The result shows the source element of every element
+of the weight. Two elements with the same number are equal for any values of the source, whether they are
+trained or given at run time. The number 0 stands for the constant zero.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Construction:
     """A weight that repeats one kernel by construction.
 
     Args:
-        groups: how many groups (or diagonal blocks) repeat it.
-        shape: shape of the kernel, one group's block of the weight.
+        groups: how many groups (or diagonal blocks) repeat the kernel.
+        shape: the shape of the kernel, which is one group's block of the weight.
         block_diagonal: the blocks lie on the diagonal of a dense weight.
-        source: the node that holds the kernel's elements in order, in some shape; None where no node
-            of the graph does, and the kernel must be sliced out of the weight.
+        source: the node that holds the elements of the kernel in their order, in some shape. None: no node of
+            the graph holds them, so the kernel must be sliced out of the weight.
         source_shape: the shape that ``source`` holds them in.
-        expanded: between source and weight there is one ``expand`` and nothing that copies.
+        expanded: there is one ``expand`` between source and weight, and nothing that copies.
     """
 
     groups: int
@@ -60,14 +60,14 @@ class Construction:
     expanded: bool
 
 
-# Not a layout after all: an unknown size, or an operator that refuses integers.
+# Then there is no proof: a size is unknown, or an operator refuses integers.
 _NO_PROOF = (NotConstant, RuntimeError, TypeError, ValueError, IndexError, KeyError)
 
 
 def find_construction(weight: Node, user: Node, groups: int, state: State) -> Construction | None:
-    """How ``weight``, as ``user`` takes it, repeats one kernel ``groups`` times; or None.
+    """How ``weight``, as ``user`` takes it, repeats one kernel ``groups`` times. None if it does not.
 
-    For groups = 1, how it repeats one kernel in diagonal blocks.
+    For groups = 1: how it repeats one kernel in diagonal blocks.
     """
     try:
         numbers, nodes = _number_elements(weight, user, state)
@@ -85,7 +85,7 @@ def find_construction(weight: Node, user: Node, groups: int, state: State) -> Co
 
 
 def layout_shape(node: Node, user: Node, state: State) -> tuple[int, ...] | None:
-    """Shape of a node that layout operators make, found without example inputs; None if it cannot be."""
+    """The shape of a node that layout operators make, found without example inputs. None if that fails."""
     try:
         numbers, _ = _number_elements(node, user, state)
     except _NO_PROOF:
@@ -104,7 +104,7 @@ def _repeated_kernel(numbers: Tensor, groups: int) -> tuple[int, Tensor, bool] |
 
 
 def _data_inputs(node: Node) -> Iterable[Node] | None:
-    """The inputs whose elements end up in ``node``, or None where ``node`` computes new ones."""
+    """The inputs whose elements end up in ``node``. None if ``node`` computes new elements."""
     name = base_name(node)
     if not is_operator(node):
         return None
@@ -176,7 +176,7 @@ def _apply(node: Node, user: Node, numbers: dict[Node, Any], state: State) -> An
 
 
 def _require_moves(node: Node) -> None:
-    """A scatter moves elements when it writes a tensor of the same dtype, and does not add."""
+    """Check that a scatter only moves elements: it writes a tensor of the same dtype, and does not add."""
     target, source = node.args[0], node.args[-1]
     if base_name(node).startswith("index_put") and len(node.args) == 4:
         source = node.args[2] if node.args[3] is False else None
@@ -188,7 +188,7 @@ def _require_moves(node: Node) -> None:
 
 
 def _converts(node: Node) -> bool:
-    """Whether elements may be rounded, or cut off from their gradient, on the way through ``node``."""
+    """Whether ``node`` may round the elements that pass through it, or cut them off from their gradient."""
     if base_name(node) not in CONVERSIONS:
         return False
     before = first_argument(node)
@@ -202,9 +202,9 @@ def _converts(node: Node) -> bool:
 
 
 def _node_holding(kernel: Tensor, numbers: dict[Node, Any], nodes: list[Node], state: State) -> Node | None:
-    """The last node that holds the kernel's elements in the kernel's order, and is never written to.
+    """The last node that holds the elements of the kernel in their order, and that nothing writes to.
 
-    What follows it up to the weight is replaced, so it may not come before a conversion.
+    Sharing replaces the nodes between it and the weight. So it may not come before a conversion.
     """
     wanted = kernel.reshape(-1)
     for node in reversed(nodes):
@@ -218,7 +218,7 @@ def _node_holding(kernel: Tensor, numbers: dict[Node, Any], nodes: list[Node], s
 
 
 def _only_expands(source: Node, weight: Node) -> bool:
-    """Whether the way from ``source`` to ``weight`` is one ``expand`` among views of shape."""
+    """Whether there is exactly one ``expand`` between ``source`` and ``weight``, and otherwise only views."""
     expands, node = 0, weight
     while node is not source:
         name = base_name(node)

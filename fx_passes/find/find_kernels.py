@@ -1,8 +1,8 @@
-"""Find every convolution that could share a kernel, and judge it: shared, or refused with the reason.
+"""Finds every convolution that could share a kernel, and judges it: shared, or refused with a reason.
 
-Candidates are convolutions with groups > 1, dense ones whose weight is zero off equal diagonal
-blocks, and those with one input and one output channel, which are one kernel already. Any other dense
-convolution is not a candidate and is not listed.
+There are three kinds of candidates: convolutions with groups > 1, dense convolutions whose weight is zero
+outside equal diagonal blocks, and convolutions with one input and one output channel, which are one kernel
+already. Any other dense convolution is no candidate and is not listed.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def find_shared_kernels(
     force: Force | None = None,
     sites: Collection[str] | None = None,
 ) -> list[Finding]:
-    """Every candidate convolution of ``model``, in program order, shared or refused with the reason.
+    """Every candidate convolution of ``model``, in program order, shared or refused with a reason.
 
     Args:
         model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``.
-        example_inputs: positional arguments of ``model``; needed where it cannot be traced symbolically,
-            or where a weight depends on the shape of an input.
+        example_inputs: positional arguments of ``model``. They are needed if symbolic tracing fails, or if a
+            weight depends on the shape of an input.
         tolerance, force, sites: as in :class:`~fx_passes.ShareKernels`.
 
     Raises:
@@ -66,13 +66,16 @@ def judge_graph(
     *,
     frozen: bool = False,
 ) -> list[Verdict]:
-    """A verdict on every candidate of a graph, in time linear in its nodes and the bytes of its weights.
+    """A verdict on every candidate of a graph.
+
+    The time is linear in the nodes of the graph and in the bytes of its weights.
 
     Args:
-        allowed: how far repeats may be apart.
-        sites: ids of the sites that this holds for; None: of all. Elsewhere they have to be the same.
-        frozen: as for an export: what can be trained is a constant, and of tensors only the elements count,
-            not their order in memory.
+        allowed: how far repeats may differ.
+        sites: ids of the sites that ``allowed`` holds for. None: all sites. At other sites the repeats must
+            be equal.
+        frozen: the graph is for an export. Trainable tensors are constants, and the order of elements in
+            memory does not matter.
 
     Raises:
         UsageError: the graph has no site of such an id, or ``sites`` is a text.
@@ -94,7 +97,7 @@ def judge_graph(
 
 
 class _SiteIds:
-    """Readable ids, unique in the model: the path of a module, else path/node."""
+    """Readable ids, unique in the model: the path of a module, or path/node."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = defaultdict(int)
@@ -112,7 +115,7 @@ class _SiteIds:
 
 
 def _out_of_reach(graph_module: GraphModule, ids: _SiteIds, path: str = "") -> Iterator[Verdict]:
-    """Convolutions in groups that the top-level graph does not show: in inner graphs and leaf modules."""
+    """Grouped convolutions that the top-level graph does not show: in inner graphs and leaf modules."""
     for node in graph_module.graph.nodes:
         if node.op not in ("get_attr", "call_module"):
             continue
@@ -126,7 +129,7 @@ def _out_of_reach(graph_module: GraphModule, ids: _SiteIds, path: str = "") -> I
 
 
 def _inside_graph(body: GraphModule, where: str, ids: _SiteIds) -> Iterator[Verdict | None]:
-    reason = f"inside `{where}`, a graph of its own that this one calls; only the top level is rewritten"
+    reason = f"inside `{where}`, an inner graph; only the top-level graph is rewritten"
     for call in find_calls(body):
         yield refuse_unseen(call, ids.of(call.node, f"{where}/"), "subgraph", reason)
     yield from _out_of_reach(body, ids, f"{where}/")

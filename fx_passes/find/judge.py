@@ -1,4 +1,4 @@
-"""The verdict on one convolution: does every group hold the same kernel?"""
+"""Judges one convolution: does every group hold the same kernel?"""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ SINGLE_CHANNEL = "one input and one output channel: already one kernel"
 def judge_call(
     call: ConvCall, site_id: str, state: State, allowed: Allowed, frozen: bool = False
 ) -> Verdict | None:
-    """Shared, refused, or None for an ordinary dense convolution, which is no candidate.
+    """The verdict on a call: shared or refused. None for an ordinary dense convolution, which is no
+    candidate.
 
     Args:
-        frozen: the graph is for an export. Weights are no longer trained, and the order of an output in
-            memory does not matter.
+        site_id: the id of the site, for the finding.
+        allowed: how far repeats may differ.
+        frozen: the graph is for an export. Weights are no longer trained, and the memory order of an output
+            does not matter.
     """
     try:
         groups = static_value(call.groups)
@@ -63,7 +66,7 @@ def judge_call(
 def refuse_unseen(
     call: ConvCall, site_id: str, code: str, reason: str, shape: tuple[int, ...] = ()
 ) -> Verdict | None:
-    """A refusal where the shapes are not known; None where groups = 1 is."""
+    """A refusal of a call whose shapes are not known. None if its groups are known to be 1."""
     groups = call.groups if isinstance(call.groups, int) else 0
     if groups == 1:
         return None
@@ -93,7 +96,7 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, 
 def _judge_tensor(
     call: ConvCall, site: ConvSite, tensor: Tensor, state: State, allowed: Allowed, frozen: bool
 ) -> Verdict:
-    """The weight is a parameter or a buffer itself: its numbers decide."""
+    """The verdict if the weight is itself a parameter or a buffer: its numbers decide."""
     names = tuple(state.names[storage_key(tensor)])
     if tensor.is_meta:
         return _refuse(call, site, "meta", f"`{names[0]}` is on the meta device and has no values")
@@ -101,18 +104,18 @@ def _judge_tensor(
         reason = f"`{names[0]}` is written to by `{writers[0].name}` while the model runs"
         return _refuse(call, site, "mutated", reason)
     if has_hooks(tensor):
-        return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, made for the whole weight")
+        return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, which are for the full weight")
     if not frozen and _is_channels_last(tensor):
-        reason = f"`{names[0]}` is stored channels_last, an order that the output takes over from it"
+        reason = f"`{names[0]}` is stored channels_last, and the output takes over that order"
         return _refuse(call, site, "layout", f"{reason}; share first, then change the memory format")
     return _judge_values(call, site, tensor.detach(), allowed, lambda kernel: CutTensor(names, kernel))
 
 
 def _is_channels_last(weight: Tensor) -> bool:
-    """Whether torch takes the order of the output from this weight, as it does by the strides alone.
+    """Whether torch takes the memory order of the output from this weight.
 
-    They grow from the channels to the last dimension, and from there to the first; ``is_contiguous`` holds
-    for either order where a group has one input channel.
+    torch decides by the strides alone: they grow from the channels to the last dimension, and from there to
+    the first. ``is_contiguous`` cannot tell: if a group has one input channel, it holds for both orders.
     """
     if weight.ndim not in (4, 5) or weight[0, 0].numel() == 1:
         return False
@@ -127,11 +130,11 @@ def _is_channels_last(weight: Tensor) -> bool:
 def _judge_expression(
     call: ConvCall, site: ConvSite, state: State, allowed: Allowed, frozen: bool
 ) -> Verdict:
-    """The weight is computed: its construction decides, or else its constant value."""
+    """The verdict if the weight is computed: its construction decides, otherwise its constant value."""
     weight = call.weight
     assert isinstance(weight, Node)
     if (quantiser := quantiser_of(weight, call.node, state)) is not None:
-        reason = f"the weight is quantised by `{quantiser.name}`, for kernels of integers"
+        reason = f"the weight is quantised by `{quantiser.name}` for integer arithmetic"
         return _refuse(call, site, "quantised", reason)
     construction = find_construction(weight, call.node, site.geometry.groups, state)
     if construction is not None:
@@ -139,12 +142,12 @@ def _judge_expression(
     try:
         value = fold(weight, call.node, state, frozen=frozen)
     except NotConstant as not_constant:
-        reason = f"the weight is no repeat by construction, and {not_constant.reason}"
+        reason = f"the weight does not repeat a kernel by construction, and {not_constant.reason}"
         return _refuse(call, site, not_constant.code, reason)
-    except Exception as error:  # noqa: BLE001 - the model's own operators, run here on constants
+    except Exception as error:  # noqa: BLE001 - this ran the model's own operators
         return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
     known = literal(weight, call.node, state)
-    # A copy, so that the whole can be freed.
+    # A copy of the kernel, so that the full weight can be freed.
     return _judge_values(call, site, value, allowed, lambda kernel: ExpandValue(kernel.clone(), known))
 
 
@@ -156,7 +159,7 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     if values is None:
         try:
             values = fold(kernel_node, call.node, state)
-        except Exception:  # noqa: BLE001 - trainable or given at run time: shared whatever the values are
+        except Exception:  # noqa: BLE001 - no constant: it is shared for any values
             values = None
     if values is not None and not values.is_meta and (nan := first_nan(values.detach())):
         return _refuse(call, site, nan.code, nan.reason)
@@ -166,7 +169,7 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     if values is not None:
         values = values.detach()
         values = _block(values, c.shape) if c.source is None else values.reshape(c.shape)
-    # What is read from a state_dict, or may be trained some day, is to be read whenever the model runs.
+    # A kernel from a state_dict, or one that may be trained, must be read whenever the model runs.
     known = values is not None and literal(kernel_node, call.node, state)
     return Verdict(call, finding, ExpandConstruction(c, values, known))
 
@@ -178,7 +181,8 @@ def _judge_values(
     allowed: Allowed,
     action_of: Callable[[Tensor], Action],
 ) -> Verdict:
-    """Whether the numbers of ``weight`` repeat one kernel; ``action_of``: what is to be done with that."""
+    """The verdict by the numbers of ``weight``. ``action_of`` gives the action for the kernel that they
+    repeat."""
     groups, found = site.geometry.groups, None
     block_diagonal = groups == 1
     if not block_diagonal:
@@ -188,7 +192,7 @@ def _judge_values(
     if found is None:
         return _refuse(call, site, "dense", "the weight is dense")
     if isinstance(found, Mismatch):
-        where = f"dense, zero off {groups} diagonal blocks, but " if block_diagonal else ""
+        where = f"dense, zero outside {groups} diagonal blocks, but " if block_diagonal else ""
         return _refuse(call, site, found.code, where + found.reason, "repeats")
     shape = tuple(found.kernel.shape)
     change = 0.0
@@ -200,12 +204,13 @@ def _judge_values(
 
 
 def _block(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The first block of ``weight``, copied so that the whole can be freed."""
+    """The first block of ``weight``, copied so that the full weight can be freed."""
     return weight[tuple(slice(size) for size in shape)].clone()
 
 
 def _judge_bias(verdict: Verdict, state: State) -> Verdict:
-    """The bias on its own: one per group if its bits repeat, else it stays as it is and stops nothing."""
+    """Adds the verdict on the bias. If its bits repeat, it is cut to one per group. Otherwise it stays as it
+    is, and the weight is shared anyway."""
     kernel, bias = verdict.finding.kernel, verdict.call.bias
     tensor = tensor_of(bias, state)
     if kernel is None or tensor is None or tensor.is_meta or tensor.ndim != 1:

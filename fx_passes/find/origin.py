@@ -1,4 +1,4 @@
-"""Where the weight of a convolution comes from: a tensor of the model, or a computation."""
+"""Finds the source of the weight of a convolution: a tensor of the model, or a computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fx_passes.records import ConvGeometry, WeightOrigin
 
 
 def way_to_source(node: Node) -> list[Node]:
-    """``node`` and what is behind it through operators that pass elements on (``to``, ``detach``, ...)."""
+    """``node`` and the nodes behind it, through operators that pass elements on (``to``, ``detach``, ...)."""
     way = [node]
     while (before := transparent_input(way[-1])) is not None:
         way.append(before)
@@ -25,19 +25,19 @@ def way_to_source(node: Node) -> list[Node]:
 
 
 def direct_node(node: Node) -> Node:
-    """The first node of which ``node`` has the elements: a ``get_attr``, or where they are computed."""
+    """The first node that holds the elements of ``node``: a ``get_attr``, or the node that computes them."""
     return way_to_source(node)[-1]
 
 
 def tensor_of(value: Node | str | None, state: State) -> Tensor | None:
-    """The parameter or buffer that is passed as ``value``; None where it is computed from one."""
+    """The parameter or buffer that is passed as ``value``. None if ``value`` is computed."""
     if isinstance(value, Node):
         return state.read(direct_node(value))
     return None if value is None else state.tensors.get(value)
 
 
 def layout_source(node: Node, state: State) -> Node | None:
-    """The ``get_attr`` node whose elements ``node`` holds, moved or repeated but not computed; else None."""
+    """The ``get_attr`` node whose elements ``node`` holds, moved or repeated. None if they are computed."""
     while is_operator(node) and base_name(node) in LAYOUT:
         before = first_argument(node)
         if not isinstance(before, Node):
@@ -47,7 +47,7 @@ def layout_source(node: Node, state: State) -> Node | None:
 
 
 def weight_origin(weight: Node | str, state: State) -> WeightOrigin:
-    """The parameter or buffer whose elements are the weight; else ``computed``."""
+    """The parameter or buffer whose elements are in the weight, or ``computed``."""
     name: str | None = weight if isinstance(weight, str) else None
     if isinstance(weight, Node) and (source := layout_source(weight, state)) is not None:
         name = str(source.target)
@@ -58,10 +58,10 @@ def weight_origin(weight: Node | str, state: State) -> WeightOrigin:
 
 
 def weight_shape(call: ConvCall, state: State) -> tuple[int, ...]:
-    """Shape of the weight, as torch lays it out.
+    """Shape of the weight, in the layout of torch.
 
     Raises:
-        NotConstant: it is computed, and no example inputs tell its shape.
+        NotConstant: the weight is computed, and its shape is not known without example inputs.
     """
     tensor = tensor_of(call.weight, state)
     if tensor is not None and not nn.parameter.is_lazy(tensor):
@@ -78,7 +78,7 @@ def weight_shape(call: ConvCall, state: State) -> tuple[int, ...]:
 
 
 def expected_shape(module: ConvNd) -> tuple[int, ...]:
-    """The shape that the weight of a torch convolution has by its channels and groups."""
+    """The shape of the weight of a torch convolution, computed from its channels and groups."""
     rows = (module.out_channels, module.in_channels // module.groups)
     if module.transposed:
         rows = (module.in_channels, module.out_channels // module.groups)

@@ -1,4 +1,4 @@
-"""Is a module torch's own convolution, with its weight in place and nothing hooked to it?"""
+"""Checks that a module is one of torch's own convolutions, with its weight in place and without hooks."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def not_plain(module: nn.Module) -> Mismatch | None:
     if weight is None:
         return Mismatch("computed-weight", f"the weight of this `{name}` is computed by a hook")
     if has_own_forward(module):
-        return Mismatch("patched", f"this `{name}` has a forward of its own, and may compute anything")
+        return Mismatch("patched", f"this `{name}` has its own forward, which may compute anything")
     if has_hooks(module) or (not ours and any(has_hooks(p) for p in module.parameters(recurse=False))):
-        return Mismatch("hooks", f"this `{name}` or its parameters have hooks, made for the whole weight")
+        return Mismatch("hooks", f"this `{name}` or its parameters have hooks, which are for the full weight")
     channels = [module.out_channels, *([module.out_channels // module.groups] if ours else [])]
     bias_fits = module.bias is None or list(module.bias.shape) in [[count] for count in channels]
     expected = module.kernel_shape if isinstance(module, SharedKernelConv) else expected_shape(module)

@@ -1,8 +1,8 @@
-"""Who else uses the tensor that a site wants to cut down to one kernel?
+"""Finds the other users of the tensor that a site wants to cut to one kernel.
 
-Cutting a parameter changes it for all its users, so each of them must be a site that is shared
-alike: the same parameter under two names, one module called twice, or two calls with one weight are
-handled; anything else refuses the sharing, with the name of the other user.
+A cut changes a parameter for all its users. So each user must be a site that is shared in the same way. Three
+cases are handled: one parameter under two names, one module called twice, and two calls with one weight. In
+any other case the site is refused, and the reason names the other user.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fx_passes.records import Finding, Refusal
 
 
 def settle_ties(verdicts: list[Verdict], state: State) -> list[Verdict]:
-    """The verdicts, with those refused whose weight something else needs whole."""
+    """The verdicts, in which a site is refused if something else needs its full weight."""
     settled = list(verdicts)
     for places in _by_storage([v.action for v in verdicts], state).values():
         group = [verdicts[i] for i in places]
@@ -36,7 +36,7 @@ def settle_ties(verdicts: list[Verdict], state: State) -> list[Verdict]:
 
 
 def _by_storage(actions: Sequence[Action | None], state: State) -> dict[int, list[int]]:
-    """The places of those that cut down one tensor, by its storage."""
+    """The indices of the actions that cut the same tensor, by its storage."""
     places: dict[int, list[int]] = defaultdict(list)
     for i, action in enumerate(actions):
         if isinstance(action, CutTensor):
@@ -53,12 +53,13 @@ def _not_alike(group: list[Verdict]) -> str | None:
             return f"its weight is also the weight of `{other.id}`, which is not shared: {other.reason}"
         same = (finding.kernel, finding.site.geometry.transposed)
         if same != (first.kernel, first.site.geometry.transposed):
-            return f"its weight is also the weight of `{first.id}`, which repeats it in other groups"
+            return f"its weight is also the weight of `{first.id}`, which repeats a kernel in it differently"
     return None
 
 
 def _other_use(group: list[Verdict], role: str, state: State) -> str | None:
-    """What, beside the sites of ``group``, uses the tensor they have as ``role``; None if nothing does."""
+    """A text that names another use of the tensor than as ``role`` of the sites of ``group``. None if there
+    is none."""
     cut = group[0].action if role == "weight" else group[0].bias
     assert isinstance(cut, CutTensor)
     names = cut.names
@@ -75,7 +76,7 @@ def _other_use(group: list[Verdict], role: str, state: State) -> str | None:
 
 
 def _users(name: str, role: str, sites: set[Node], state: State) -> Iterator[Node | None]:
-    """Each use of the tensor called ``name``: None for a use by a site in that role, else the node."""
+    """Each use of the tensor called ``name``: None for a use by a site in that role, otherwise the node."""
     owner, _, leaf = name.rpartition(".")
     while True:
         for node in state.calls.get(owner, ()):
@@ -101,7 +102,7 @@ def _users_of_node(node: Node, role: str, sites: set[Node]) -> Iterator[Node | N
 
 
 def _only_as(call: Node, tensor: Node, role: str) -> bool:
-    """Whether ``call`` takes ``tensor`` once, as its weight or its bias."""
+    """Whether ``call`` takes ``tensor`` exactly once, as its weight or its bias."""
     position = {"weight": 1, "bias": 2}[role]
     passed = call.args[position] if position < len(call.args) else call.kwargs.get(role)
     return passed is tensor and sum(n is tensor for n in _flat(call)) == 1
@@ -114,7 +115,7 @@ def _flat(call: Node) -> Iterator[Node]:
 
 
 def sees_no_shape(user: Node, tensor: Node) -> bool:
-    """Whether ``user`` asks ``tensor`` only for what stays the same when it is cut down."""
+    """Whether ``user`` only looks at properties of ``tensor`` that a cut does not change."""
     if base_name(user) == "_assert_tensor_metadata":
         return all(argument is None for argument in user.args[1:3])
     return tensor not in read_inputs(user) and not reads_shape(user)

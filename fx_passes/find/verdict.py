@@ -1,4 +1,4 @@
-"""A finding together with what sharing is going to do about it, and the live parts of the graph for that."""
+"""A finding, the action that sharing takes on it, and the live parts of the graph that the action needs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fx_passes.records import Finding, Refusal
 
 @dataclass(frozen=True)
 class KeepOne:
-    """The weight is one kernel already: of a shared module, or of a convolution of one channel."""
+    """The weight is one kernel already: it belongs to a shared module, or to a convolution of one channel."""
 
 
 @dataclass(frozen=True)
 class CutTensor:
-    """The weight, or the bias, is a tensor of the model, which is to be cut down to its kernel.
+    """The weight (or the bias) is a tensor of the model. Sharing cuts it to its kernel.
 
     Args:
-        names: every name that the parameter or buffer has.
-        kernel: the values; a view, not a copy, of the tensor.
+        names: every name of the parameter or buffer.
+        kernel: the values, as a view of the tensor.
     """
 
     names: tuple[str, ...]
@@ -33,12 +33,12 @@ class CutTensor:
 
 @dataclass(frozen=True)
 class ExpandConstruction:
-    """The graph itself repeats one kernel, which is to be expanded instead.
+    """The graph itself repeats one kernel. Sharing expands the kernel instead.
 
     Args:
-        construction: how it repeats the kernel.
-        kernel: the values, where they are known.
-        literal: they are computed from nothing that a user could load, train or replace.
+        construction: how the graph repeats the kernel.
+        kernel: the values, if they are known.
+        literal: the values are computed from nothing that a user could load, train or replace.
     """
 
     construction: Construction
@@ -47,13 +47,13 @@ class ExpandConstruction:
 
     @property
     def expanded(self) -> bool:
-        """The graph expands the kernel already."""
+        """Whether the graph already expands the kernel."""
         return self.construction.expanded
 
 
 @dataclass(frozen=True)
 class ExpandValue:
-    """The graph computes a weight that repeats one kernel by its values; that is to be expanded.
+    """The graph computes a weight whose values repeat one kernel. Sharing expands the kernel instead.
 
     Args:
         kernel: the values.
@@ -69,13 +69,13 @@ Action = KeepOne | CutTensor | ExpandConstruction | ExpandValue
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one call, with the live nodes and tensors that sharing it needs.
+    """The verdict on one call, with the live nodes and tensors that sharing needs.
 
     Args:
         call: the convolution.
-        finding: shared, or refused with the reason.
-        action: what sharing does about the weight; None where it is refused.
-        bias: what sharing does about a bias that repeats; None where it stays one number a channel.
+        finding: shared, or refused with a reason.
+        action: the action on the weight. None: the site is refused.
+        bias: the cut of a bias that repeats. None: the bias keeps one number for each channel.
     """
 
     call: ConvCall
@@ -85,7 +85,11 @@ class Verdict:
 
 
 def on_copy(verdict: Verdict, nodes: dict[str, Node]) -> Verdict:
-    """The same verdict about a copy of the graph, given its nodes by name."""
+    """The same verdict for a copy of the graph.
+
+    Args:
+        nodes: the nodes of the copy, by name.
+    """
 
     def there(node: Node) -> Node:
         return nodes[node.name]
@@ -105,13 +109,13 @@ def on_copy(verdict: Verdict, nodes: dict[str, Node]) -> Verdict:
 
 
 def refuse_changing(verdict: Verdict) -> Verdict:
-    """Refused, if the kernel is computed from what can be loaded or trained, and repeats by its values alone:
-    a later value may not."""
+    """The verdict, refused if a later value of the weight may not repeat: its kernel is computed from tensors
+    that can be loaded or trained, and only its present values repeat."""
     if not isinstance(verdict.action, ExpandValue) or verdict.action.literal:
         return verdict
     reason = (
-        "the weight is computed from what can be loaded or trained, and repeats by its values alone; "
-        "repeat one kernel with expand() to train it"
+        "the weight is computed from tensors that can be loaded or trained, and only its present values "
+        "repeat; to train it, repeat one kernel with expand()"
     )
     site = verdict.finding.site
     return Verdict(verdict.call, Finding(site, refusal=Refusal(site.id, "repeats", "may-change", reason)))

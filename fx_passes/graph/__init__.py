@@ -1,1 +1,1 @@
-"""Facts about a graph of torch.fx, and edits of it; nothing here knows of shared kernels."""
+"""Facts about a graph of torch.fx, and edits of it. Nothing here knows of shared kernels."""

@@ -1,4 +1,4 @@
-"""A module of its own around the same parameters and buffers."""
+"""Clones a module around the same parameters and buffers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from fx_passes.graph.torch_internals import modules_held, put_graph
 
 
 def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, Any] | None = None) -> Any:
-    """Modules of their own around the very same parameters and buffers; graphs with nodes of the same names.
+    """A clone of ``module`` and its children that holds the very same parameters and buffers.
 
-    Other attributes are the same objects, but for containers (copied one level deep) and plain tensors
-    (copied, for code may write to them). Faster than ``deepcopy``, and works where that does not.
+    A graph is copied. Its nodes keep their names. Other attributes are the same objects, with two exceptions:
+    containers are copied one level deep, and plain tensors are copied, because code may write to them. This
+    is faster than ``deepcopy``, and it works for models that ``deepcopy`` cannot copy.
 
     Args:
-        compiled: False leaves the ``recompile()`` of a graph module, which takes as long as the rest, to
-            the caller.
+        compiled: False leaves the ``recompile()`` of a graph module to the caller. It takes as long as the
+            rest.
+        memo: the clones made so far, by the id of the original.
     """
     memo = {} if memo is None else memo
     if id(module) in memo:

@@ -1,9 +1,9 @@
 """Constant folding of the subgraph that computes a weight.
 
-The subgraph is run as the model would run it, in program order and with real memory, so that in-place
-operators on fresh tensors (``new_zeros`` then ``index_put_``) do what they do in the model. A value
-is constant when nothing it is computed from can change: no input of the model except through its
-shape or type, no trainable parameter, no buffer that the model writes to, no random number.
+The subgraph is run as the model would run it, in program order and with real memory. So in-place operators on
+fresh tensors (``new_zeros`` then ``index_put_``) do the same as in the model. A value is constant if nothing
+that it is computed from can change. It may not depend on an input of the model (except on its shape or type),
+a trainable parameter, a buffer that the model writes to, or a random number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fx_passes.graph.tensors import State, attribute
 
 
 class NotConstant(Exception):
-    """Why a value is not constant: a stable code and a reason that names the node."""
+    """Says why a value is not constant: a stable code, and a reason that names the node."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -31,7 +31,8 @@ class NotConstant(Exception):
 
 @dataclass(frozen=True)
 class Computation:
-    """The part of a graph that computes one node: its nodes in program order, and where it starts."""
+    """The part of a graph that computes one node: its nodes in program order, and the leaves that it starts
+    from."""
 
     nodes: list[Node]
     leaves: list[Node]
@@ -42,8 +43,10 @@ def program_slice(
 ) -> Computation:
     """Everything that the value of ``root`` depends on when ``user`` takes it.
 
-    The slice goes back through ``inputs(node)``, which is None for a leaf. Nodes that write into a node of
-    the slice, before ``user`` runs, belong to it as well.
+    Nodes that write into a node of the slice before ``user`` runs belong to it as well.
+
+    Args:
+        inputs: gives the inputs of a node through which the slice goes back. None makes the node a leaf.
     """
     end = state.position[user]
     seen: set[Node] = set()
@@ -69,7 +72,7 @@ def fold(root: Node, user: Node, state: State, *, frozen: bool = False) -> Tenso
         frozen: parameters are constants, too, whether they can be trained or not.
 
     Raises:
-        NotConstant: with what it depends on.
+        NotConstant: the value depends on something that can change; the reason names it.
     """
     part = program_slice(root, user, state, _constant_inputs)
     for node in part.nodes:
@@ -92,16 +95,16 @@ def literal(root: Node, user: Node, state: State) -> bool:
 
 
 def quantiser_of(root: Node, user: Node, state: State) -> Node | None:
-    """What quantises ``root``, or something that it is computed from; None where nothing does."""
+    """The node that quantises ``root`` or a value that ``root`` is computed from. None if there is none."""
     nodes = program_slice(root, user, state, _constant_inputs).nodes
     return next((node for node in nodes if "quantize" in base_name(node)), None)
 
 
 def static_value(value: Any) -> Any:
-    """``value`` with nodes replaced by the numbers they are known to be.
+    """``value`` with each node replaced by its number.
 
     Raises:
-        NotConstant: for a node whose number is not known from the example inputs.
+        NotConstant: the example inputs do not tell the number of a node.
     """
 
     def number(node: Node) -> Any:
@@ -167,13 +170,13 @@ def _value(node: Node, values: dict[Node, Any]) -> Any:
 
 
 def stand_in(node: Node, state: State, shaped: bool = True) -> Tensor | None:
-    """A tensor of the type and shape of ``node``, without memory, for what does not look at elements.
+    """A tensor of the type and shape of ``node``, without memory, for operators that do not look at elements.
 
     Args:
-        shaped: its shape is looked at, too; otherwise open sizes are 1.
+        shaped: the operator also looks at the shape. Otherwise open sizes become 1.
 
     Returns:
-        None where the type, or an open size that is looked at, is not known.
+        The tensor. None: the type is not known, or the operator looks at a size that is open.
     """
     like = node.meta.get("val", state.read(node))
     if not isinstance(like, Tensor) or nn.parameter.is_lazy(like):

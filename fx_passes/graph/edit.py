@@ -1,7 +1,7 @@
-"""Edits of a graph module; the only file that makes any, but for ``inline``.
+"""Edits of a graph module. No other file edits graphs, except the inlining in ``capture/inference.py``.
 
-Each function changes the graph module it is given, in place, keeps the names of the nodes that stay,
-and gives new nodes the ``meta`` of the node whose value they take over.
+Each function changes the given graph module in place. It keeps the names of the nodes that stay. A new node
+gets the ``meta`` of the node whose value it takes over.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Role = Literal["weight", "bias"]
 
 
 def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) -> None:
-    """Put a copy of ``values`` in the place of a tensor, as one object under all its names.
+    """Replace a tensor by a copy of ``values``, as one object under all its names.
 
-    A parameter stays a parameter with its ``requires_grad``, a buffer a buffer.
+    A parameter stays a parameter with its ``requires_grad``, and a buffer stays a buffer.
     """
     tensor = attribute(graph_module, names[0])
     assert isinstance(tensor, Tensor)
@@ -42,7 +42,7 @@ def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) 
 
 
 def add_buffer(graph_module: GraphModule, name: str, tensor: Tensor, before: Node) -> Node:
-    """A new buffer of the root, left out of the state_dict, and the node that reads it."""
+    """Add a buffer to the root module, outside the state_dict, and return the node that reads it."""
     free = name = name.replace(".", "_").replace("/", "_").replace("#", "_")
     count = 0
     while hasattr(graph_module, free):
@@ -56,7 +56,8 @@ def add_buffer(graph_module: GraphModule, name: str, tensor: Tensor, before: Nod
 
 
 def first_block(conv: Node, weight: Node, shape: tuple[int, ...]) -> Node:
-    """The first ``shape`` elements of ``weight`` along its leading two dimensions, just before ``conv``."""
+    """Slice the first ``shape`` elements of ``weight`` along its first two dimensions, directly before
+    ``conv``."""
     block = weight
     with conv.graph.inserting_before(conv):
         for dim in (0, 1):
@@ -67,7 +68,7 @@ def first_block(conv: Node, weight: Node, shape: tuple[int, ...]) -> Node:
 
 
 def reshaped(conv: Node, source: Node, shape: tuple[int, ...]) -> Node:
-    """``source`` in another shape, just before ``conv``."""
+    """Reshape ``source`` directly before ``conv``."""
     with conv.graph.inserting_before(conv):
         node = conv.graph.call_function(torch.ops.aten.reshape.default, (source, list(shape)))
     node.meta = _carried(source.meta)
@@ -84,9 +85,12 @@ def expand_argument(
     block_diagonal: bool,
     meta: dict[str, Any],
 ) -> Node:
-    """Give ``conv`` the expansion of ``kernel``, of ``shape``, for its weight or bias.
+    """Let ``conv`` take the expansion of ``kernel`` as its weight or bias.
 
     Args:
+        shape: the shape of the kernel.
+        groups: how often it is repeated, or the node that computes that.
+        block_diagonal: expand to diagonal blocks instead of dimension 0.
         meta: the ``meta`` of the node that held the full tensor.
     """
     with conv.graph.inserting_before(conv):
@@ -103,7 +107,7 @@ def expand_argument(
 
 
 def _expand(graph: Graph, kernel: Node, shape: tuple[int, ...], groups: Any, meta: dict[str, Any]) -> Node:
-    """``expand.expand_kernel`` as ATen operators: a view where a group is one row."""
+    """``expand.expand_kernel`` as ATen operators. The result is a view if a group has one row."""
     aten, rows = torch.ops.aten, shape[0]
     sizes = [groups, *shape[1:]] if rows == 1 else [groups, *shape]
     expanded = graph.call_function(aten.expand.default, (kernel, sizes))
@@ -114,7 +118,7 @@ def _expand(graph: Graph, kernel: Node, shape: tuple[int, ...], groups: Any, met
 
 
 def cut_value(node: Node, shape: tuple[int, ...]) -> None:
-    """Make the example value of a node tell that the tensor it passes on has been cut down to ``shape``."""
+    """Update the example value of a node for a tensor that has been cut to ``shape``."""
     value = node.meta.get("val")
     if isinstance(value, Tensor):
         node.meta["val"] = value[tuple(slice(size) for size in shape)]
@@ -122,7 +126,7 @@ def cut_value(node: Node, shape: tuple[int, ...]) -> None:
 
 
 def uncut_value(node: Node, shape: tuple[int, ...]) -> None:
-    """The way back from :func:`cut_value`: the tensor has its full ``shape`` again."""
+    """The inverse of :func:`cut_value`: the tensor has its full ``shape`` again."""
     value = node.meta.get("val")
     if isinstance(value, Tensor) and tuple(value.shape) != shape:
         node.meta["val"] = value.new_empty(shape)
@@ -130,8 +134,8 @@ def uncut_value(node: Node, shape: tuple[int, ...]) -> None:
 
 
 def insert_module(graph_module: GraphModule, target: str, conv: Node, source: Node, end: Node) -> Node:
-    """Compute ``end`` by the submodule ``target`` from ``source``, in place of ``conv`` and what is around
-    it."""
+    """Compute ``end`` from ``source`` by the submodule ``target``, which replaces ``conv`` and its
+    surroundings."""
     with conv.graph.inserting_before(conv):
         node = conv.graph.call_module(target, (source,))
     node.meta = dict(end.meta)
@@ -143,7 +147,8 @@ def insert_module(graph_module: GraphModule, target: str, conv: Node, source: No
 def insert_merged(target: str, conv: Node, sources: Sequence[Node], ends: Sequence[Node]) -> list[Node]:
     """Compute each of ``ends`` by one call of the submodule ``target`` on all ``sources``, before ``conv``.
 
-    What the sources are computed from moves in front of ``conv``; none of it may depend on the ends.
+    The nodes that the sources are computed from move in front of ``conv``. None of them may depend on the
+    ends.
     """
     needed = ancestors(sources)
     late = False
@@ -169,7 +174,8 @@ def insert_merged(target: str, conv: Node, sources: Sequence[Node], ends: Sequen
 
 
 def erase_unused(root: Node) -> None:
-    """Remove ``root`` and what only it needed: operators, writes into them, and assertions on them."""
+    """Remove ``root`` and everything that only it needed: operators, writes into them, and assertions on
+    them."""
     graph, stack = root.graph, [root]
     erased: set[Node] = set()
     while stack:
@@ -186,7 +192,7 @@ def erase_unused(root: Node) -> None:
 
 
 def _only_touches(user: Node, node: Node) -> bool:
-    """Whether ``user`` has no effect but on ``node``: it checks it, writes into it, or is dead itself."""
+    """Whether ``user`` has no effect except on ``node``: a check, a write into it, or an unused result."""
     if user.users or user.op == "output":
         return False
     checks = base_name(user) == "_assert_tensor_metadata"
@@ -194,5 +200,5 @@ def _only_touches(user: Node, node: Node) -> bool:
 
 
 def _carried(meta: dict[str, Any]) -> dict[str, Any]:
-    """What a node of another shape may take over: where it comes from, not its example value."""
+    """The part of ``meta`` that a node of another shape may take over: all but the example value."""
     return {key: value for key, value in meta.items() if key not in ("val", "tensor_meta")}

@@ -1,8 +1,9 @@
-"""The check of a call of a lowered graph: it is for the inputs it was captured with, and for no others.
+"""The check of a call of a lowered graph: only inputs as in the capture are accepted.
 
-``torch.export`` puts a check in front of its graphs that takes longer than a small site. In its place comes
-one that refuses all that torch's refuses, and other types of numbers as well, in a few comparisons where the
-inputs fit. Where a size is computed from others, torch's stays, too. Hooks of users stay.
+``torch.export`` puts a check in front of its graphs that takes longer than a small site. This file replaces
+it by a check that refuses everything that torch's check refuses, and other types of numbers, too. If the
+inputs fit, it takes a few comparisons. If a size is computed from others, torch's check stays as well. Hooks
+of users stay.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from fx_passes.graph.torch_internals import (
     tree_flatten_spec,
 )
 
-# A smallest size of 2 is what torch.export assumes of any open one; 0 and 1 are let through, as torch does.
+# torch.export assumes that every open size is at least 2. As in torch, sizes of 0 and 1 pass nevertheless.
 _ASSUMED = 2
 
 
 @dataclass(frozen=True)
 class _Array:
-    """A tensor: each size is a number, or the place of an open size in the list of all of them."""
+    """A tensor. Each size is a pair: whether it is open, and its number or its place in the list of open
+    sizes."""
 
     name: str
     dtype: torch.dtype
@@ -44,7 +46,8 @@ class _Array:
 
 @dataclass(frozen=True)
 class _Value:
-    """A number, text, truth value or None, by its type and text: nan is nan, and 0.0 is not -0.0."""
+    """A number, text, truth value or None, compared by type and text. So nan equals nan, and 0.0 differs from
+    -0.0."""
 
     name: str
     kind: type
@@ -55,10 +58,10 @@ _Input = _Array | _Value | None
 
 
 def check_inputs(graph_module: GraphModule, guards: Callable[..., Any] | None = None) -> None:
-    """Put our check in the place of torch.export's, if that is in front of ``graph_module``.
+    """Replace the check of torch.export by ours, if ``graph_module`` has it.
 
     Args:
-        guards: what torch.export assumed of several sizes at once, called with all inputs.
+        guards: the conditions that torch.export put on several sizes at once, called with all inputs.
     """
     hooks = forward_pre_hooks(graph_module)
     ours = [key for key, hook in hooks.items() if hook is INPUT_CHECK]
@@ -68,14 +71,14 @@ def check_inputs(graph_module: GraphModule, guards: Callable[..., Any] | None = 
     if not complete:
         graph_module.register_forward_pre_hook(check, with_kwargs=True)
         return
-    hooks[ours[0]] = check  # where it was: hooks of users may come before it and behind it
+    hooks[ours[0]] = check  # in the same place: hooks of users may come before and after it
     for held in (hooks, forward_hooks(graph_module)):
         for key in [key for key, hook in held.items() if opens_modules(hook)]:
             held.pop(key)
 
 
 def _check_of(graph_module: GraphModule, guards: Callable[..., Any] | None) -> tuple[InputCheck, bool]:
-    """The check, and whether it says all that torch's does."""
+    """The check, and whether it covers everything that torch's check does."""
     spec = structure_of_inputs(graph_module)
     children = [*spec.child(0).children(), *spec.child(1).children()]
     names = names_of_arguments(graph_module)
@@ -94,7 +97,7 @@ def _check_of(graph_module: GraphModule, guards: Callable[..., Any] | None) -> t
 
 
 def _is_complete(node: Node) -> bool:
-    """Whether ``node`` is a plain value, or a tensor each of whose open sizes stands for itself."""
+    """Whether ``node`` is a plain value, or a tensor whose open sizes are single symbols."""
     value = node.meta.get("val", ...)
     if isinstance(value, Tensor):
         return all(isinstance(size, int) or size.node.expr.is_Symbol for size in value.shape)
@@ -102,7 +105,7 @@ def _is_complete(node: Node) -> bool:
 
 
 def _input(name: str, node: Node, symbols: dict[Any, int]) -> _Input:
-    """What the input ``node`` has to be; None: torch's own check looks at it."""
+    """What the input ``node`` must be. None: torch's own check looks at it."""
     if not _is_complete(node):
         return None
     value = node.meta["val"]
@@ -117,7 +120,7 @@ def _input(name: str, node: Node, symbols: dict[Any, int]) -> _Input:
 
 
 def _range(symbol: Any, constraints: Any) -> tuple[int | None, int | None]:
-    """The least and the largest that an open size may be, None for no limit."""
+    """The smallest and the largest value of an open size. None: no limit."""
     if not isinstance(constraints, Mapping) or symbol not in constraints:
         return None, None
     low, high = constraints[symbol].lower, constraints[symbol].upper
@@ -129,14 +132,14 @@ def _range(symbol: Any, constraints: Any) -> tuple[int | None, int | None]:
 
 @dataclass(frozen=True)
 class InputCheck:
-    """A forward pre-hook: the inputs are those that the graph was captured for.
+    """A forward pre-hook that checks the inputs against those that the graph was captured for.
 
     Args:
-        names: of the arguments, in their order; each may be given by name.
-        inputs: what each leaf of the arguments has to be.
-        ranges: of the open sizes.
-        structures: of each argument, or None where all of them are leaves.
-        guards: is called with all leaves, and raises.
+        names: the names of the arguments, in order. Each argument may be given by name.
+        inputs: what each leaf of the arguments must be.
+        ranges: the limits of the open sizes.
+        structures: the structure of each argument. None: all of them are leaves.
+        guards: is called with all leaves, and raises if they do not fit.
     """
 
     names: tuple[str, ...]
@@ -168,13 +171,13 @@ class InputCheck:
             self.guards(*leaves)
 
     def _in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """The arguments in their order, whichever are given by name."""
+        """The arguments in order, whether given by place or by name."""
         names = self.names
         if len(args) > len(names):
             raise ValueError(f"the graph takes {len(names)} inputs ({', '.join(names)}), got {len(args)}")
         for name in kwargs:
             if name not in names[len(args) :]:
-                what = "is given twice" if name in names else f"is none of the graph: {', '.join(names)}"
+                what = "is given twice" if name in names else f"is no input of the graph: {', '.join(names)}"
                 raise ValueError(f"input `{name}` {what}")
         if missing := [name for name in names[len(args) :] if name not in kwargs]:
             raise ValueError(f"input `{missing[0]}` is missing; the graph takes {', '.join(names)}")
@@ -205,7 +208,7 @@ class InputCheck:
             where = f"dimension {dim} of input {want.name}"
             first, (low, high) = seen[number], self.ranges[number]
             if first is not None and first[0] != size:
-                raise ValueError(f"{where} is {size}, but has to be that of {first[1]}, which is {first[0]}")
+                raise ValueError(f"{where} is {size}, but must equal {first[1]}, which is {first[0]}")
             if (low is not None and size < low) or (high is not None and size > high):
                 limits = f"{0 if low is None else low} to {'any size' if high is None else high}"
                 raise ValueError(f"{where} is {size}; the graph was captured for {limits}")
@@ -213,7 +216,8 @@ class InputCheck:
 
 
 def _require_moved(module: nn.Module, want: _Array, leaf: Tensor) -> None:
-    """A module that was moved or converted takes what its own tensors have become; others are refused."""
+    """Accept the type and device of the module's own tensors, if the module was moved or converted. Refuse
+    others."""
     tensors = chain(module.parameters(), module.buffers())
     own = next((t for t in tensors if t.is_floating_point()), None)
     same_type = leaf.dtype == want.dtype

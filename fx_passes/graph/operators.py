@@ -1,7 +1,7 @@
-"""What an operator does to the tensors it is given, in whatever form the graph writes it.
+"""Facts about operators: what they do to their input tensors, in any form that a graph can use.
 
-``Tensor.expand``, ``torch.ops.aten.expand.default`` and ``call_method expand`` are one operator here,
-known by its base name. Everything the weight stages need to know about operators stands in this file.
+``Tensor.expand``, ``torch.ops.aten.expand.default`` and ``call_method expand`` are one operator here, and
+have one base name. This file has everything that the stages need to know about operators.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TRANSPARENT = frozenset(
     "to _to_copy detach detach_ alias clone contiguous lift_fresh lift_fresh_copy float double half "
     "bfloat16 type type_as cpu cuda data requires_grad_".split()
 )
-# Of these, the ones that may round what passes through, or cut its gradient.
+# Transparent operators that may round elements or cut their gradient.
 CONVERSIONS = TRANSPARENT - frozenset("alias clone contiguous lift_fresh lift_fresh_copy".split())
 # The expansions this project writes itself (expand.py).
 SHARED_EXPANSIONS = frozenset({"expand_kernel", "expand_block_diagonal"})
@@ -41,7 +41,7 @@ SCATTER = frozenset("copy_ index_put_ index_put setitem slice_scatter select_sca
 # All elements are the constant zero.
 ZEROS = frozenset("zeros new_zeros zeros_like".split())
 _FIRST, _OTHER = (0, "input", "self"), (1, "other", "tensor")
-# The arguments, by place and by keyword, whose type and device an operator looks at, never at elements.
+# Operators that use only the type and device of an argument, with the place and keywords of that argument.
 _TYPE_OF = {
     **dict.fromkeys(
         "new new_zeros new_ones new_full new_empty new_empty_strided new_tensor dtype device layout "
@@ -50,7 +50,7 @@ _TYPE_OF = {
     ),
     **dict.fromkeys(("to", "type_as"), _OTHER),
 }
-# The same, where an operator looks at the shape as well.
+# The same for operators that use the shape as well.
 _SHAPE_OF = {
     **dict.fromkeys(
         "zeros_like ones_like full_like empty_like rand_like randn_like randint_like size sym_size shape "
@@ -60,7 +60,7 @@ _SHAPE_OF = {
     **dict.fromkeys(("expand_as", "view_as", "reshape_as"), _OTHER),
     "result_type": (*_FIRST, *_OTHER, "tensor1", "tensor2"),
 }
-# What they tell of a tensor that is no tensor itself, and may be passed where another tensor may be.
+# Operators whose result is a type or device. It may stand where another call has a tensor.
 _TYPES = frozenset("dtype device layout result_type promote_types".split())
 RANDOM = frozenset(
     "rand randn randint randperm rand_like randn_like randint_like normal normal_ uniform_ bernoulli "
@@ -70,7 +70,7 @@ CONVOLUTIONS = frozenset(f"{kind}{dim}d" for kind in ("conv", "conv_transpose") 
     "convolution",
     "_convolution",
 }
-# Results that share no memory with an argument, for forms that carry no schema.
+# Operators whose result shares no memory with an argument, for forms without a schema.
 _FRESH = CONVOLUTIONS | frozenset(
     "clone _to_copy lift_fresh_copy repeat repeat_interleave tile cat concat concatenate stack add sub mul "
     "div truediv neg exp log sqrt square pow abs sum mean matmul mm softmax where outer".split()
@@ -79,7 +79,8 @@ _TRUSTED = ("torch", "_operator", "operator", "builtins", "math", "fx_passes")
 
 
 def base_name(node: Node) -> str:
-    """``expand`` for ``aten.expand.default``, ``torch.Tensor.expand`` and ``call_method expand`` alike."""
+    """The name of an operator without its form: ``expand`` for ``aten.expand.default``,
+    ``torch.Tensor.expand`` and ``call_method expand``."""
     target = node.target
     if isinstance(target, OpOverload):
         return target.name().split("::")[-1].partition(".")[0]
@@ -88,7 +89,7 @@ def base_name(node: Node) -> str:
     if isinstance(target, str):
         return target
     name = getattr(target, "__name__", str(target))
-    # A user's own function may have the name of an operator, and do anything.
+    # A user's own function may have the name of an operator and do anything.
     return name if _is_trusted(target) else f"{getattr(target, '__module__', '?')}.{name}"
 
 
@@ -98,7 +99,7 @@ def _is_trusted(target: Any) -> bool:
 
 
 def first_argument(node: Node) -> Any:
-    """What an operator works on: its first positional argument, or the keyword that stands for it."""
+    """The first argument of an operator: its first positional one, or the keyword that stands for it."""
     if node.args:
         return node.args[0]
     return next((node.kwargs[key] for key in ("input", "self", "tensors") if key in node.kwargs), None)
@@ -110,25 +111,25 @@ def is_operator(node: Node) -> bool:
 
 
 def described_inputs(node: Node) -> list[Node]:
-    """The tensors of which ``node`` looks at type, device or shape alone: ``x`` of ``kernel.type_as(x)``."""
+    """The tensors of which ``node`` uses only the type, device or shape: ``x`` of ``kernel.type_as(x)``."""
     return [value for value in _by_use(node)[0] if isinstance(value, Node)]
 
 
 def read_inputs(node: Node) -> list[Node]:
-    """The inputs whose elements ``node`` may look at; one that it only describes is not among them."""
+    """The inputs whose elements ``node`` may use. Its ``described_inputs`` are not among them."""
     return _nodes_in(_by_use(node)[1])
 
 
 def reads_shape(node: Node) -> bool:
-    """Whether ``node`` looks at the shapes of its ``described_inputs``, not only at type and device."""
+    """Whether ``node`` uses the shapes of its ``described_inputs``, not only their type and device."""
     return base_name(node) in _SHAPE_OF
 
 
 def _by_use(node: Node) -> tuple[list[Any], list[Any]]:
-    """The arguments of ``node`` that are described only, and all others."""
+    """The arguments of ``node`` that are only described, and all others."""
     name = base_name(node) if is_operator(node) else ""
     places: tuple[int | str, ...] = _TYPE_OF.get(name) or _SHAPE_OF.get(name) or ()
-    if name == "type" and len(node.args) + len(node.kwargs) == 1:  # asks for the type, and sets none
+    if name == "type" and len(node.args) + len(node.kwargs) == 1:  # it returns the type, and sets none
         places = _FIRST
     described: list[Any] = []
     others: list[Any] = []
@@ -162,9 +163,9 @@ def transparent_input(node: Node) -> Node | None:
 
 
 def written_nodes(node: Node) -> list[Node]:
-    """The argument nodes that ``node`` writes into; ``detach_`` changes no element and does not count."""
+    """The argument nodes that ``node`` writes into. ``detach_`` changes no element and does not count."""
     if node.op == "call_module" or (node.op == "call_function" and not _is_trusted(node.target)):
-        # A module or a user's function may write into whatever it is given.
+        # A module or a user's function may write into any of its inputs.
         return node.all_input_nodes
     if not is_operator(node):
         return []
@@ -202,7 +203,7 @@ def may_alias(node: Node, source: Node) -> bool:
         return any(
             source in _nodes_in([value]) and argument.alias_info is not None
             for value, argument in zip(node.args, schema_of(target).arguments, strict=False)
-        ) or (target is torch.ops.aten.type_as.default and source is node.args[0])  # its schema is silent
+        ) or (target is torch.ops.aten.type_as.default and source is node.args[0])  # not in its schema
     return base_name(node) not in _FRESH and source in read_inputs(node)
 
 

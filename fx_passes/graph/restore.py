@@ -1,4 +1,4 @@
-"""What torch's symbolic tracing loses of the state of a model: tensors it does not read, and their order."""
+"""Restores the state that symbolic tracing loses: tensors that the graph does not read, and their order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _REGISTRIES: tuple[Callable[[nn.Module], dict[str, Any]], ...] = (parameters_hel
 
 
 def restore_state(graph_module: GraphModule, model: nn.Module) -> None:
-    """Give the traced module the state_dict of its model: torch keeps only what the graph reads."""
+    """Give the traced module the full state_dict of its model. torch keeps only the tensors that the graph
+    reads."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if attribute(graph_module, name) is None:
             assign_attribute(parameter, graph_module, name)
@@ -39,7 +40,8 @@ def restore_state(graph_module: GraphModule, model: nn.Module) -> None:
 
 
 def restore_order(graph_module: GraphModule, model: nn.Module) -> None:
-    """The model's order, by which states of optimizers know parameters; torch's is the order of use."""
+    """Put the tensors of the traced module in the order of the model, as optimizer states need it. torch uses
+    the order of use."""
     ours = dict(graph_module.named_modules(remove_duplicate=False))
     for name, module in model.named_modules(remove_duplicate=False):
         if name not in ours:

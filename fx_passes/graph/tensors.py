@@ -1,8 +1,8 @@
-"""The tensors a graph module holds, and every place of the graph that uses each of them.
+"""The tensors of a graph module, and every place of the graph that uses each of them.
 
-Tensors are told apart by their storage, so that one parameter under two names, two ``get_attr`` nodes
-of one buffer, and a view of a parameter that is registered as a buffer are all seen as what they are.
-Built once per graph in time linear in nodes and tensors.
+Tensors are identified by their storage. So one parameter under two names, two ``get_attr`` nodes of one
+buffer, and a view of a parameter that is registered as a buffer are recognised. ``State`` is built once for
+each graph, in time linear in nodes and tensors.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from fx_passes.records import OriginKind
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Identifies the memory of a tensor for as long as it lives, also on the meta device."""
+    """Identifies the memory of a tensor while the tensor lives, also on the meta device."""
     try:
         return storage_id(tensor)
-    except NotImplementedError:  # sparse: nothing can be a view of it
+    except NotImplementedError:  # a sparse tensor has no views
         return id(tensor)
 
 
 def attribute(module: nn.Module, name: str) -> object:
-    """The attribute of a dotted name, or None where there is none."""
+    """The attribute with a dotted name, or None if there is none."""
     value: object = module
     for part in name.split("."):
         value = getattr(value, part, None)
@@ -34,9 +34,10 @@ def attribute(module: nn.Module, name: str) -> object:
 
 
 class State:
-    """Parameters, buffers and tensor attributes of a graph module, with their uses.
+    """The parameters, buffers and tensor attributes of a graph module, with their uses.
 
-    ``volatile`` has the names of tensors that are in no state_dict: constants, for all a user can tell.
+    ``volatile`` has the names of the tensors that are in no state_dict. A user can only take
+    them for constants.
     """
 
     def __init__(self, graph_module: GraphModule) -> None:

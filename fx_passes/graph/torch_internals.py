@@ -1,7 +1,7 @@
-"""Every private name of torch that this project touches, and why; no other file of it touches any.
+"""Every private name of torch that this project uses, each with its reason. No other file uses any.
 
-torch may rename or change each of them in any version. ``tests/fx_passes/test_torch_internals.py`` has a test
-for each that fails when it does, and none of them belongs here without.
+torch may rename or change each of them in any version. ``tests/fx_passes/test_torch_internals.py`` has one
+test for each, which then fails. No name belongs here without such a test.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-# What torch.export raises where sizes cannot stay open; it holds torch's suggestions.
+# torch.export raises this if sizes cannot stay open. It holds torch's suggestions.
 from torch._dynamo.exc import UserError as UserError
 
-# Targets of nodes that are ATen operators, told from functions and methods.
+# The types of targets that are ATen operators, and not functions or methods.
 from torch._ops import OpOverload as OpOverload
 from torch._ops import OpOverloadPacket as OpOverloadPacket
 
-# The shapes of a graph without its numbers, though it holds real tensors.
+# Computes the shapes of a graph without its numbers, although it holds real tensors.
 from torch._subclasses import FakeTensorMode as FakeTensorMode
 from torch.export import ExportedProgram, _unlift
 from torch.fx import Graph, GraphModule, Node
 
-# The values of containers in the order in which a graph takes them.
+# Returns the values of containers in the order in which a graph takes them.
 from torch.fx._pytree import tree_flatten_spec as tree_flatten_spec
 from torch.fx.experimental import _config
 from torch.fx.graph_module import _assign_attr
 from torch.utils import _pytree
 
-# Sees every operator that a model runs, whatever its code is.
+# Sees every operator that a model runs.
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
-# Containers of arguments and results, taken apart as torch.export takes them.
+# Flattens containers of arguments and results as torch.export does.
 pytree = _pytree
 
 # --- Operators -------------------------------------------------------------------------------------------
-# What make_fx and older exports write for a convolution, and what torch itself calls.
+# The operator that make_fx and older exports write for a convolution, and the function that torch calls.
 ATEN_CONVOLUTION = torch.ops.aten._convolution.default
 TORCH_CONVOLUTION = torch._convolution
-# The batch norm of an evaluation, after decomposition.
+# A batch norm in evaluation mode, after decomposition.
 ATEN_BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
-# Conditions on open sizes, as torch.export leaves them in its graphs.
+# A condition on open sizes, as torch.export leaves it in its graphs.
 ATEN_ASSERT_SCALAR = torch.ops.aten._assert_scalar.default
-# A check of a tensor that neither waits for a GPU nor breaks a graph.
+# Checks a tensor without waiting for a GPU and without breaking a graph.
 ASSERT_ASYNC = torch._assert_async
-# What dynamo writes into a graph where a model switches gradients.
+# dynamo writes this into a graph if the model switches gradients.
 SET_GRAD_ENABLED = torch._C._set_grad_enabled
 # Within them, operators are computed without the modes that are on: in a mode's own code.
 DisableTorchDispatch = torch._C._DisableTorchDispatch
@@ -59,7 +59,7 @@ DisableTorchFunction = torch._C.DisableTorchFunction
 # Names, defaults and aliases of arguments: no public way tells what an operator writes to.
 schema_of: Callable[[OpOverload], torch.FunctionSchema] = attrgetter("_schema")
 # --- Modules of torch.nn ---------------------------------------------------------------------------------
-# What convolutions and batch norms have in common: subclasses and lazy ones are not all of a public class.
+# The base classes of convolutions and batch norms. Subclasses and lazy modules need not have a public one.
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -70,7 +70,8 @@ reversed_padding: Callable[[Any], list[int]] = attrgetter("_reversed_padding_rep
 
 
 def output_padding(conv: Any, input: Tensor, output_size: list[int] | None) -> list[int]:
-    """What a transposed convolution adds to get ``output_size``, with torch's own errors."""
+    """The output padding that gives a transposed convolution the size ``output_size``, with torch's own
+    errors."""
     dim = len(conv.kernel_size)
     geometry = conv.stride, conv.padding, conv.kernel_size, dim, conv.dilation
     added: list[int] = conv._output_padding(input, output_size, *geometry)
@@ -78,7 +79,7 @@ def output_padding(conv: Any, input: Tensor, output_size: list[int] | None) -> l
 
 
 def has_own_forward(conv: nn.Module) -> bool:
-    """Whether this one convolution was given other code than its class; both methods are its code."""
+    """Whether this one convolution has other code than its class. Two methods hold the code."""
     return not vars(conv).keys().isdisjoint({"forward", "_conv_forward"})
 
 
@@ -92,7 +93,7 @@ modules_held: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_
 
 
 def own_registries(module: nn.Module) -> None:
-    """Let a module that took over the attributes of another one hold its tensors and children by itself."""
+    """Give a module that took over the attributes of another its own registries of tensors and children."""
     for name in ("_parameters", "_buffers", "_modules"):
         module.__dict__[name] = dict(module.__dict__[name])
 
@@ -104,12 +105,13 @@ assign_attribute = _assign_attr
 
 
 def storage_id(tensor: Tensor) -> int:
-    """The memory of a tensor: on the meta device, every address is 0."""
+    """Identifies the memory of a tensor. Its address does not: on the meta device every address is 0."""
     return tensor.untyped_storage()._cdata
 
 
 class BeforeLoading:
-    """A module that may change a state_dict before torch loads it; the public hook needs an ``__init__``."""
+    """A module that can change a state_dict before torch loads it. The public hook would need an
+    ``__init__``."""
 
     def before_loading(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Change the ``state_dict``, in which the names of this module begin with ``prefix``."""
@@ -128,12 +130,12 @@ forward_pre_hooks: Callable[[nn.Module], dict[int, Callable[..., Any]]] = attrge
 
 
 def has_backward_hooks(module: nn.Module) -> bool:
-    """Whether gradients that pass through a module call anything."""
+    """Whether a module has hooks on the gradients that pass through it."""
     return bool(module._backward_hooks or module._backward_pre_hooks)
 
 
 def has_hooks(holder: nn.Module | Tensor) -> bool:
-    """Whether a module or a parameter has any hook: all of them are made for the whole tensors."""
+    """Whether a module or a parameter has any hook. Such hooks were written for the full tensors."""
     if isinstance(holder, Tensor):
         return bool(holder._backward_hooks or getattr(holder, "_post_accumulate_grad_hooks", None))
     return any(value for key, value in vars(holder).items() if key.endswith("_hooks"))
@@ -144,30 +146,33 @@ load_hooks: Callable[[nn.Module], dict[int, Any]] = attrgetter("_load_state_dict
 
 
 def register_load_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
-    """Run ``hook`` before a state_dict is loaded: the public one fails in copies of a module that is gone."""
+    """Run ``hook`` before a state_dict is loaded. The public function fails in a copy of a module that no
+    longer exists."""
     module._register_load_state_dict_pre_hook(hook)
 
 
 # --- Graph modules ---------------------------------------------------------------------------------------
 def put_graph(graph_module: GraphModule, graph: Graph) -> None:
-    """Give it ``graph`` without generating its code, which the public way does and may take a second."""
+    """Set the graph of a graph module without generating code. The public setter generates it, which may take
+    a second."""
     graph_module._graph = graph
     graph.owning_module = graph_module
 
 
-# The module by which torch.export checks what it assumed of several sizes.
+# The module with which torch.export checks its assumptions on several sizes.
 GuardsFn = _unlift.GuardsFn
 # The hook by which it checks the inputs.
 INPUT_CHECK = _unlift._check_input_constraints_pre_hook
 
 
 def guards_of(program: ExportedProgram) -> Callable[..., Any] | None:
-    """What torch.export assumed of several sizes at once, called with all inputs; None: nothing."""
+    """The conditions that torch.export put on several sizes at once, called with all inputs. None: there are
+    none."""
     return getattr(program.module(), "_guards_fn", None) if program._guards_code else None
 
 
 def opens_modules(hook: Any) -> bool:
-    """Whether torch.export put ``hook`` around its check, for inputs that are modules."""
+    """Whether ``hook`` is the one that torch.export puts around its check, for inputs that are modules."""
     code = getattr(hook, "__code__", None)
     return code is not None and code in _unlift._create_stateful_graph_module.__code__.co_consts
 
@@ -178,7 +183,7 @@ structure_of_inputs: Callable[[GraphModule], pytree.TreeSpec] = attrgetter("_in_
 names_of_arguments: Callable[[GraphModule], list[str]] = attrgetter("graph._codegen.pytree_info.orig_args")
 
 # --- Capture ---------------------------------------------------------------------------------------------
-# The logger of errors that torch.export raises as well.
+# The logger of errors that torch.export also raises.
 GUARDS_LOG = "torch._guards"
 # Within it, torch.export keeps a size open that is 1 in the example, as torch.onnx.export does.
 sizes_of_one_stay_open = partial(_config.patch, backed_size_oblivious=True)  # type: ignore[attr-defined]
@@ -199,19 +204,19 @@ def as_exporting() -> Iterator[None]:
 
 # --- torch.compile ---------------------------------------------------------------------------------------
 def is_static_input(node: Node) -> bool:
-    """Whether dynamo marked an input as a tensor of the model, whose address stays."""
+    """Whether dynamo marked an input as a tensor of the model with a fixed address."""
     return "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
 
 
 def options_of_mode(mode: str) -> dict[str, Any]:
-    """What a ``mode`` of torch.compile means to inductor: a backend gets the name alone."""
+    """The inductor options of a ``mode`` of torch.compile. A backend only gets the name."""
     from torch._inductor import list_mode_options
 
     return list_mode_options(mode)
 
 
 def inductor(graph_module: GraphModule, inputs: Sequence[Any], options: dict[str, Any]) -> Callable[..., Any]:
-    """What a backend hands its graph on to; ``torch.compile`` would capture the graph a second time."""
+    """Compile a graph with inductor. ``torch.compile`` would capture the graph a second time."""
     from torch._inductor.compile_fx import compile_fx
 
     return cast(Callable[..., Any], compile_fx(graph_module, list(inputs), config_patches=options))
@@ -243,7 +248,8 @@ def stored_tensor(described: dict[str, Any]) -> tuple[Any, ...]:
 def described_program(
     described: dict[str, Any], weights: dict[str, Tensor], constants: dict[str, Tensor], inputs: Any
 ) -> ExportedProgram:
-    """A program from its description: ``torch.export.load`` would open the file, and run what it brings."""
+    """A program from its description. ``torch.export.load`` would open the file itself, and run the code in
+    it."""
     from torch._export.serde import schema, serialize
 
     program = serialize._dict_to_dataclass(schema.ExportedProgram, described)

@@ -1,4 +1,4 @@
-"""Does anything in a graph change a tensor that is read elsewhere?"""
+"""Finds writes in a graph that change a tensor that is read elsewhere."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fx_passes.graph.torch_internals import ConvNd, GuardsFn
 
 
 def writes_at_run_time(graph_module: GraphModule) -> bool:
-    """Whether anything is written into what depends on an input, or into a tensor of the model, or what
-    depends on an input is written into anything.
+    """Whether the graph writes into a tensor that depends on an input or into a tensor of the model, or
+    writes a value that depends on an input into any tensor.
 
-    Reading it elsewhere in the graph might then be too early or too late.
+    If so, a read of the tensor elsewhere in the graph might come too early or too late.
     """
     changing: set[Node] = set()
     given: set[Node] = set()
@@ -33,8 +33,8 @@ def writes_at_run_time(graph_module: GraphModule) -> bool:
 
 
 def _is_pure_module(node: Node, graph_module: GraphModule) -> bool:
-    """Whether ``node`` calls a convolution, a module that says of itself that it writes nothing, or the
-    guards of torch.export."""
+    """Whether ``node`` calls a convolution, the guards of torch.export, or a module that declares that it
+    writes nothing."""
     if node.op != "call_module":
         return False
     module = graph_module.get_submodule(str(node.target))

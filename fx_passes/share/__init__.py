@@ -1,1 +1,1 @@
-"""The pass that keeps one kernel for all groups, and the way back."""
+"""The pass that keeps one kernel for all groups, and its inverse."""

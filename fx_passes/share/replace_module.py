@@ -1,4 +1,4 @@
-"""torch's convolution modules and those with one kernel, each put in the place of the other."""
+"""Replaces torch's convolution modules by modules with one kernel, and the other way round."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 def share_module(
     graph_module: GraphModule, target: str, groups: int, block_diagonal: bool, formulation: Formulation
 ) -> None:
-    """Put a shared convolution in the place of ``target``, whose weight has been cut down already.
+    """Replace ``target``, whose weight has already been cut, by a shared convolution.
 
     Args:
-        formulation: how it is to be computed, ``"grouped"`` where it cannot be so.
+        groups: how many groups (or diagonal blocks) repeat the kernel.
+        block_diagonal: the convolution is dense, with the kernel on its diagonal blocks.
+        formulation: how the module computes. If it cannot compute so, ``"grouped"`` is used.
     """
     plain = graph_module.get_submodule(target)
     shared: Any = _replaced(graph_module, plain, SHARED_CLASSES[type(plain)], groups)
@@ -27,7 +29,7 @@ def share_module(
 
 
 def unshare_module(graph_module: GraphModule, target: str) -> None:
-    """Put torch's own convolution in the place of a shared one, whose weight has been repeated already."""
+    """Replace the shared convolution ``target``, whose weight is full again, by torch's own convolution."""
     shared = graph_module.get_submodule(target)
     assert isinstance(shared, SharedKernelConv)
     plain_class = next(plain for plain, ours in SHARED_CLASSES.items() if ours is type(shared))
@@ -39,7 +41,8 @@ def unshare_module(graph_module: GraphModule, target: str) -> None:
 def _replaced(
     graph_module: GraphModule, old: nn.Module, new_class: type[nn.Module], groups: int
 ) -> nn.Module:
-    """A convolution of another class with all the attributes of ``old``, under every name it has."""
+    """A convolution of another class with all the attributes of ``old``, put in its place under all its
+    names."""
     new: Any = new_class.__new__(new_class)
     new.__dict__.update(vars(old))
     own_registries(new)

@@ -1,4 +1,4 @@
-"""What sharing does to a graph: at each site, one kernel in the place of its repeats, expanded."""
+"""Rewrites a graph: at each site, one kernel replaces its repeats, and is expanded."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def rewrite_sites(
     """Share the sites of ``pending``, in place.
 
     Args:
+        pending: verdicts on nodes of ``graph_module``, each with an action.
         fold_constants, formulation: as in :class:`~fx_passes.ShareKernels`.
     """
     sharing = _Sharing(graph_module, fold_constants, formulation)
@@ -43,7 +44,8 @@ def _warn_of_change(finding: Finding) -> None:
     kernel = finding.kernel
     if kernel is not None and kernel.max_difference > 0:
         log.warning(
-            "%s: sharing changes its weights by up to %.3g, its output by up to %.3g times the largest input",
+            "%s: sharing changes its weights by up to %.3g, "
+            "and its output by up to %.3g times the largest input",
             finding.id,
             kernel.max_difference,
             kernel.output_change,
@@ -51,7 +53,7 @@ def _warn_of_change(finding: Finding) -> None:
 
 
 def is_pending(verdict: Verdict, fold_constants: bool) -> bool:
-    """Whether there is anything to rewrite at a site."""
+    """Whether sharing has anything to rewrite at a site."""
     match verdict.action:
         case None | KeepOne():
             weight = False
@@ -63,7 +65,7 @@ def is_pending(verdict: Verdict, fold_constants: bool) -> bool:
 
 
 def _foldable(verdict: Verdict) -> bool:
-    """Whether the kernel is computed from constants, each time the model runs."""
+    """Whether the model computes the kernel from constants each time it runs."""
     action = verdict.action
     if not isinstance(action, ExpandConstruction | ExpandValue):
         return False
@@ -72,7 +74,7 @@ def _foldable(verdict: Verdict) -> bool:
 
 
 class _Sharing:
-    """Rewrites the sites of one graph module; a tensor that several of them use is cut once."""
+    """Rewrites the sites of one graph module. A tensor that several sites use is cut once."""
 
     def __init__(self, graph_module: GraphModule, fold_constants: bool, formulation: Formulation) -> None:
         self.graph_module = graph_module
@@ -94,7 +96,7 @@ class _Sharing:
             case CutTensor() as cut:
                 self._expand_cut(verdict, "weight", call.weight, cut)
             case ExpandConstruction(expanded=True) if not (self.fold_constants and _foldable(verdict)):
-                pass  # only the bias is to be cut
+                pass  # only the bias is cut
             case ExpandConstruction() | ExpandValue() as action:
                 self._expand_computed(verdict, action, kernel)
         if bias is not None:
@@ -106,13 +108,13 @@ class _Sharing:
             self.cut.update(cut.names)
 
     def _share_module(self, target: str, kernel: SharedKernel) -> None:
-        # A module that is called twice is one module.
+        # A module that the graph calls twice is replaced once.
         if not isinstance(self.graph_module.get_submodule(target), SharedKernelConv):
             groups, diagonal = kernel.groups, kernel.block_diagonal
             share_module(self.graph_module, target, groups, diagonal, self.formulation)
 
     def _expand_cut(self, verdict: Verdict, role: edit.Role, passed: Any, cut: CutTensor) -> None:
-        """Expand, right before the convolution, a tensor that has been cut down at its source."""
+        """Insert the expansion of a tensor that was cut at its source, directly before the convolution."""
         kernel, call = verdict.finding.kernel, verdict.call
         assert kernel is not None
         diagonal = kernel.block_diagonal and role == "weight"
@@ -137,7 +139,8 @@ class _Sharing:
     def _expand_computed(
         self, verdict: Verdict, action: ExpandConstruction | ExpandValue, kernel: SharedKernel
     ) -> None:
-        """Expand the kernel from the node that holds it, from its value, or from the weight's first block."""
+        """Expand the kernel, taken from the node that holds it, from its value, or from the first block of
+        the weight."""
         call, weight = verdict.call, verdict.call.weight
         assert isinstance(weight, Node)
         construction = action.construction if isinstance(action, ExpandConstruction) else None

@@ -1,10 +1,10 @@
-"""The pass: keep one kernel for every convolution whose groups repeat it, and expand it at run time.
+"""The pass that keeps one kernel for every convolution whose groups repeat it, and expands it at run time.
 
-Before:  conv(x, weight (groups * rows, ...))      every group a copy, trained, stored and exported apart
+Before:  conv(x, weight (groups * rows, ...))      every group a copy, trained, stored and exported separately
 After:   conv(x, expand(kernel (rows, ...)))       ``Tensor.expand``: every group is the one kernel
 
-The output is the same bit for bit, because the expanded weight is. The gradient of the kernel is the
-sum over the groups of the gradients of the repeats, by the chain rule of ``expand``.
+The expanded weight is the same bit for bit, so the output is, too. The gradient of the kernel is the sum over
+the groups of the gradients of the repeats, by the chain rule of ``expand``.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ log = logging.getLogger(__name__)
 
 
 class ShareKernels(PassBase):
-    """A ``torch.fx`` pass that shares the kernel of every convolution it can.
+    """A ``torch.fx`` pass that shares the kernel of every convolution whose groups repeat one.
 
     Args:
-        tolerance: largest absolute distance of a repeat from the mean of the repeats that is kept; 0.0
-            shares only what is bitwise equal, and then the output is bitwise equal too.
-        force: keep the ``"mean"`` of the repeats, or the ``"first"``, however far apart they are. What
-            changes is logged for each site, at level WARNING, and is in its finding: the largest change of
-            a weight, and how far the output may move for inputs of magnitude 1.
-        sites: ids of the only sites where tolerance and force hold, as :func:`find_shared_kernels` gives
-            them; without, they hold for every grouped convolution, those included that are meant to differ.
-        formulation: how shared modules compute (``train/formulations.py`` lists the ways): ``"grouped"``
-            has the bits of the original, ``"auto"`` is fast in training and rounds differently.
-        fold_constants: put the value of a kernel that is computed from constants in a buffer; a buffer that
-            is not saved (``persistent=False``) counts as one. Off, the graph is for an exporter: the
-            computation stays in it, to be folded by the exporter's own arithmetic, and what can be trained
-            is a constant.
+        tolerance: the largest absolute distance of a repeat from the mean of the repeats. The mean is kept.
+            0.0 shares only repeats that are bitwise equal, and then the output is bitwise equal, too.
+        force: keep the ``"mean"`` of the repeats, or the ``"first"``, however far apart they are. The change
+            is logged for each site at level WARNING, and it is in the finding of the site: the largest change
+            of a weight, and how far the output may move for inputs of magnitude 1.
+        sites: ids of the only sites where ``tolerance`` and ``force`` hold, as :func:`find_shared_kernels`
+            gives them. None: they hold for every grouped convolution, also for those whose groups are meant
+            to differ.
+        formulation: how shared modules compute (``train/formulations.py`` lists the ways). ``"grouped"`` has
+            the bits of the original. ``"auto"`` is fast in training and rounds differently.
+        fold_constants: put the value of a kernel that is computed from constants in a buffer. A buffer that
+            is not saved (``persistent=False``) counts as a constant. False: the graph is for an exporter. The
+            computation stays in the graph, for the exporter to fold with its own arithmetic, and trainable
+            tensors are constants.
 
-    The result is a graph module of its own; the one given is left as it was. Tensors that are not cut
-    down are the same objects in both.
+    The result is a new graph module. The given one is not changed. Tensors that are not cut are the same
+    objects in both.
 
     Example:
         >>> import torch
@@ -99,26 +100,30 @@ def share_kernels(
     sites: Collection[str] | None = None,
     formulation: Formulation = "grouped",
 ) -> GraphModule:
-    """``model`` as a graph module in which each shared convolution holds one kernel; trainable.
+    """``model`` as a graph module in which each shared convolution holds one kernel. It can be trained.
 
     Args:
-        model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``; not changed.
+        model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``. It is not
+            changed.
         example_inputs: positional arguments of ``model``, for models that cannot be traced symbolically.
         tolerance, force, sites, formulation: as in :class:`ShareKernels`.
 
     Returns:
-        A graph module with the names and state_dict keys of ``model``; only shared weights (and biases that
-        repeat) have another shape. What is not shared is logged, with the reason, at level INFO. Without
-        example inputs it has the modules of ``model``, and ``train()`` and ``eval()`` work, but for what its
-        code asks of ``self.training``, which is logged at level WARNING, as are hooks that do not run. With
-        them it is a graph of ``torch.export``, whose mode is the one that ``model`` was in, in which what is
-        under ``no_grad`` or without autocast stays as it is, and which torch cannot pickle: save its
+        A graph module with the names and state_dict keys of ``model``. Only shared weights, and biases that
+        repeat, have another shape. Sites that are not shared are logged with the reason, at level INFO.
+
+        Without example inputs it has the modules of ``model``, and ``train()`` and ``eval()`` work. There are
+        two exceptions, both logged at level WARNING: code that asks for ``self.training``, and hooks that do
+        not run.
+
+        With example inputs it is a graph of ``torch.export``. Its mode is the one that ``model`` was in. Code
+        under ``no_grad`` or without autocast stays as it is. torch cannot pickle the graph, so save its
         state_dict.
 
     Raises:
         CaptureError: no route gave a graph of the model.
         UsageError: the model has no site of a name in ``sites``.
-        ValueError: ``tolerance`` is negative, ``force`` neither ``"mean"`` nor ``"first"``, or there is no
+        ValueError: ``tolerance`` is negative, ``force`` is neither ``"mean"`` nor ``"first"``, or there is no
             such ``formulation``.
 
     Example:
@@ -145,7 +150,7 @@ def share_kernels(
 def _judged(
     graph_module: GraphModule, allowed: Allowed, sites: Collection[str] | None, goes_on: bool
 ) -> list[Verdict]:
-    """The verdicts; ``goes_on``: the model is going to be loaded or trained, not exported as it is."""
+    """The verdicts. ``goes_on``: the model will be loaded or trained, and not exported as it is."""
     verdicts = judge_graph(graph_module, allowed, sites, frozen=not goes_on)
     return [refuse_changing(verdict) for verdict in verdicts] if goes_on else verdicts
 
@@ -157,7 +162,15 @@ def share_in_place(
     formulation: Formulation = "grouped",
     fold_constants: bool = True,
 ) -> tuple[bool, list[Finding]]:
-    """Share what can be shared in a graph module that nobody else holds; modified, and the findings."""
+    """Share all possible sites of a graph module that nobody else holds.
+
+    Args:
+        allowed: how far repeats may differ.
+        sites, formulation, fold_constants: as in :class:`ShareKernels`.
+
+    Returns:
+        Whether the graph module was modified, and the findings.
+    """
     verdicts = _judged(graph_module, allowed, sites, fold_constants)
     for finding in (verdict.finding for verdict in verdicts if verdict.finding.refusal):
         log.info("%s is not shared: %s", finding.id, finding.reason)
@@ -165,5 +178,5 @@ def share_in_place(
     if pending:
         rewrite_sites(graph_module, pending, fold_constants, formulation)
     else:
-        load_repeated(graph_module)  # what was written with shared modules
+        load_repeated(graph_module)  # for a model that was written with shared modules
     return bool(pending), [verdict.finding for verdict in verdicts]

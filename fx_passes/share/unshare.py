@@ -1,4 +1,4 @@
-"""The way back from one kernel to plain convolutions that hold every repeat of it."""
+"""The inverse of sharing: from one kernel to plain convolutions that hold every repeat of it."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 
 def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
-    """The way back: plain convolutions that hold every repeat of the kernel.
+    """``model`` with plain convolutions that hold every repeat of the kernel.
 
     Args:
-        model: what :func:`share_kernels` returned, or a module that uses the shared classes; not changed.
+        model: a result of :func:`share_kernels`, or a module that uses the shared classes. It is not changed.
 
     Returns:
-        A graph module in which each cut parameter has its full shape again, under all its names, whatever
-        reads it: modules, and calls in the graph. A kernel stays one kernel, and a warning says why, where
-        something reads it as one, or in a way that is not known (what ``torch.export`` makes of a kernel on
-        diagonal blocks).
+        A graph module in which each cut parameter has its full shape again, under all its names, for modules
+        and for calls in the graph. A kernel stays one kernel if something reads it as a single kernel, or
+        reads it in an unknown way (``torch.export`` writes the expansion of a block-diagonal kernel so). A
+        warning then gives the reason.
 
     Example:
         >>> conv = nn.Conv2d(3, 3, 3, groups=3)
@@ -60,7 +60,7 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
 class UnshareKernels(PassBase):
     """:func:`unshare_kernels` as a ``torch.fx`` pass, for a ``PassManager``.
 
-    The result is a graph module of its own; the one given is left as it was.
+    The result is a new graph module. The given one is not changed.
 
     Example:
         >>> conv = nn.Conv2d(3, 3, 3, groups=3)
@@ -77,7 +77,7 @@ class UnshareKernels(PassBase):
 
 
 def _unshare_in_place(graph_module: GraphModule) -> bool:
-    """Whether anything was held once."""
+    """Unshare a graph module. Returns whether anything changed."""
     state = State(graph_module)
     held = _held_once(graph_module, state)
     expansions = _expansions(graph_module, held, state)
@@ -101,7 +101,13 @@ def _unshare_in_place(graph_module: GraphModule) -> bool:
 
 @dataclass(frozen=True)
 class _Held:
-    """A tensor that is held once for all groups: under all its names, and from what it was cut."""
+    """A tensor that is held once for all groups.
+
+    Args:
+        names: all its names.
+        tensor: its values.
+        cuts: how it was cut.
+    """
 
     names: list[str]
     tensor: Tensor
@@ -112,13 +118,13 @@ class _Held:
         return next(iter(self.cuts))
 
     def full(self) -> Tensor:
-        """What it was cut from."""
+        """The full tensor that it was cut from."""
         expand = expand_block_diagonal if self.cut.block_diagonal else expand_kernel
         return expand(self.tensor, self.cut.groups)
 
 
 def _held_once(graph_module: GraphModule, state: State) -> dict[int, _Held]:
-    """The tensors that were cut down, by their storage."""
+    """The tensors that were cut, by their storage."""
     held: dict[int, _Held] = {}
     for name, cut in cuts_of(graph_module).items():
         if cut.full_shape != cut.shape:
@@ -135,7 +141,7 @@ def _what_stays(
     modules: Mapping[str, SharedKernelConv],
     state: State,
 ) -> tuple[dict[int, str], dict[str, str]]:
-    """Why a tensor stays as it is, by its storage, and why a module does, by its name.
+    """The tensors that stay as they are, by storage, and the modules that do, by name, each with the reason.
 
     A module and its tensors stay together.
     """
@@ -146,7 +152,7 @@ def _what_stays(
         if reason := _reason(one, [n for n in state.reads.get(key, ()) if not _only_expanded(n, expansions)]):
             stays[key] = reason
         elif any(name.rpartition(".")[2] in apart for name in one.names) and inner:
-            stays[key] = "a graph inside this one reads it"
+            stays[key] = "an inner graph reads it"
     kept: dict[str, str] = {}
     before = -1
     while before < len(kept) + len(stays):
@@ -157,7 +163,7 @@ def _what_stays(
             keys = [key for key in map(storage_key, tensors) if key in held]
             reason = next((stays[key] for key in keys if key in stays), None)
             if type(module) not in _OURS or held_by.get("weight") is None:
-                reason = "a subclass, or a hook, may compute anything of it"
+                reason = "a subclass or a hook may compute anything from it"
             if reason is not None:
                 kept.setdefault(name, reason)
                 for key in keys:
@@ -169,16 +175,20 @@ _OURS = set(SHARED_CLASSES.values())
 
 
 def _reason(one: _Held, others: list[Node]) -> str | None:
-    """Why no one tensor can take the place of a kernel; ``others``: what reads it beside expansions of it."""
+    """Why a full tensor cannot replace a kernel. None if it can.
+
+    Args:
+        others: the nodes that read the kernel, and are no expansions of it.
+    """
     if len(one.cuts) > 1:
-        return "it is tied to convolutions of other numbers of groups"
+        return "convolutions with different numbers of groups use it"
     if others:
-        return f"`{others[0].name}` reads it as one, or expands it in a way that is not known"
+        return f"`{others[0].name}` reads the single kernel, or expands it in an unknown way"
     return None
 
 
 def _only_expanded(node: Node, expansions: Mapping[Node, int]) -> bool:
-    """Whether everything that reads ``node`` expands it, or does not look at its shape."""
+    """Whether every user of ``node`` expands it, or does not look at its shape."""
     return all(
         user in expansions
         or sees_no_shape(user, node)
@@ -189,7 +199,7 @@ def _only_expanded(node: Node, expansions: Mapping[Node, int]) -> bool:
 
 
 def _leads_to(node: Node, expansions: Mapping[Node, int]) -> bool:
-    """Whether ``node`` is the first half of an expansion: expanded, then reshaped."""
+    """Whether ``node`` is the first half of an expansion: an expand whose only user reshapes the result."""
     return _is_expand(node) and len(node.users) == 1 and next(iter(node.users)) in expansions
 
 
@@ -198,7 +208,7 @@ def _is_expand(node: Node) -> bool:
 
 
 def _expansions(graph_module: GraphModule, held: Mapping[int, _Held], state: State) -> dict[Node, int]:
-    """The nodes that compute from a kernel just what it was cut from, with the storage of the kernel."""
+    """The nodes that compute the full tensor from a kernel, with the storage of the kernel."""
     found: dict[Node, int] = {}
     for node in graph_module.graph.nodes:
         if not _is_expand(node) and node.target is not expand_block_diagonal:
@@ -214,7 +224,7 @@ def _expansions(graph_module: GraphModule, held: Mapping[int, _Held], state: Sta
 
 
 def _whole(node: Node, cut: Cut) -> Node | None:
-    """The node that has the full tensor: ``node``, or the reshape behind it; None if it is another one."""
+    """The node that has the full tensor: ``node``, or the reshape behind it. None if neither has."""
     if node.target is expand_block_diagonal:
         return node if cut.block_diagonal and node.args[1] == cut.groups else None
     try:
@@ -235,7 +245,7 @@ def _whole(node: Node, cut: Cut) -> Node | None:
 
 
 def _read_whole(node: Node, one: _Held) -> None:
-    """Read the tensor that has its full shape again where ``node`` expanded it."""
+    """Let the users of ``node``, which expanded the kernel, read the full tensor."""
     first = node if _is_expand(node) or node.target is expand_block_diagonal else node.args[0]
     assert isinstance(first, Node)
     passed = first.args[0]

@@ -1,1 +1,1 @@
-"""The modules that hold one kernel for all groups, and what training them needs."""
+"""The modules that hold one kernel for all groups, and the tools for training them."""

@@ -1,8 +1,8 @@
-"""Checkpoints of a model that repeats its kernels, loaded into the one that holds each of them once.
+"""Loads checkpoints of a model that repeats its kernels into the model that holds each kernel once.
 
-A tensor that was cut down has a :class:`Cut` that says from what. The full tensor of a checkpoint is checked
-to repeat one kernel, bit for bit, and cut down alike; one that does not stops the load before any tensor is
-written.
+A tensor that was cut has a :class:`Cut` that describes the full tensor. When a checkpoint holds the full
+tensor, it is checked to repeat one kernel, bit for bit, and is cut in the same way. If its repeats differ,
+the load stops before any tensor is written.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from fx_passes.graph.torch_internals import load_hooks, register_load_hook
 from fx_passes.kernels.block_diagonal import diagonal_blocks, is_block_diagonal
 from fx_passes.kernels.repeats import Mismatch, bits, find_repeats
 
-# What of its own tensors a graph module holds cut down, by name, in its ``meta``.
+# The ``meta`` of a graph module has the cuts of its own tensors, by name, under this key.
 _CUTS = "fx_passes_cuts"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A tensor that holds once what it held for every group.
+    """Describes a tensor that was cut: it holds once what the full tensor repeats for every group.
 
     Args:
-        shape: of what is held.
-        groups: how often it was.
-        block_diagonal: on the diagonal blocks of a dense weight, else along dimension 0.
+        shape: the shape of the tensor that is held.
+        groups: how often the full tensor repeats it.
+        block_diagonal: the repeats are the diagonal blocks of a dense weight. False: they lie along dimension
+            0.
     """
 
     shape: tuple[int, ...]
@@ -40,19 +41,19 @@ class Cut:
 
     @property
     def full_shape(self) -> tuple[int, ...]:
-        """Of the tensor that repeats it."""
+        """The shape of the full tensor."""
         dims = 2 if self.block_diagonal else 1
         return (*(size * self.groups for size in self.shape[:dims]), *self.shape[dims:])
 
     def slices(self, full: Tensor) -> Tensor:
-        """(groups, *shape): the part of each group of a tensor of ``full_shape``."""
+        """(groups, *shape): the part of each group in a tensor of ``full_shape``."""
         if self.block_diagonal:
             full = diagonal_blocks(full, self.groups)
         return full.reshape(self.groups, *self.shape)
 
 
 def cuts_of(model: nn.Module) -> dict[str, Cut]:
-    """The tensors of ``model`` that were cut down, by all their names in its state_dict."""
+    """The tensors of ``model`` that were cut, by all their names in its state_dict."""
     cuts: dict[str, Cut] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         held: Mapping[str, Cut] = getattr(module, "shared_tensors", {})
@@ -63,8 +64,8 @@ def cuts_of(model: nn.Module) -> dict[str, Cut]:
 
 
 def _of_other_names(model: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Cut]:
-    """The same for all names of the tensors that ``cuts`` names: only one of them may be that of a module
-    that knows."""
+    """The cuts for all names of the tensors that ``cuts`` names. Modules may know of only one name of a
+    tensor."""
     tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     tensors.update(model.named_buffers(remove_duplicate=False))
     cut_down = {id(tensors[name]): cut for name, cut in cuts.items() if name in tensors}
@@ -72,22 +73,23 @@ def _of_other_names(model: nn.Module, cuts: Mapping[str, Cut]) -> dict[str, Cut]
 
 
 def own_cuts(graph_module: GraphModule) -> dict[str, Cut]:
-    """What of the tensors that its graph reads was cut down; those of shared modules are not among them."""
+    """The cuts of the tensors that the graph of a graph module reads. Those of shared modules are not among
+    them."""
     return dict(graph_module.meta.get(_CUTS, {}))
 
 
 def note_cut(graph_module: GraphModule, name: str, cut: Cut) -> None:
-    """Remember that a tensor was cut down."""
+    """Remember that a tensor was cut."""
     graph_module.meta[_CUTS] = {**own_cuts(graph_module), name: cut}
 
 
 def forget_cuts(graph_module: GraphModule, names: Collection[str]) -> None:
-    """Tensors that are not cut down any more."""
+    """Forget the cuts of tensors that are full again."""
     graph_module.meta[_CUTS] = {k: cut for k, cut in own_cuts(graph_module).items() if k not in names}
 
 
 def keep_cuts(graph_module: GraphModule, model: nn.Module) -> None:
-    """Carry over what ``model`` holds cut down to a graph that was made of it, but for modules that stay."""
+    """Copy the cuts of ``model`` to a graph that was made of it. Modules that stay know their own cuts."""
     held = cuts_of(graph_module)
     for name, cut in cuts_of(model).items():
         if name not in held:
@@ -95,18 +97,18 @@ def keep_cuts(graph_module: GraphModule, model: nn.Module) -> None:
 
 
 def shared_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The checkpoint of a repeated model as one that ``model``, which shares its kernels, loads.
+    """The checkpoint of a model that repeats its kernels, converted for ``model``, which shares them.
 
-    What :func:`share_kernels` returned does this by itself in ``load_state_dict``, and so does each shared
-    module. In a model that was written with shared modules, torch has loaded the modules in front when one of
-    them finds that its repeats differ; checked here, nothing has been loaded.
+    The result of :func:`share_kernels` does this by itself in ``load_state_dict``, and so does each shared
+    module. But in a model that was written with shared modules, torch has already loaded earlier modules when
+    one of them finds different repeats. This function checks all of them before anything is loaded.
 
     Args:
-        model: a module that holds shared modules, or what :func:`share_kernels` returned.
-        state_dict: by name, the full tensors or those cut down already; not changed.
+        model: a module that holds shared modules, or a result of :func:`share_kernels`.
+        state_dict: tensors by name, either full or already cut. It is not changed.
 
     Raises:
-        CheckpointError: the repeats of a tensor differ; the message names tensor, group and difference.
+        CheckpointError: the repeats of a tensor differ. The message names tensor, group and difference.
 
     Example:
         >>> import torch
@@ -123,11 +125,13 @@ def shared_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[s
 def cut_down(
     state_dict: MutableMapping[str, Any], cuts: Mapping[str, Cut], prefix: str = "", whole: bool = True
 ) -> None:
-    """Cut down the full tensors of ``state_dict`` in place, all or none of them.
+    """Cut the full tensors of ``state_dict`` in place, either all or none of them.
 
-    A tensor of any other shape is left for torch to complain about.
+    A tensor of another shape is left to torch, which raises its own error.
 
     Args:
+        cuts: the tensors that were cut in the model, by name.
+        prefix: stands before the names in ``state_dict``.
         whole: ``cuts`` are those of all modules under ``prefix``.
 
     Raises:
@@ -148,20 +152,20 @@ def cut_down(
         more = f" (and {len(wrong) - 1} more tensors)" if len(wrong) > 1 else ""
         raise CheckpointError(
             f"the checkpoint does not repeat one kernel: {wrong[0]}{more}; {_loaded(prefix, whole)}. "
-            "To share it all the same, load it into the plain model, and share that with `force`"
+            "To share it anyway, load it into the plain model, and share that model with `force`"
         )
     state_dict.update(kernels)
 
 
 def _kernel(full: Tensor, cut: Cut) -> Tensor | Mismatch:
-    """What ``full`` repeats, or why it does not."""
+    """The kernel that ``full`` repeats, or the reason why it repeats none."""
     if full.is_meta:
         return full[tuple(slice(size) for size in cut.shape)]
     if cut.block_diagonal and not is_block_diagonal(full, cut.groups):
-        return Mismatch("dense", f"it is not zero off its {cut.groups} diagonal blocks")
+        return Mismatch("dense", f"it is not zero outside its {cut.groups} diagonal blocks")
     slices = cut.slices(full)
     if bool((bits(slices) == bits(slices[0])).all()):
-        return slices[0].clone()  # NaN included: to load is not to judge
+        return slices[0].clone()  # also NaN: loading does not judge
     found = find_repeats(slices.flatten(0, 1), cut.groups)
     assert isinstance(found, Mismatch)
     return found
@@ -170,13 +174,13 @@ def _kernel(full: Tensor, cut: Cut) -> Tensor | Mismatch:
 def _loaded(prefix: str, whole: bool) -> str:
     if whole and not prefix:
         return "nothing was loaded"
-    return "nothing was loaded here, modules before it were: `shared_state_dict` checks all of them first"
+    return "nothing was loaded here, but earlier modules were: `shared_state_dict` checks all of them first"
 
 
 @dataclass(frozen=True)
 class LoadRepeated:
-    """A hook in front of ``load_state_dict`` of a graph module: all its tensors are checked before the first
-    is loaded."""
+    """A hook in front of ``load_state_dict`` of a graph module. It checks all tensors before the first is
+    loaded."""
 
     cuts: dict[str, Cut]
 
@@ -185,7 +189,7 @@ class LoadRepeated:
 
 
 def load_repeated(module: GraphModule) -> None:
-    """Let ``module`` and its copies load the checkpoints of what it was before its tensors were cut down."""
+    """Let ``module`` and its copies load checkpoints from before its tensors were cut."""
     hooks = load_hooks(module)
     for key, wrapped in list(hooks.items()):
         if isinstance(getattr(wrapped, "hook", None), LoadRepeated):
@@ -196,10 +200,11 @@ def load_repeated(module: GraphModule) -> None:
 
 
 def _remember(kind: Any) -> None:
-    """Let the copies of a graph module know what it does: torch's drop the hook, and pickle drops the cuts.
+    """Let the copies of a graph module keep its hook and its cuts. torch's copies drop the hook, and pickle
+    drops the cuts.
 
     Args:
-        kind: the class of that one graph module; torch makes one for each, and puts ``forward`` there.
+        kind: the class of that one graph module. torch makes a class for each, and puts ``forward`` there.
     """
     kind.__copy__ = lambda module: _again(
         _with_state(super(kind, module).__copy__(), module), own_cuts(module)
@@ -209,7 +214,7 @@ def _remember(kind: Any) -> None:
 
 
 def _with_state(copied: GraphModule, module: GraphModule) -> GraphModule:
-    """``copied`` with the whole state_dict of ``module``; torch's copy has what the graph reads."""
+    """``copied`` with the full state_dict of ``module``. torch only copies tensors that the graph reads."""
     restore_state(copied, module)
     restore_order(copied, module)
     return copied
@@ -220,7 +225,7 @@ def _revived(make: Callable[..., GraphModule], arguments: Any, cuts: Mapping[str
 
 
 def _again(copied: GraphModule, cuts: Mapping[str, Cut]) -> GraphModule:
-    """``copied``, knowing what was cut."""
+    """``copied`` with the cuts and the hook."""
     copied.meta = {**copied.meta, _CUTS: dict(cuts)}
     load_repeated(copied)
     return copied

@@ -1,16 +1,16 @@
-"""How a shared convolution computes its output in PyTorch, forwards and backwards.
+"""Computes the output of a shared convolution in PyTorch, forwards and backwards.
 
     grouped        F.conv(x, kernel.expand(groups, ...), groups): the bits of the repeated convolution
-    channels_last  the same on a copy of the input whose channels are neighbours in memory
-    polyphase      channels as batch items, neighbouring outputs along the width as channels: one dense
-                   convolution whose weight, the kernel at every shift, is built from the one kernel
-    separable      a fixed kernel of rank 1 as its row, in phases, and its column
+    channels_last  the same, on a copy of the input whose channels are neighbours in memory
+    polyphase      channels become batch items, and neighbouring outputs along the width become channels:
+                   one dense convolution, whose weight is the kernel at every shift
+    separable      a fixed kernel of rank 1, as its row (in phases) and its column
     auto           by the rules of ``static_formulation``
 
-All give the same output and gradients up to rounding, for any finite input, in the memory format that
-``grouped`` gives; the gradient of the kernel is the sum over the groups whichever it is. When a model is
-exported or traced, every formulation is ``grouped``: what is fastest there is for the lowerings to say. The
-source of the phases is ``resample/phases.py``; here they are cut out of shifted copies, without a table of
+All of them give the same output and gradients up to rounding, for any finite input. The output has the memory
+format that ``grouped`` gives. The gradient of the kernel is always the sum over the groups. When a model is
+exported or traced, every formulation is ``grouped``, because the lowerings then choose the fastest form. The
+source of the phases is ``resample/phases.py``. Here they are cut out of shifted copies, without a table of
 indices, so that their gradient is a sum.
 """
 
@@ -28,15 +28,16 @@ from fx_passes.records import Refusal
 Formulation = Literal["auto", "grouped", "channels_last", "polyphase", "separable"]
 FORMULATIONS: tuple[Formulation, ...] = ("auto", "grouped", "channels_last", "polyphase", "separable")
 
-# Outputs along the width that are computed as channels.
+# Number of outputs along the width that are computed as channels.
 _PHASES = 32
-# Taps of a 2-D kernel from which the rules choose a formulation, and channels below which they choose
-# channels_last whatever the kernel: measured with benchmarks/train.py.
+# The numbers of taps of a 2-D kernel from which the rules choose a formulation. Below the number of channels
+# they choose channels_last for any kernel. Measured with benchmarks/train.py.
 _POLYPHASE_TAPS, _CHANNELS_LAST_TAPS, _FEW_CHANNELS = 225, 25, 16
 
 
 class OneKernelConv(Protocol):
-    """What a formulation uses of a convolution that holds one kernel; the rest is as in ``torch.nn``."""
+    """The part of a convolution with one kernel that a formulation uses. Its attributes are as in
+    ``torch.nn``."""
 
     weight: Tensor
     bias: Tensor | None
@@ -56,18 +57,18 @@ class OneKernelConv(Protocol):
         ...
 
     def grouped(self, input: Tensor, *args: Any) -> Tensor:
-        """The expanded convolution itself."""
+        """Computes the expanded convolution."""
         ...
 
 
 def require_formulation(name: str) -> None:
-    """Raises ValueError for what is no formulation."""
+    """Raise ValueError if there is no formulation of this name."""
     if name not in FORMULATIONS:
         raise ValueError(f"formulation must be one of {', '.join(FORMULATIONS)}, got {name!r}")
 
 
 def require_kernel(module: OneKernelConv) -> None:
-    """Raises ValueError where the weight is something else than the kernel of one group: all repeats, say."""
+    """Raise ValueError if the weight is not the kernel of one group, for example if it holds all repeats."""
     weight = parameters_held(module).get("weight")
     if weight is None or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return
@@ -75,26 +76,26 @@ def require_kernel(module: OneKernelConv) -> None:
         return
     raise ValueError(
         f"the weight {list(weight.shape)} is not the kernel of one group, {list(module.kernel_shape)}: set "
-        "that, or give repeats to load_state_dict(), which checks them"
+        "the kernel, or give the repeats to load_state_dict(), which checks them"
     )
 
 
 def formulation_refusal(name: str, module: OneKernelConv) -> Refusal | None:
-    """Why ``module`` cannot be computed so; None where it can."""
+    """Why the formulation ``name`` cannot compute ``module``. None if it can."""
     if name not in FORMULATIONS:
         return _refuse("unknown", f"it must be one of {', '.join(FORMULATIONS)}")
     if name in ("auto", "grouped"):
         return None
     dim = len(module.kernel_size)
     if name == "channels_last":
-        return None if dim == 2 else _refuse("dimensions", f"a {dim}-D convolution has no such order")
+        return None if dim == 2 else _refuse("dimensions", f"a {dim}-D input has no channels-last order")
     if module.transposed:
         return _refuse("transposed", "the convolution is transposed")
     if module.block_diagonal or module.in_channels != module.groups or module.out_channels != module.groups:
         return _refuse("channels", "a group has more than one input or output channel")
     if name == "separable":
         return None if dim == 2 else _refuse("dimensions", f"a {dim}-D kernel is not separated")
-    return None if dim < 3 else _refuse("dimensions", "a 3-D convolution has no such form")
+    return None if dim < 3 else _refuse("dimensions", "a 3-D convolution has no polyphase form")
 
 
 def _refuse(code: str, reason: str) -> Refusal:
@@ -102,7 +103,7 @@ def _refuse(code: str, reason: str) -> Refusal:
 
 
 def static_formulation(module: OneKernelConv) -> Formulation:
-    """What ``auto`` is, from the geometry alone."""
+    """The formulation that ``auto`` stands for, chosen from the geometry alone."""
     taps = module.kernel_size[0] * module.kernel_size[-1]
     if len(module.kernel_size) != 2 or module.transposed or max(module.stride) > 1:
         return "grouped"
@@ -114,18 +115,18 @@ def static_formulation(module: OneKernelConv) -> Formulation:
 
 
 def channels_last(module: OneKernelConv, x: Tensor, *args: Any) -> Tensor:
-    """The grouped convolution of a channels-last copy of ``x`` (N, C, H, W), in the order of ``x``."""
+    """The grouped convolution of a channels-last copy of ``x`` (N, C, H, W), in the memory order of ``x``."""
     if _is_channels_last(x):
         return module.grouped(x, *args)
     if torch.compiler.is_compiling():
         last = x.contiguous(memory_format=torch.channels_last)
-    else:  # the same, which vmap knows as well
+    else:  # the same, in a form that vmap supports
         last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     return module.grouped(last, *args).contiguous()
 
 
 def in_the_order_of(x: Tensor, y: Tensor) -> Tensor:
-    """``y`` channels-last where ``x`` is, as torch's convolutions give it."""
+    """``y``, channels-last if ``x`` is, as torch's convolutions return it."""
     return y.contiguous(memory_format=torch.channels_last) if _is_channels_last(x) else y
 
 
@@ -134,7 +135,7 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def polyphase(module: OneKernelConv, x: Tensor) -> Tensor:
-    """(N, C, L) or (N, C, H, W): 32 outputs along the width at a time."""
+    """(N, C, L) or (N, C, H, W) -> the output, computed in blocks of 32 outputs along the width."""
     kernel = module.weight[0, 0]
     kernel = kernel if kernel.ndim == 2 else kernel.unsqueeze(0)
     stride, dilation = module.stride[-1], module.dilation[-1]
@@ -146,7 +147,7 @@ def polyphase(module: OneKernelConv, x: Tensor) -> Tensor:
 
 
 def separable(module: OneKernelConv, x: Tensor) -> Tensor:
-    """(N, C, H, W): the row in phases, then the column on each of them.
+    """(N, C, H, W) -> the output: first the row in phases, then the column on each phase.
 
     Raises:
         RuntimeError: the kernel is not fixed, or its rank is above 1.
@@ -157,7 +158,7 @@ def separable(module: OneKernelConv, x: Tensor) -> Tensor:
             "formulation='separable' is for a fixed kernel: call weight.requires_grad_(False), "
             "or choose another formulation"
         )
-    # Through the largest element; selected, not indexed, as a graph cannot index by what it computes.
+    # The row and the column through the largest element. A graph cannot index by a computed value: select.
     place = kernel.abs().argmax().reshape(1)
     column = kernel.index_select(1, place % kernel.shape[1])[:, 0]
     pivot = kernel.flatten().index_select(0, place)
@@ -165,7 +166,7 @@ def separable(module: OneKernelConv, x: Tensor) -> Tensor:
     row = kernel.index_select(0, place // kernel.shape[1])[0] / pivot.where(pivot != 0, 1)
     error = (torch.outer(column, row) - kernel).abs().max()
     allowed = 8 * torch.finfo(kernel.dtype).eps * kernel.abs().max()
-    ASSERT_ASYNC(error <= allowed, "formulation='separable', and the rank of the kernel is above 1")
+    ASSERT_ASYNC(error <= allowed, "formulation='separable', but the rank of the kernel is above 1")
     x, width, blocks = _blocks(module, x, kernel.shape[1])
     weight = _shifted(row.unsqueeze(0), module.stride[1], module.dilation[1]).transpose(0, 1).unsqueeze(1)
     y = F.conv2d(x, weight, None, (1, _PHASES * module.stride[1]))
@@ -176,7 +177,8 @@ def separable(module: OneKernelConv, x: Tensor) -> Tensor:
 
 
 def _blocks(module: OneKernelConv, x: Tensor, taps: int) -> tuple[Tensor, int, int]:
-    """Planes (N * C, 1, H, W), padded as the module says and to whole blocks; width of the output; blocks."""
+    """Planes (N * C, 1, H, W), padded by the padding of the module and to whole blocks, the width of the
+    output, and the number of blocks."""
     span, stride = module.dilation[-1] * (taps - 1), module.stride[-1]
     left, right, *rest = reversed_padding(module)
     top, bottom = rest or (0, 0)
@@ -187,16 +189,16 @@ def _blocks(module: OneKernelConv, x: Tensor, taps: int) -> tuple[Tensor, int, i
     width = (x.shape[-1] + left + right - span - 1) // stride + 1
     blocks = (width + _PHASES - 1) // _PHASES
     read = (blocks * _PHASES - 1) * stride + span + 1
-    # Always a tensor of its own: inductor of torch 2.13 cannot order the symbolic strides of a view that is
-    # kept for the backward pass.
+    # This must be a new tensor, never a view: inductor of torch 2.13 cannot order the symbolic strides of a
+    # view that is kept for the backward pass.
     return F.pad(x, (left, read - left - x.shape[-1], top, bottom)), width, blocks
 
 
 def _shifted(kernel: Tensor, stride: int, dilation: int) -> Tensor:
     """(rows, T, window): ``kernel`` (rows, taps) at the T shifts 0, stride, 2 * stride, ... in a window.
 
-    A row of ``window + stride`` elements, the kernel and zeros, is repeated T times; read in rows of
-    ``window``, each begins ``stride`` elements earlier than the one before.
+    A row of ``window + stride`` elements holds the kernel and zeros. It is repeated T times and read in rows
+    of ``window``. So each row begins ``stride`` elements earlier than the row before.
 
     Example:
         >>> _shifted(torch.tensor([[1.0, 2.0]]), 1, 1)[0, :3, :4]
@@ -214,13 +216,14 @@ def _shifted(kernel: Tensor, stride: int, dilation: int) -> Tensor:
 
 
 def _bias_of_phases(module: OneKernelConv) -> Tensor | None:
-    """The bias of every phase, where one value serves all channels."""
+    """The bias of every phase if one value serves all channels, otherwise None."""
     bias = module.bias
     return bias.expand(_PHASES) if bias is not None and bias.shape == (1,) else None
 
 
 def _interleaved(module: OneKernelConv, y: Tensor, width: int, blocks: int) -> Tensor:
-    """(N * C, T, H, blocks) as (N, C, L) or (N, C, H, W)."""
+    """Puts (N * C, T, H, blocks) in the order (N, C, L) or (N, C, H, W), and adds a bias that differs by
+    channel."""
     height = (y.shape[2],) if len(module.kernel_size) == 2 else ()
     y = y.permute(0, 2, 3, 1).reshape(-1, module.out_channels, *height, blocks * _PHASES)
     y = y[..., :width].contiguous()

@@ -1,16 +1,17 @@
-"""The state of an optimizer, from a model that repeats its kernels to the one that holds each once.
+"""Moves the state of an optimizer from a model that repeats its kernels to the shared model.
 
-The gradient of the one kernel is the sum over the groups, g = sum g_c. What an optimizer keeps of the
-gradients moves by these rules:
+The gradient of the one kernel is the sum over the groups, g = sum g_c. The parts of the state move by these
+rules:
 
-    linear in them (momentum of SGD, first moment of Adam)   the sum over the groups, exactly
-    second moment of Adam, largest second moment             groups * the sum over the groups
-    step                                                     as it was
+    linear in the gradients (momentum of SGD, first moment of Adam)   the sum over the groups, exactly
+    second moment of Adam, largest second moment                      groups * the sum over the groups
+    step                                                              unchanged
 
-A second moment averages g_c ** 2, and (sum g_c) ** 2 <= groups * sum g_c ** 2 (Cauchy-Schwarz): the rule is
-the smallest value that is never below the right one, so that no first step is too large. Weight decay that an
-optimizer adds to the gradient would be in its momentum once for each repeat; that is refused, as is every
-other optimizer that has a state.
+A second moment averages g_c ** 2, and (sum g_c) ** 2 <= groups * sum g_c ** 2 (Cauchy-Schwarz). The rule
+gives the smallest value that is never below the right one, so that no first step is too large.
+
+If an optimizer adds weight decay to the gradient, its momentum contains the weight decay once for each
+repeat. That is refused. Every other optimizer that has a state is refused as well.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ _RULES: dict[type[Optimizer], dict[str, str]] = {SGD: {"momentum_buffer": _SUM},
 
 
 def share_optimizer(optimizer: Optimizer, model: nn.Module, shared: nn.Module) -> None:
-    """Let ``optimizer``, which trains ``model``, go on with ``shared``, in place.
+    """Let ``optimizer``, which trains ``model``, continue with ``shared``, in place.
 
     Args:
         optimizer: ``SGD``, ``Adam`` or ``AdamW``, or any other that has no state yet.
-        model: what was shared.
-        shared: what :func:`share_kernels` made of it.
+        model: the model that was shared.
+        shared: the result of :func:`share_kernels` for ``model``.
 
-    Parameters that were cut down take the place of what they were in its parameter groups, and the state
-    moves with them by the rules above.
+    In the parameter groups, parameters that were cut replace the full ones. The state moves with them by the
+    rules above.
 
     Raises:
-        UsageError: there is no rule for the state; optimizer, parameter and remedy are named, and nothing has
-            changed.
+        UsageError: there is no rule for the state. The message names optimizer, parameter and remedy, and
+            nothing has changed.
 
     Example:
         >>> from fx_passes import share_kernels
@@ -89,12 +90,12 @@ def _moved(
     rules = _RULES.get(kind, {})
     if unknown := [key for key in state if key not in rules]:
         raise UsageError(
-            f"`{kind.__name__}` keeps `{unknown[0]}` of `{name}`, and no rule gives it for one kernel: "
-            "share before it has a state, or make a new optimizer"
+            f"`{kind.__name__}` keeps `{unknown[0]}` of `{name}`, and there is no rule to convert it: "
+            "share before the optimizer has a state, or make a new one"
         )
     if group.get("weight_decay") and kind is not AdamW and not group.get("decoupled_weight_decay"):
         raise UsageError(
-            f"the weight decay of `{kind.__name__}` is in its momentum of `{name}`, once for each repeat: "
+            f"the momentum of `{name}` in `{kind.__name__}` contains the weight decay once for each repeat: "
             "share before the first step, make a new optimizer, or use AdamW"
         )
     return {key: _by(rules[key], value, cut) for key, value in state.items()}

@@ -1,14 +1,14 @@
 """Convolutions that hold one kernel and expand it over their groups.
 
-Six classes, one for each of ``torch.nn.Conv1d/2d/3d`` and ``ConvTranspose1d/2d/3d``; each takes the
-arguments of the class it replaces. The parameter ``weight`` is the kernel of one group, ``bias`` the
-bias of one group, and at run time
+There are six classes, one for each of ``torch.nn.Conv1d/2d/3d`` and ``ConvTranspose1d/2d/3d``. Each takes the
+arguments of the class that it replaces. The parameter ``weight`` is the kernel of one group, ``bias`` is the
+bias of one group. At run time
 
     weight.expand(groups, ...)   ->   the weight of the torch class, every group a view of the parameter
 
-so that the gradient of the parameter is the sum over the groups of the gradients of the repeats.
-For out/groups > 1 the groups of the expanded view cannot be merged into dimension 0 by strides
-alone; there, ``reshape`` materialises the weight for the one call, and the gradient still sums.
+So the gradient of the parameter is the sum over the groups of the gradients of the repeats. If out/groups >
+1, strides alone cannot merge the groups of the expanded view into dimension 0. Then ``reshape`` makes a full
+weight for this one call, and the gradient is still the sum.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from fx_passes.train.formulations import Formulation, formulation_refusal, requi
 
 
 class SharedKernelConv(BeforeLoading, ConvNd):
-    """What the six classes share: one kernel parameter, expanded at run time.
+    """Base of the six classes: one kernel parameter, expanded at run time.
 
     Args:
-        formulation: how it is computed, see ``formulations.py``; ``"auto"`` is what is fast for training.
+        formulation: how the module computes, see ``formulations.py``. ``"auto"`` is fast for training.
         block_diagonal: compute the dense convolution (groups = 1) whose weight has the kernel on its
-            ``groups`` diagonal blocks and zero elsewhere, with the bits of the dense convolution: zeros are
-            multiplied too, so that an Inf or NaN reaches the channels it reached before.
+            ``groups`` diagonal blocks and zero elsewhere, with the bits of the dense convolution. The zeros
+            are multiplied, too, so that an Inf or NaN reaches the same channels as before.
 
     Raises:
         ValueError: the formulation does not compute such a convolution.
     """
 
-    formulation: Formulation = "grouped"  # of modules that were saved before there was a choice
+    formulation: Formulation = "grouped"  # for modules that were saved before formulations existed
 
     def __init__(
         self, *args: Any, formulation: Formulation = "auto", block_diagonal: bool = False, **kwargs: Any
@@ -62,22 +62,22 @@ class SharedKernelConv(BeforeLoading, ConvNd):
             self.bias = nn.Parameter(self.bias.detach()[: self.out_channels // self.groups].clone())
 
     def expanded_weight(self) -> Tensor:
-        """The weight as the torch class would hold it; a view of the kernel where one row is one group."""
+        """The weight as the torch class would hold it. It is a view of the kernel if a group has one row."""
         expand = expand_block_diagonal if self.block_diagonal else expand_kernel
         return expand(self.weight, self.groups, self.kernel_shape)
 
     def expanded_bias(self) -> Tensor | None:
-        """The bias (out_channels,), or None; a bias that is kept per channel passes through."""
+        """The bias (out_channels,), or None. A bias that is kept per channel is returned as it is."""
         if self.bias is None:
             return None
-        # Not through the attribute, which a tracer may replace by a proxy without a shape.
+        # Not the attribute: a tracer may replace it by a proxy without a shape.
         bias = parameters_held(self).get("bias")
         shape = tuple((self.bias if bias is None else bias).shape)
         return self.bias if shape == (self.out_channels,) else expand_kernel(self.bias, self.groups, shape)
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
-        """The shape of the kernel of one group, by channels, groups and sizes."""
+        """The shape of the kernel of one group, computed from channels, groups and kernel size."""
         out_in = self.out_channels // self.groups, self.in_channels // self.groups
         return (*(out_in[::-1] if self.transposed else out_in), *self.kernel_size)
 
@@ -86,18 +86,18 @@ class SharedKernelConv(BeforeLoading, ConvNd):
         return f"{super().extra_repr()}, kernel={tuple(self.weight.shape)}{flag}, {self.formulation}"
 
     def grouped(self, input: Tensor, *args: Any) -> Tensor:
-        """The expanded convolution itself."""
+        """Computes the expanded convolution."""
         raise NotImplementedError
 
     def _compute(self, input: Tensor, *args: Any) -> Tensor:
-        """By the formulation; ``args`` are passed to ``grouped``."""
+        """The output by the formulation. ``args`` are passed to ``grouped``."""
         require_kernel(self)
         name = static_formulation(self) if self.formulation == "auto" else self.formulation
         if name == "grouped" or isinstance(input, torch.fx.Proxy) or torch.compiler.is_exporting():
             return self.grouped(input, *args)
         dim = len(self.kernel_size)
         if input.ndim not in (dim + 1, dim + 2) or input.shape[-dim - 1] != self.in_channels:
-            return self.grouped(input, *args)  # which says what is wrong
+            return self.grouped(input, *args)  # this raises an error that names the fault
         alone = input.ndim == dim + 1
         output: Tensor = getattr(formulations, name)(self, input.unsqueeze(0) if alone else input, *args)
         if alone:
@@ -106,7 +106,7 @@ class SharedKernelConv(BeforeLoading, ConvNd):
 
     @property
     def shared_tensors(self) -> dict[str, Cut]:
-        """What of the parameters is held once for all groups."""
+        """The cuts of the parameters that are held once for all groups."""
         held = {}
         if parameters_held(self).get("weight") is not None:
             held["weight"] = Cut(self.kernel_shape, self.groups, self.block_diagonal)
@@ -116,26 +116,26 @@ class SharedKernelConv(BeforeLoading, ConvNd):
         return held
 
     def before_loading(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Cut down what a checkpoint repeats."""
+        """Cut the tensors that a checkpoint repeats."""
         cut_down(state_dict, self.shared_tensors, prefix, whole=not prefix)
 
     @property
     def run_groups(self) -> int:
-        """The ``groups`` that the convolution itself is called with."""
+        """The ``groups`` argument of the convolution that is called."""
         return 1 if self.block_diagonal else self.groups
 
 
 class _SharedConvNd(SharedKernelConv):
     def forward(self, input: Tensor) -> Tensor:
-        """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
+        """(N, in_channels, *size) or (in_channels, *size) -> the output of the torch class."""
         return self._compute(input)
 
     def grouped(self, input: Tensor, *args: Any) -> Tensor:
-        """The expanded convolution itself."""
+        """Computes the expanded convolution."""
         conv = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
         padding: Any = self.padding
         if self.padding_mode != "zeros":
-            # torch's own way of padding in another mode: pad first, then convolve without padding.
+            # As torch does for other padding modes: pad first, then convolve without padding.
             input = F.pad(input, reversed_padding(self), mode=self.padding_mode)
             padding = (0,) * len(self.kernel_size)
         weight, bias = self.expanded_weight(), self.expanded_bias()
@@ -144,11 +144,11 @@ class _SharedConvNd(SharedKernelConv):
 
 class _SharedConvTransposeNd(SharedKernelConv, ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
+        """(N, in_channels, *size) or (in_channels, *size) -> the output of the torch class."""
         return self._compute(input, output_size)
 
     def grouped(self, input: Tensor, *args: Any) -> Tensor:
-        """The expanded convolution itself; ``args``: the ``output_size``."""
+        """Computes the expanded convolution. ``args``: the ``output_size``."""
         added = output_padding(self, input, args[0] if args else None)
         conv = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(self.kernel_size) - 1]
         return conv(

@@ -102,7 +102,7 @@ def test_the_plain_model_comes_back(shared: nn.Module) -> None:
         ("module.bias", (7,), "`module.bias`: group 3 differs from group 0 by 0.5 at [1]"),
         ("weight", (1, 0, 0, 0), "`weight`: group 1 differs from group 0 by 0.5 at [0, 0, 0, 0]"),
         ("dense.weight", (2, 2, 0, 0), "`dense.weight`: group 1 differs from group 0 by 0.5 at [0, 0, 0, 0]"),
-        ("dense.weight", (0, 2, 0, 0), "`dense.weight`: it is not zero off its 4 diagonal blocks"),
+        ("dense.weight", (0, 2, 0, 0), "`dense.weight`: it is not zero outside its 4 diagonal blocks"),
     ],
 )
 def test_repeats_that_differ_are_refused(
@@ -223,7 +223,7 @@ def test_what_was_loaded_is_said() -> None:
     checkpoint = nn.Sequential(nn.Conv2d(3, 3, 1), Net(1)).state_dict()
     checkpoint["1.weight"][3] += 1
     outer = nn.Sequential(nn.Conv2d(3, 3, 1), share_kernels(Net(0)))
-    with pytest.raises(CheckpointError, match="nothing was loaded here, modules before it were"):
+    with pytest.raises(CheckpointError, match="nothing was loaded here, but earlier modules were"):
         outer.load_state_dict(checkpoint)
     with pytest.raises(CheckpointError, match="; nothing was loaded"):
         shared_state_dict(outer, checkpoint)

@@ -246,7 +246,7 @@ class Plain(nn.Module):
     ("net", "message"),
     [
         (Plain(), "it has no convolution"),
-        (nn.Conv2d(3, 6, 3, groups=3), "no convolution in it is shared and faster in another form"),
+        (nn.Conv2d(3, 6, 3, groups=3), "no convolution in it is both shared and faster in another form"),
     ],
 )
 def test_nothing_to_lower(net: nn.Module, message: str, caplog: pytest.LogCaptureFixture) -> None:

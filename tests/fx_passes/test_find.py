@@ -283,7 +283,7 @@ FULL = K.repeat(4, 1, 1, 1)
 REFUSALS: dict[str, tuple[nn.Module, str]] = {
     "differs": (nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)), "group 1 differs from group 0 by "),
     "nan": (with_nan(), "the weight is NaN at [0, 0, 1, 1] (4 in all)"),
-    "hooks": (hooked(), "this `Conv2d` or its parameters have hooks, made for the whole weight"),
+    "hooks": (hooked(), "this `Conv2d` or its parameters have hooks, which are for the full weight"),
     "subclass": (
         torch.fx.GraphModule(
             nn.Sequential(Subclass(4, 4, 3, groups=4)),
@@ -304,9 +304,9 @@ REFUSALS: dict[str, tuple[nn.Module, str]] = {
         "`0.weight` is on the meta device and has no values",
     ),
     "tied": (Tied(), "`a.weight` is also used by `getitem`"),
-    "patched": (patched(), "this `Conv2d` has a forward of its own, and may compute anything"),
+    "patched": (patched(), "this `Conv2d` has its own forward, which may compute anything"),
     "inconsistent": (inconsistent(), "the weight [4, 1, 3, 3] does not fit the channels"),
-    "layout": (channels_last(), "`0.weight` is stored channels_last, an order that the output takes over"),
+    "layout": (channels_last(), "`0.weight` is stored channels_last, and the output takes over that order"),
     "runtime": (
         Call(lambda m, x: F.conv2d(x, m.k * x.mean(), groups=4), FULL),
         "it depends on the input `x`, not only on its shape",

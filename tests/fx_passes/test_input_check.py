@@ -129,8 +129,8 @@ def test_names_come_in_any_order() -> None:
         ((), {}, "input `x` is missing"),
         ((image(), 2, 0.5, True, "plus", None, 7), {}, "takes 6 inputs"),
         ((image(), 2, 0.5, True, "plus", None), {"k": 2}, "input `k` is given twice"),
-        ((image(), 2, 0.5, True, "plus"), {"nothing": None}, "input `nothing` is none of the graph"),
-        ((image(),), {**OPTIONS, "extra": 1}, "input `extra` is none of the graph"),
+        ((image(), 2, 0.5, True, "plus"), {"nothing": None}, "input `nothing` is no input of the graph"),
+        ((image(),), {**OPTIONS, "extra": 1}, "input `extra` is no input of the graph"),
     ],
 )
 def test_the_number_of_inputs(args: Any, kwargs: Any, says: str) -> None:

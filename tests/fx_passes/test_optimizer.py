@@ -123,11 +123,11 @@ REFUSED = {
     ),
     "decay": (
         lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=0.1),
-        "the weight decay of `SGD` is in its momentum of `0.weight`, once for each repeat",
+        "the momentum of `0.weight` in `SGD` contains the weight decay once for each repeat",
     ),
     "adam": (
         lambda p: torch.optim.Adam(p, weight_decay=0.1),
-        "the weight decay of `Adam` is in its momentum",
+        "in `Adam` contains the weight decay once for each repeat",
     ),
 }
 

@@ -276,7 +276,7 @@ def test_two_sites_with_one_weight_in_different_groups_are_refused() -> None:
     findings = find_shared_kernels(TwoWays())
     assert [f.shared for f in findings] == [False, False]
     assert findings[1].reason is not None
-    assert findings[1].reason.endswith("which repeats it in other groups")
+    assert findings[1].reason.endswith("which repeats a kernel in it differently")
 
 
 def test_repeat_becomes_expand_and_its_source_stays() -> None:
@@ -368,7 +368,7 @@ def test_force_says_what_it_changes(force: Any, caplog: pytest.LogCaptureFixture
         torch.testing.assert_close(kernel, wanted, rtol=0, atol=0)
         assert finding.kernel.max_difference == float((slices - kernel).abs().max())
         assert finding.to_json()["output_change"] == finding.kernel.output_change
-        assert f"up to {finding.kernel.max_difference:.3g}, its output by" in caplog.messages[index]
+        assert f"up to {finding.kernel.max_difference:.3g}, and its output by" in caplog.messages[index]
         change = (slices - kernel).double()
         bound = finding.kernel.output_change
         assert bound == pytest.approx(float(change.abs().sum((2, 3, 4)).max()), rel=1e-6)
@@ -676,10 +676,10 @@ def test_what_tracing_fixes_is_said(caplog: pytest.LogCaptureFixture) -> None:
     share_kernels(Net(False))
     assert not caplog.records
     share_kernels(Net(True))
-    assert "`dropout` is what the model does in training mode" in caplog.text
+    assert "`dropout` computes what the model computes in training mode" in caplog.text
     caplog.clear()
     share_kernels(Net(True).eval())
-    assert "in evaluation mode, whatever train() says later" in caplog.text
+    assert "in evaluation mode, also after train()" in caplog.text
     caplog.clear()
     model = Net(False)
     model.inner.register_forward_hook(lambda module, args, output: None)

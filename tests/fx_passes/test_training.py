@@ -353,11 +353,11 @@ REFUSED = [
         {"formulation": "fast"},
         "it must be one of auto, grouped, channels_last, polyphase, separable",
     ),
-    (nn.Conv1d, {"formulation": "channels_last"}, "a 1-D convolution has no such order"),
+    (nn.Conv1d, {"formulation": "channels_last"}, "a 1-D input has no channels-last order"),
     (nn.ConvTranspose2d, {"formulation": "polyphase"}, "the convolution is transposed"),
     (nn.Conv2d, {"formulation": "polyphase", "blocks": (2, 1)}, "a group has more than one input or output"),
     (nn.Conv1d, {"formulation": "separable"}, "a 1-D kernel is not separated"),
-    (nn.Conv3d, {"formulation": "polyphase"}, "a 3-D convolution has no such form"),
+    (nn.Conv3d, {"formulation": "polyphase"}, "a 3-D convolution has no polyphase form"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Where the convolutions of a graph are: one file per form in which a model can write one."""
+"""Finds the convolutions in a graph. There is one file for each form in which a model can write one."""
 
 from __future__ import annotations
 

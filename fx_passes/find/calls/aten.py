@@ -36,7 +36,8 @@ def match(node: Node, graph_module: GraphModule) -> ConvCall | None:
 
 
 def match_convolution(node: Node, form: Form) -> ConvCall:
-    """``convolution`` holds all six operators; stride has one entry per spatial dimension."""
+    """The call of a ``convolution`` node. This operator stands for all six. Its stride has one entry for each
+    spatial dimension."""
     call = call_from_schema(node, form, "convolution", schema_of(_aten.convolution.default))
     prefix = "conv_transpose" if call.arguments["transposed"] else "conv"
     return replace(call, op=f"{prefix}{len(call.arguments['stride'])}d")

@@ -1,4 +1,4 @@
-"""One convolution as it stands in a live graph, in the same terms whatever its form."""
+"""One convolution in a live graph, described in the same terms for all forms."""
 
 from __future__ import annotations
 
@@ -25,9 +25,14 @@ OPERATORS = {
 class ConvCall:
     """A convolution node with its arguments by name.
 
-    ``weight`` and ``bias`` are nodes, or for the module form the qualified names of the module's
-    tensors. ``arguments`` holds stride, padding, dilation, groups, ... as the graph has them: numbers,
-    or nodes where they are computed from a shape.
+    Args:
+        node: the node of the convolution.
+        form: the form in which the model writes it.
+        op: the operator, a key of ``OPERATORS``.
+        weight, bias: nodes. In the module form: the qualified names of the tensors of the module.
+        arguments: stride, padding, dilation, groups, ... as the graph has them: numbers, or nodes if they are
+            computed from a shape.
+        padding_mode: as in ``torch.nn``.
     """
 
     node: Node
@@ -44,7 +49,7 @@ class ConvCall:
 
     @property
     def groups(self) -> Any:
-        """Number of groups: an int, or the node that computes it."""
+        """The number of groups: an int, or the node that computes it."""
         return self.arguments["groups"]
 
 
@@ -52,7 +57,7 @@ Matcher = Callable[[Node, GraphModule], ConvCall | None]
 
 
 def named_arguments(node: Node, schema: torch.FunctionSchema) -> dict[str, Any]:
-    """The arguments of ``node`` by the names of ``schema``, defaults filled in."""
+    """The arguments of ``node`` by their names in ``schema``, with the defaults filled in."""
     values = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
     values.update(zip((a.name for a in schema.arguments), node.args, strict=False))
     values.update(node.kwargs)
@@ -60,7 +65,7 @@ def named_arguments(node: Node, schema: torch.FunctionSchema) -> dict[str, Any]:
 
 
 def call_from_schema(node: Node, form: Form, op: str, schema: torch.FunctionSchema) -> ConvCall:
-    """A :class:`ConvCall` of a node that takes its weight as an argument."""
+    """The :class:`ConvCall` of a node that takes its weight as an argument."""
     arguments = named_arguments(node, schema)
     arguments.pop("input")
     weight, bias = arguments.pop("weight"), arguments.pop("bias")

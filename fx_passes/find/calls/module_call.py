@@ -1,4 +1,4 @@
-"""Convolutions that the graph calls as modules: ``call_module`` of ``nn.Conv2d`` and its kind."""
+"""Convolutions that the graph calls as modules: a ``call_module`` of ``nn.Conv2d`` and its relatives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _OPS.update({shared: _OPS[plain] for plain, shared in SHARED_CLASSES.items()})
 
 
 def match(node: Node, graph_module: GraphModule) -> ConvCall | None:
-    """The call, for torch's own classes and ours; subclasses may compute anything, and match by it."""
+    """The call, if the module is one of torch's classes, one of ours, or a subclass. A subclass may compute
+    anything, and ``plain_module.py`` refuses it."""
     if node.op != "call_module":
         return None
     module = graph_module.get_submodule(str(node.target))
