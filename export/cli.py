@@ -15,11 +15,11 @@ import click
 
 from export.dynamic import dynamic_shapes
 from export.loading import load_model
-from export.pipeline import LOWERINGS
 from export.pipeline import optimize as run_optimize
 from export.report.result import CHECK_SCHEMA, count_shared, find_json
 from export.report.terminal import print_route, print_sites, progress, write_json
 from export.report.text import summary_lines
+from export.tune.options import LOWERINGS
 from export.tune.plan_file import read_plan, resume, write_plan
 from export.verify.equivalence import check_equivalence
 from fx_passes.capture.inference import capture_for_inference

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from export.runtime.files import is_large_file
 from export.runtime.session import Array, open_session, run
 from export.stages import Stages
 from export.tune.candidates import Candidates, in_shape, make_candidates
+from export.tune.options import Options
 from export.tune.trial import Trial
 from export.write_onnx.library import model_of
 from fx_passes.choose.static_rules import preferred, static_choice
 from fx_passes.plan import Choice, Plan
-from fx_passes.records import Exactness, Proposal
+from fx_passes.records import Proposal
 from fx_passes.resample.site import Site
 
 # A lowering has to be this much faster than the original, alone and in the graph, to be worth its nodes.
@@ -47,78 +48,76 @@ _ROUNDS, _SAMPLE_MS = 8, 0.3
 _GROUPS = 15
 
 
-@dataclass
-class Timings:
-    """Milliseconds of each candidate by key of the site: what has been timed need not be timed again.
+@dataclass(frozen=True)
+class Subject:
+    """What lowerings are chosen for.
 
     Args:
-        save: called after each site that was timed.
+        graph_module: the captured graph, nothing lowered; it is not changed.
+        sites: the sites in it that may be lowered.
+        baseline: the stock export of the model.
+        inputs: arrays in the order of the inputs of ``baseline``; what is chosen is fastest for their sizes.
+        trial_of: the graph with a plan carried out, which can be varied and timed.
     """
 
-    known: dict[str, dict[str, float]] = field(default_factory=dict)
-    save: Callable[[Timings], None] = lambda timings: None
+    graph_module: GraphModule
+    sites: Sequence[Site]
+    baseline: Path
+    inputs: Sequence[Array]
+    trial_of: Callable[[Plan], Trial]
 
 
-def tune(
-    graph_module: GraphModule,
-    sites: Sequence[Site],
-    baseline: Path,
-    trial_of: Callable[[Plan], Trial],
-    inputs: Sequence[Array],
-    *,
-    exactness: Exactness,
-    threads: int,
-    budget: float,
-    timings: Timings,
-    stages: Stages,
-) -> Plan:
+def tune(subject: Subject, options: Options, stages: Stages) -> Plan:
     """The plan that is measurably fastest in onnxruntime on this machine.
 
-    Args:
-        graph_module: the captured graph, nothing lowered.
-        baseline: the stock export of the model.
-        trial_of: the graph with a plan carried out, as something that can be varied and timed.
-        inputs: arrays in the order of the inputs of ``baseline``; what is chosen is fastest for their sizes.
-        budget: seconds of timing, the opening of sessions included; exports are stages of their own. A site
-            for which no time is left is decided by the static rules.
-        timings: what is known from a run before; completed here.
+    ``options.budget`` is for timing, the opening of sessions included; exports are stages of their own. A
+    site for which no time is left is decided by the static rules. ``options.timings`` is completed.
+
+    Raises:
+        ExportError: the candidates or the lowered graph cannot be exported or run.
     """
     with stages.stage("exporting the candidates"):
-        candidates, library = make_candidates(graph_module, sites, exactness)
-    end = time.perf_counter() + budget
+        candidates, library = make_candidates(subject.graph_module, subject.sites, options.exactness)
+    end = time.perf_counter() + options.budget
     with stages.stage("timing the candidates"):
-        _time_sites(candidates, library, threads, 0.5 * budget, timings, stages)
+        _time_sites(candidates, library, options, stages)
     left = end - time.perf_counter()
+    chosen = _chosen(subject.sites, candidates, options)
+    made: dict[str, Any] = {"by": "tuning", "timings_ms": options.timings.known}
+    if chosen:
+        with stages.stage("exporting the whole graph with the fastest lowerings"):
+            trial = subject.trial_of(_plan(subject.sites, chosen))
+        with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
+            chosen, made["graph"] = _in_graph(chosen, trial, subject, options.threads, left)
+    return replace(_plan(subject.sites, chosen), made=made)
+
+
+def _plan(sites: Sequence[Site], chosen: Mapping[str, Proposal]) -> Plan:
+    return Plan({site.id: Choice(site.key, chosen.get(site.key)) for site in sites})
+
+
+def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Options) -> dict[str, Proposal]:
+    """What each distinct site is lowered by if it is alone: by its times, without them by the rules."""
+    known = options.timings.known
     winners = {
-        c.site.key: _winner(c, timings.known[c.site.key])
-        if c.site.key in timings.known
-        else static_choice(c.site, exactness)
+        c.site.key: _winner(c, known[c.site.key])
+        if c.site.key in known
+        else static_choice(c.site, options.exactness)
         for c in candidates
     }
     for site in sites:
         if not site.resample.static:
-            winners[site.key] = static_choice(site, exactness)
-    chosen = {key: proposal for key, proposal in winners.items() if proposal is not None}
-    made: dict[str, Any] = {"by": "tuning", "timings_ms": timings.known}
-    if chosen:
-        with stages.stage("exporting the whole graph with the fastest lowerings"):
-            trial = trial_of(Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}))
-        with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
-            chosen, made["graph"] = _in_graph(chosen, baseline, trial, inputs, threads, left)
-    return Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}, made)
+            winners[site.key] = static_choice(site, options.exactness)
+    return {key: proposal for key, proposal in winners.items() if proposal is not None}
 
 
 def _time_sites(
-    candidates: Sequence[Candidates],
-    library: ir.Model | None,
-    threads: int,
-    seconds: float,
-    timings: Timings,
-    stages: Stages,
+    candidates: Sequence[Candidates], library: ir.Model | None, options: Options, stages: Stages
 ) -> None:
-    """Time the candidates of the sites that are not known yet, as long as there is time."""
+    """Time the candidates of the sites that are not known yet, for half of the budget at most."""
+    timings = options.timings
     unknown = [c for c in candidates if not set(c.names) <= timings.known.get(c.site.key, {}).keys()]
-    end = time.perf_counter() + seconds
+    end = time.perf_counter() + 0.5 * options.budget
     for number, candidate in enumerate(unknown):
         left = end - time.perf_counter()
         if left <= 0:
@@ -126,7 +125,7 @@ def _time_sites(
         stages.say(f"timing {candidate.site.id} ({number + 1} of {len(unknown)} distinct sites)")
         assert library is not None
         share = left / (len(unknown) - number)
-        timings.known[candidate.site.key] = _time_alone(candidate, library, threads, share)
+        timings.known[candidate.site.key] = _time_alone(candidate, library, options.threads, share)
         timings.save(timings)
 
 
@@ -184,12 +183,7 @@ def _winner(candidates: Candidates, times: Mapping[str, float]) -> Proposal | No
 
 
 def _in_graph(
-    chosen: dict[str, Proposal],
-    baseline: Path,
-    trial: Trial,
-    inputs: Sequence[Array],
-    threads: int,
-    seconds: float,
+    chosen: dict[str, Proposal], trial: Trial, subject: Subject, threads: int, seconds: float
 ) -> tuple[dict[str, Proposal], dict[str, Any]]:
     """What of ``chosen`` the whole graph is faster with, and the ratios that say so."""
     end = time.perf_counter() + seconds
@@ -203,7 +197,9 @@ def _in_graph(
     if len(groups) > 1:
         files = [best, *(trial.write(group) for group in groups)]
         left = end - time.perf_counter()
-        for group, ratio in zip(groups, _against_first(files, inputs, threads, 0.5 * left), strict=True):
+        for group, ratio in zip(
+            groups, _against_first(files, subject.inputs, threads, 0.5 * left), strict=True
+        ):
             # The time without the group over the time with it: above 1, the graph is faster with it.
             ratios.update(dict.fromkeys(group, ratio.value))
             if ratio.ci95[1] < 1.0:
@@ -211,7 +207,8 @@ def _in_graph(
     kept = {key: proposal for key, proposal in chosen.items() if key not in dropped}
     if dropped and kept:
         best = trial.write(dropped)
-    timing = measure_speed(baseline, best, inputs, threads=threads, seconds=end - time.perf_counter())
+    left = end - time.perf_counter()
+    timing = measure_speed(subject.baseline, best, subject.inputs, threads=threads, seconds=left)
     facts = {
         "without_ms_ratio": ratios,
         "speedup": timing.speedup,

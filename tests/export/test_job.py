@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export import job, optimize
+from export import optimize
+from export.job import measure as last_stage
 from export.measure import Block, Timing, measure_speed
 from export.report.result import Report
 from export.report.text import summary_lines
@@ -20,7 +21,6 @@ from export.runtime import files
 from export.runtime.blocks import Ratio
 from export.tune import search as tune
 from export.tune.candidates import Candidates
-from export.write_onnx import file as onnx_file
 from fx_passes.errors import ExportError
 
 X = torch.rand(1, 3, 32, 48)
@@ -46,7 +46,12 @@ class Desk:
         monkeypatch.setattr(tune, "_time_alone", self.alone)
         monkeypatch.setattr(tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))])
         monkeypatch.setattr(tune, "measure_speed", self.in_graph)
-        monkeypatch.setattr(job, "measure_speed", lambda *_, **__: timing(1.0, 1.0 / next(self.measured)))
+        monkeypatch.setattr(
+            last_stage, "measure_speed", lambda *_, **__: timing(1.0, 1.0 / next(self.measured))
+        )
+
+    def result(self, *_: Any, **__: Any) -> Timing:
+        return timing(1.0, 1.0 / next(self.measured))
 
     def alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
         return {name: 9.0 if name == "expand" else 3.0 for name in candidates.names}
@@ -169,9 +174,9 @@ def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(files, "LARGE_BYTES", 100_000)
     opened: list[bool] = []
 
-    def measured(*files: Any, **more: Any) -> Timing:
-        opened.append(all(onnx_file.is_large_file(Path(file)) for file in files[:2]))
-        return measure_speed(*files, **more)
+    def measured(*pair: Any, **more: Any) -> Timing:
+        opened.append(all(files.is_large_file(Path(file)) for file in pair[:2]))
+        return measure_speed(*pair, **more)
 
     monkeypatch.setattr(tune, "measure_speed", measured)
     report = optimize(BigHead().eval(), (X,), tmp_path / "out.onnx", lowering=lowering, budget=2, seconds=0.5)

@@ -15,10 +15,11 @@ from export.loading import load_model
 from export.measure import Block, Timing
 from export.runtime.blocks import Ratio
 from export.runtime.environment import environment
+from export.tune import plan_file
 from export.tune import search as tune
 from export.tune.candidates import Candidates
+from export.tune.options import Timings
 from export.tune.plan_file import read_plan, resume, write_plan
-from export.tune.search import Timings, plan_file
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.errors import ExportError, UsageError

@@ -24,7 +24,8 @@ from export.runtime.blocks import Ratio
 from export.stages import Stages
 from export.tune import search as tune
 from export.tune.candidates import Candidates, make_candidates
-from export.tune.search import CLOSE, GAIN, Timings
+from export.tune.options import Options, Timings
+from export.tune.search import CLOSE, GAIN, Subject
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import preferred, static_choice
 from fx_passes.plan import Plan
@@ -140,18 +141,10 @@ def decide(
     desk.install(monkeypatch)
     if sites is None and exactness == "finite":
         monkeypatch.setattr(tune, "make_candidates", lambda *_: (found.candidates, found.library))
-    return tune.tune(
-        found.graph_module,
-        found.sites if sites is None else sites,
-        None,  # type: ignore[arg-type]
-        desk.trial_of,
-        (),
-        exactness=exactness,
-        threads=1,
-        budget=budget,
-        timings=timings or Timings(),
-        stages=Stages(),
-    )
+    sites = found.sites if sites is None else sites
+    subject = Subject(found.graph_module, sites, None, (), desk.trial_of)  # type: ignore[arg-type]
+    options = Options(exactness=exactness, budget=budget, timings=timings or Timings())
+    return tune.tune(subject, options, Stages())
 
 
 def names(plan: Plan) -> list[str]:

@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export import job
+from export.job import rewrite as second_stage
 from export.write_onnx.library import Place
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Sequence[Place]], None]) -> None:
     """From now on, ``fault(model, place)`` spoils every optimised file before it is verified."""
-    real = job.to_onnx
+    real = second_stage.to_onnx
 
     def faulty(*arguments: Any, **keywords: Any) -> Path:
         path: Path = real(*arguments, **keywords)
@@ -27,7 +27,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Seq
             onnx.save(model, path)
         return path
 
-    monkeypatch.setattr(job, "to_onnx", faulty)
+    monkeypatch.setattr(second_stage, "to_onnx", faulty)
 
 
 def spoil(model: onnx.ModelProto, place: Place, by: float) -> None:
