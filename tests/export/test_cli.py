@@ -15,8 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fx_passes.graph.edit
-from export import cli
-from export.cli import main
+from export.cli import commands, main
 from export.measure import Block, Timing
 from export.report import terminal
 from export.runtime.blocks import Ratio
@@ -330,7 +329,7 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
     def breaks(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(cli, "judge_graph", breaks)
+    monkeypatch.setattr(commands, "judge_graph", breaks)
     result = run("find", f"{source}:shared")
     assert result.exit_code == 3
     assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--verbose shows where)\n")
