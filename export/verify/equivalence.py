@@ -155,18 +155,18 @@ def _run_original(
     return _Original(optimized_session, cases, signature_of(session), outputs, refusals)
 
 
-def _run_optimized(original: _Original, file: Path) -> dict[str, list[Array] | str]:
-    """By case, the outputs of the optimised file, or what is said of it where it does not run."""
+def _run_optimized(original: _Original, file: Path) -> dict[str, list[Array] | ExportError]:
+    """By case, the outputs of the optimised file, or the error where it does not run."""
     session = open_session(file, optimized=original.optimized_session)
     require_same_signature(original.signature, signature_of(session))
-    found: dict[str, list[Array] | str] = {}
+    found: dict[str, list[Array] | ExportError] = {}
     for case in original.cases:
         if case.name not in original.outputs:
             continue
         try:
             found[case.name] = run(session, case.inputs)
         except ExportError as error:
-            found[case.name] = f"the original runs, the optimised file does not: {error}"
+            found[case.name] = error
     return found
 
 

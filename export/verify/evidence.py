@@ -13,6 +13,7 @@ from export.verify.compare import Comparison, Pair, Rules, compare, worst_of
 from export.verify.difference import Difference
 from export.verify.lost_numbers import lost_number, overflow
 from export.verify.truth import Truth
+from fx_passes.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,13 @@ class Outputs:
         case: the input.
         optimized_session: whether the sessions optimize.
         original: the outputs of the original.
-        found: those of the optimised file, or what is said of it where it does not run.
+        found: those of the optimised file, or the error where it does not run.
     """
 
     case: Case
     optimized_session: bool
     original: Sequence[Array]
-    found: Sequence[Array] | str
+    found: Sequence[Array] | ExportError
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,9 @@ class CaseResult:
 def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Truth) -> CaseResult:
     """Compare all outputs of one case; ``names`` are theirs."""
     case, level = outputs.case, outputs.optimized_session
-    if isinstance(outputs.found, str):
-        return CaseResult(case, fault=Difference(names[0], case.name, level, detail=outputs.found))
+    if isinstance(outputs.found, ExportError):
+        said = f"the original runs, the optimised file does not: {outputs.found}"
+        return CaseResult(case, fault=Difference(names[0], case.name, level, detail=said))
     ideals = truth.ideals(case, len(names))
     notes = [truth.failed]
     sensitive = truth.jump(case, names) if level and not rules.bitwise else None
