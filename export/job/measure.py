@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from export.job.keep import keep_all
 from export.job.source import Source
 from export.job.verify import Verified
-from export.measure import Timing, measure_speed
+from export.measure import Timing
 from export.stages import Stages
 from export.tune.options import Options
 
@@ -45,4 +45,6 @@ def measure_or_keep(source: Source, verified: Verified, options: Options, stages
 def _speed(source: Source, verified: Verified, options: Options, stages: Stages) -> Timing:
     files = source.baseline, verified.rewritten.path
     with stages.stage("measuring speed"):
-        return measure_speed(*files, source.arrays, threads=options.threads, seconds=options.seconds)
+        return options.stopwatch.speed(
+            *files, source.arrays, threads=options.threads, seconds=options.seconds
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from export.tune.stopwatch import Stopwatch
 from fx_passes.errors import UsageError
 from fx_passes.plan import Plan
 from fx_passes.records import EXACTNESS, Exactness
@@ -28,6 +29,8 @@ class Timings:
 class Options:
     """How to choose and how to measure; ``optimize`` explains each argument.
 
+    ``stopwatch`` takes the times.
+
     Raises:
         UsageError: there is no such lowering or exactness.
     """
@@ -39,6 +42,7 @@ class Options:
     threads: int = 1
     budget: float = 60.0
     seconds: float = 10.0
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def __post_init__(self) -> None:
         if self.lowering not in LOWERINGS:
