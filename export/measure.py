@@ -156,6 +156,6 @@ def measure_speed(
     return Timing(tuple(Block(*block) for block in blocks), threads)
 
 
-def opened(file: Path, inputs: Sequence[Array], threads: int) -> Callable[[], Any]:
-    """A function that runs ``file`` in a session of its own."""
+def opened(file: Path | bytes, inputs: Sequence[Array], threads: int) -> Callable[[], Any]:
+    """A function that runs a file, or the bytes of a model, in a session of its own."""
     return partial(run, open_session(file, threads=threads), inputs)

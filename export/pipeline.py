@@ -10,20 +10,20 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from export.dynamic import program_inputs, program_shapes
-from export.job import Job
+from export.job.keep import verify_or_keep
+from export.job.measure import Measured, measure_or_keep
+from export.job.rewrite import rewrite
+from export.job.source import Source, export_original
 from export.report.result import Report
 from export.runtime.environment import environment
 from export.runtime.files import size_of
 from export.stages import Progress, Stages
-from export.tune.decide import Decide
-from export.tune.search import Timings
+from export.tune.options import Options, Timings
 from export.write_onnx.exporter import distinct_tensors
 from export.write_onnx.file import folder_beside, move
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
-from fx_passes.records import EXACTNESS, Exactness
-
-LOWERINGS = ("tuned", "static", "expand")
+from fx_passes.records import Exactness
 
 
 def optimize(
@@ -49,8 +49,7 @@ def optimize(
         example_inputs: positional arguments of ``model``; an exported program brings its own.
         path: the file to write. It is replaced only once everything has been verified.
         lowering: ``"tuned"``: what is fastest in onnxruntime here; ``"static"``: what rules choose, the same
-        on
-            every machine; ``"expand"``: the expanded convolution, equal to the original bit for bit.
+            on every machine; ``"expand"``: the expanded convolution, equal to the original bit for bit.
         exactness: the least exact that may be chosen: ``"bitwise"``, ``"reordered"`` or ``"finite"``.
         plan: what was decided before, in place of ``lowering``.
         dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
@@ -70,45 +69,63 @@ def optimize(
         CaptureError, ExportError: the model could not be captured or exported.
         UsageError: an argument is wrong, or the plan was made for another model.
     """
-    if lowering not in LOWERINGS:
-        raise UsageError(f"lowering must be one of {', '.join(LOWERINGS)}, got {lowering!r}")
-    if exactness not in EXACTNESS:
-        raise UsageError(f"exactness must be one of {', '.join(EXACTNESS)}, got {exactness!r}")
+    options = Options(lowering, exactness, plan, timings or Timings(), threads, budget, seconds)
+    stages = Stages(progress)
+    return write_optimized(
+        model, example_inputs, Path(path), options, stages, dynamic_shapes=dynamic_shapes, name=name
+    )
+
+
+def write_optimized(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any] | None,
+    path: Path,
+    options: Options,
+    stages: Stages,
+    *,
+    dynamic_shapes: Any = None,
+    name: str | None = None,
+) -> Report:
+    """``optimize`` with all of its options in one record; raises what ``optimize`` raises."""
     if isinstance(model, ExportedProgram):
         example_inputs = program_inputs(model) if example_inputs is None else example_inputs
         dynamic_shapes = program_shapes(model, dynamic_shapes)
     if example_inputs is None:
         raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
-    path = Path(path)
     if not path.parent.is_dir():
         raise ExportError(f"cannot write {path}: {path.parent} is not a folder")
     if path.is_dir():
         raise ExportError(f"cannot write {path}: it is a folder")
-    how = Decide(lowering, exactness, plan, threads, budget, timings or Timings())
-    stages = Stages(progress)
+    inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
-        job = Job(model, distinct_tensors(example_inputs), dynamic_shapes, folder, path.name, stages)
-        job.export_baseline()
-        job.rewrite(how)
-        job.verify_or_put_back(how)
-        speed = job.measure(how, seconds)
-        sizes = [size_of(file) for file in (job.baseline, job.optimized)]
-        move(job.optimized, path)
+        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
+        verified = verify_or_keep(source, rewrite(source, options, stages), options, stages)
+        measured = measure_or_keep(source, verified, options, stages)
+        report = _report(name or type(model).__name__, path, source, measured, options, stages)
+        move(measured.verified.rewritten.path, path)
+    return report
+
+
+def _report(
+    name: str, path: Path, source: Source, measured: Measured, options: Options, stages: Stages
+) -> Report:
+    """What the stages found; made while their files are still there."""
+    rewritten = measured.verified.rewritten
     return Report(
-        model=name or type(model).__name__,
+        model=name,
         output=path,
-        lowering="plan" if plan else lowering,
-        route=job.captured.route,
-        findings=tuple(job.findings),
-        equivalence=job.equivalence,
-        speed=speed,
-        baseline_bytes=sizes[0],
-        optimized_bytes=sizes[1],
-        environment=environment(threads),
-        folded=job.folded,
-        plan=job.plan,
-        kept=job.reasons,
-        rejected=job.captured.rejected,
+        lowering=options.chosen_by,
+        route=rewritten.captured.route,
+        findings=rewritten.findings,
+        equivalence=measured.verified.equivalence,
+        speed=measured.speed,
+        baseline_bytes=size_of(source.baseline),
+        optimized_bytes=size_of(rewritten.path),
+        environment=environment(options.threads),
+        folded=rewritten.folded,
+        plan=rewritten.plan,
+        kept=rewritten.reasons,
+        rejected=rewritten.captured.rejected,
         seconds=stages.seconds,
-        sizes=job.sizes.notes if job.sizes else (),
+        sizes=source.sizes.notes if source.sizes else (),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.runtime.environment import environment
-from export.tune.search import Timings
+from export.tune.options import Timings
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
 

@@ -9,29 +9,22 @@ on the inputs that the result is measured on, or nothing is lowered.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-import torch
 from torch.fx import GraphModule
 
-from export.measure import measure_speed, opened
-from export.runtime.blocks import Ratio, ratio_of, time_blocks, typical
-from export.runtime.files import is_large_file
-from export.runtime.session import Array, open_session, run
+from export.runtime.session import Array
 from export.stages import Stages
-from export.tune.candidates import Candidates, in_shape, make_candidates
+from export.tune.candidates import Candidates, make_candidates
+from export.tune.options import Options
 from export.tune.trial import Trial
-from export.write_onnx.library import model_of
 from fx_passes.choose.static_rules import preferred, static_choice
 from fx_passes.plan import Choice, Plan
-from fx_passes.records import Exactness, Proposal
+from fx_passes.records import Proposal
 from fx_passes.resample.site import Site
 
 # A lowering has to be this much faster than the original, alone and in the graph, to be worth its nodes.
@@ -39,136 +32,101 @@ GAIN = 1.03
 # Among candidates this close to the fastest, the first in order of preference is taken: the same each time.
 # Times of one candidate differ by as much between two runs of a noisy machine.
 CLOSE = 1.08
-# Blocks of fresh sessions in which the candidates of a site are timed, and how much slower than the fastest
-# one may be after each to go on.
-_DROP = (2.0, 1.4, 1.25, 1.25, 1.25, 1.25)
-_ROUNDS, _SAMPLE_MS = 8, 0.3
 # Graphs that differ in one group of sites each; more would take too much memory.
 _GROUPS = 15
 
 
-@dataclass
-class Timings:
-    """Milliseconds of each candidate by key of the site: what has been timed need not be timed again.
+@dataclass(frozen=True)
+class Subject:
+    """What lowerings are chosen for.
 
     Args:
-        save: called after each site that was timed.
+        graph_module: the captured graph, nothing lowered; it is not changed.
+        sites: the sites in it that may be lowered.
+        baseline: the stock export of the model.
+        inputs: arrays in the order of the inputs of ``baseline``; what is chosen is fastest for their sizes.
+        trial_of: the graph with a plan carried out, which can be varied and timed.
     """
 
-    known: dict[str, dict[str, float]] = field(default_factory=dict)
-    save: Callable[[Timings], None] = lambda timings: None
+    graph_module: GraphModule
+    sites: Sequence[Site]
+    baseline: Path
+    inputs: Sequence[Array]
+    trial_of: Callable[[Plan], Trial]
 
 
-def tune(
-    graph_module: GraphModule,
-    sites: Sequence[Site],
-    baseline: Path,
-    trial_of: Callable[[Plan], Trial],
-    inputs: Sequence[Array],
-    *,
-    exactness: Exactness,
-    threads: int,
-    budget: float,
-    timings: Timings,
-    stages: Stages,
-) -> Plan:
+def tune(subject: Subject, options: Options, stages: Stages) -> Plan:
     """The plan that is measurably fastest in onnxruntime on this machine.
 
-    Args:
-        graph_module: the captured graph, nothing lowered.
-        baseline: the stock export of the model.
-        trial_of: the graph with a plan carried out, as something that can be varied and timed.
-        inputs: arrays in the order of the inputs of ``baseline``; what is chosen is fastest for their sizes.
-        budget: seconds of timing, the opening of sessions included; exports are stages of their own. A site
-            for which no time is left is decided by the static rules.
-        timings: what is known from a run before; completed here.
+    ``options.budget`` is for timing, the opening of sessions included; exports are stages of their own. A
+    site for which no time is left is decided by the static rules. ``options.timings`` is completed.
+
+    Raises:
+        ExportError: the candidates or the lowered graph cannot be exported or run.
     """
     with stages.stage("exporting the candidates"):
-        candidates, library = make_candidates(graph_module, sites, exactness)
-    end = time.perf_counter() + budget
+        candidates, library = make_candidates(subject.graph_module, subject.sites, options.exactness)
+    return fastest_plan(subject, candidates, library, options, stages)
+
+
+def fastest_plan(
+    subject: Subject,
+    candidates: Sequence[Candidates],
+    library: ir.Model | None,
+    options: Options,
+    stages: Stages,
+) -> Plan:
+    """The fastest plan among what ``candidates`` propose; ``library`` has them, None where there are none."""
+    clock = options.stopwatch.clock
+    end = clock() + options.budget
     with stages.stage("timing the candidates"):
-        _time_sites(candidates, library, threads, 0.5 * budget, timings, stages)
-    left = end - time.perf_counter()
+        _time_sites(candidates, library, options, stages)
+    left = end - clock()
+    chosen = _chosen(subject.sites, candidates, options)
+    made: dict[str, Any] = {"by": "tuning", "timings_ms": options.timings.known}
+    if chosen:
+        with stages.stage("exporting the whole graph with the fastest lowerings"):
+            trial = subject.trial_of(_plan(subject.sites, chosen))
+        with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
+            chosen, made["graph"] = _in_graph(chosen, trial, subject, options, left)
+    return replace(_plan(subject.sites, chosen), made=made)
+
+
+def _plan(sites: Sequence[Site], chosen: Mapping[str, Proposal]) -> Plan:
+    return Plan({site.id: Choice(site.key, chosen.get(site.key)) for site in sites})
+
+
+def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Options) -> dict[str, Proposal]:
+    """What each distinct site is lowered by if it is alone: by its times, without them by the rules."""
+    known = options.timings.known
     winners = {
-        c.site.key: _winner(c, timings.known[c.site.key])
-        if c.site.key in timings.known
-        else static_choice(c.site, exactness)
+        c.site.key: _winner(c, known[c.site.key])
+        if c.site.key in known
+        else static_choice(c.site, options.exactness)
         for c in candidates
     }
     for site in sites:
         if not site.resample.static:
-            winners[site.key] = static_choice(site, exactness)
-    chosen = {key: proposal for key, proposal in winners.items() if proposal is not None}
-    made: dict[str, Any] = {"by": "tuning", "timings_ms": timings.known}
-    if chosen:
-        with stages.stage("exporting the whole graph with the fastest lowerings"):
-            trial = trial_of(Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}))
-        with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
-            chosen, made["graph"] = _in_graph(chosen, baseline, trial, inputs, threads, left)
-    return Plan({s.id: Choice(s.key, chosen.get(s.key)) for s in sites}, made)
+            winners[site.key] = static_choice(site, options.exactness)
+    return {key: proposal for key, proposal in winners.items() if proposal is not None}
 
 
 def _time_sites(
-    candidates: Sequence[Candidates],
-    library: ir.Model | None,
-    threads: int,
-    seconds: float,
-    timings: Timings,
-    stages: Stages,
+    candidates: Sequence[Candidates], library: ir.Model | None, options: Options, stages: Stages
 ) -> None:
-    """Time the candidates of the sites that are not known yet, as long as there is time."""
+    """Time the candidates of the sites that are not known yet, for half of the budget at most."""
+    timings, stopwatch = options.timings, options.stopwatch
     unknown = [c for c in candidates if not set(c.names) <= timings.known.get(c.site.key, {}).keys()]
-    end = time.perf_counter() + seconds
+    end = stopwatch.clock() + 0.5 * options.budget
     for number, candidate in enumerate(unknown):
-        left = end - time.perf_counter()
+        left = end - stopwatch.clock()
         if left <= 0:
             return
         stages.say(f"timing {candidate.site.id} ({number + 1} of {len(unknown)} distinct sites)")
         assert library is not None
         share = left / (len(unknown) - number)
-        timings.known[candidate.site.key] = _time_alone(candidate, library, threads, share)
+        timings.known[candidate.site.key] = stopwatch.alone(candidate, library, options.threads, share)
         timings.save(timings)
-
-
-def _time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds: float) -> dict[str, float]:
-    """Milliseconds of each candidate, timed in turns in blocks of fresh sessions; those that are clearly
-    slower drop out early."""
-    models: dict[str, bytes] = {}
-    for offset, name in enumerate(candidates.names):
-        model = ir.to_proto(model_of(library, candidates.first + offset))
-        models[name] = bytes(model.SerializeToString())
-    dtype = torch.zeros((), dtype=candidates.site.kernel.dtype).numpy().dtype
-    x = [np.random.default_rng(0).standard_normal(in_shape(candidates.site)).astype(dtype)]
-    repeats: dict[str, int] = {}
-
-    def contestant(name: str) -> Callable[[], Any]:
-        session = open_session(models[name], threads=threads)
-        if name not in repeats:
-            run(session, x)
-            start = time.perf_counter()
-            run(session, x)
-            repeats[name] = max(1, round(_SAMPLE_MS / max((time.perf_counter() - start) * 1e3, 1e-3)))
-        return lambda: [run(session, x) for _ in range(repeats[name])]
-
-    found: dict[str, list[float]] = {name: [] for name in models}
-    end, alive = time.perf_counter() + seconds, list(models)
-    for number, drop in enumerate(_DROP):
-        left = end - time.perf_counter()
-        if number and left <= 0:
-            break
-        share = left / (len(_DROP) - number)
-        opening = [partial(contestant, name) for name in alive]
-        (block,) = time_blocks(opening, seconds=share, blocks=1, fewest_rounds=3, most_rounds=_ROUNDS)
-        for name, times in zip(alive, block, strict=True):
-            found[name].append(typical(times) / repeats[name])
-        best = min(_mean(found[name]) for name in alive)
-        alive = [name for name in alive if name == "expand" or _mean(found[name]) <= drop * best]
-    return {name: _mean(times) for name, times in found.items()}
-
-
-def _mean(times: Sequence[float]) -> float:
-    """The geometric mean over the blocks."""
-    return float(np.exp(np.log(times).mean()))
 
 
 def _winner(candidates: Candidates, times: Mapping[str, float]) -> Proposal | None:
@@ -184,17 +142,13 @@ def _winner(candidates: Candidates, times: Mapping[str, float]) -> Proposal | No
 
 
 def _in_graph(
-    chosen: dict[str, Proposal],
-    baseline: Path,
-    trial: Trial,
-    inputs: Sequence[Array],
-    threads: int,
-    seconds: float,
+    chosen: dict[str, Proposal], trial: Trial, subject: Subject, options: Options, seconds: float
 ) -> tuple[dict[str, Proposal], dict[str, Any]]:
     """What of ``chosen`` the whole graph is faster with, and the ratios that say so."""
-    end = time.perf_counter() + seconds
+    stopwatch, threads = options.stopwatch, options.threads
+    end = stopwatch.clock() + seconds
     best = trial.write(frozenset())
-    made_in = time.perf_counter() - (end - seconds)
+    made_in = stopwatch.clock() - (end - seconds)
     # Each graph is made once, and opened in two blocks or more: a third of the time is for making them.
     count = min(_GROUPS, int(seconds / 3 / max(made_in, 1e-3)))
     groups = _grouped([key for key in chosen if key in trial.originals], count)
@@ -202,8 +156,9 @@ def _in_graph(
     ratios: dict[str, float] = {}
     if len(groups) > 1:
         files = [best, *(trial.write(group) for group in groups)]
-        left = end - time.perf_counter()
-        for group, ratio in zip(groups, _against_first(files, inputs, threads, 0.5 * left), strict=True):
+        left = end - stopwatch.clock()
+        found = stopwatch.against_first(files, subject.inputs, threads, 0.5 * left)
+        for group, ratio in zip(groups, found, strict=True):
             # The time without the group over the time with it: above 1, the graph is faster with it.
             ratios.update(dict.fromkeys(group, ratio.value))
             if ratio.ci95[1] < 1.0:
@@ -211,7 +166,8 @@ def _in_graph(
     kept = {key: proposal for key, proposal in chosen.items() if key not in dropped}
     if dropped and kept:
         best = trial.write(dropped)
-    timing = measure_speed(baseline, best, inputs, threads=threads, seconds=end - time.perf_counter())
+    left = end - stopwatch.clock()
+    timing = stopwatch.speed(subject.baseline, best, subject.inputs, threads=threads, seconds=left)
     facts = {
         "without_ms_ratio": ratios,
         "speedup": timing.speedup,
@@ -228,17 +184,6 @@ def _grouped(keys: Sequence[str], count: int) -> list[frozenset[str]]:
     if rest := frozenset(keys[len(groups) :]):
         groups.append(rest)
     return groups
-
-
-def _against_first(
-    files: Sequence[Path], inputs: Sequence[Array], threads: int, seconds: float
-) -> list[Ratio]:
-    """The time of each file over that of the first, all in turns in blocks of fresh sessions."""
-    contestants = [partial(opened, file, inputs, threads) for file in files]
-    together = not any(is_large_file(file) for file in files)
-    blocks = time_blocks(contestants, seconds=seconds, fewest_rounds=3, together=together)
-    times = np.array([[typical(runs) for runs in block] for block in blocks])
-    return [ratio_of(times[:, which] / times[:, 0]) for which in range(1, len(files))]
 
 
 def _count(number: int, what: str) -> str:

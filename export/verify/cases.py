@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -16,13 +16,20 @@ from fx_passes.errors import UsageError
 EXAMPLE = "example input"
 
 
+class Case(NamedTuple):
+    """An input with a name, its arrays in the order of the inputs of the file."""
+
+    name: str
+    inputs: list[Array]
+
+
 def make_cases(
     session: ort.InferenceSession,
     example_inputs: Sequence[Array] | None,
     *,
     special: bool = False,
     sizes: OpenSizes | None = None,
-) -> Iterator[tuple[str, list[Array]]]:
+) -> Iterator[Case]:
     """Named inputs: the example, six kinds of numbers, and other sizes if a dimension is open.
 
     Args:
@@ -39,15 +46,17 @@ def make_cases(
     if len(example) != len(slots):
         wanted = ", ".join(slot.name for slot in slots)
         raise UsageError(f"the model takes {len(slots)} inputs ({wanted}), got {len(example)}")
-    yield EXAMPLE, example
+    yield Case(EXAMPLE, example)
     kinds = ["normal", "uniform", "large", "tiny", "impulses", "constant", *(["non-finite"] * special)]
     for seed, kind in enumerate(kinds):
         rng = np.random.default_rng(seed)
-        yield kind, [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
+        arrays = [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
+        yield Case(kind, arrays)
     for seed, (name, shapes) in enumerate(other_sizes(slots, example, sizes)):
         rng = np.random.default_rng(seed)
         triples = zip(slots, example, shapes, strict=True)
-        yield name, [_fill("normal", shape, slot.type, array, rng) for slot, array, shape in triples]
+        arrays = [_fill("normal", shape, slot.type, array, rng) for slot, array, shape in triples]
+        yield Case(name, arrays)
 
 
 def _shape(slot: Any) -> tuple[int, ...]:

@@ -7,15 +7,19 @@ large.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import onnxruntime as ort
 
 from export.runtime.session import Array, open_session, run
-from export.verify.cases import make_cases
-from export.verify.evidence import Equivalence, Evidence, Reference
-from export.verify.signature import require_same_signature, signature_of
+from export.verify.cases import EXAMPLE, Case, make_cases
+from export.verify.compare import Rules
+from export.verify.evidence import CaseResult, Equivalence, Outputs, compare_case, verdict
+from export.verify.signature import Slot, require_deterministic, require_same_signature, signature_of
+from export.verify.truth import Reference, Truth
 from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.errors import ExportError
 
@@ -52,32 +56,122 @@ def check_equivalence(
         NotEquivalentError: the files do not have the same inputs and outputs.
         UsageError: the example inputs do not fit the files.
     """
-    files = Path(baseline), Path(optimized)
-    evidence = Evidence(files[0], reference, require_bitwise, finite_only)
-    for level in (True, False):
-        session = open_session(files[0], optimized=level)
-        if level:
-            cases = list(make_cases(session, example_inputs, special=non_finite, sizes=sizes))
-            signature = signature_of(session)
-        originals: dict[str, list[Array] | None] = {}
-        for case, inputs in cases:
-            originals[case] = evidence.original(session, case, inputs, level)
-        del session
-        session = open_session(files[1], optimized=level)
-        require_same_signature(signature, signature_of(session))
-        found = {case: _run_optimized(session, x) for case, x in cases if originals[case] is not None}
-        del session
-        for case, inputs in cases:
-            if (original := originals.pop(case)) is not None:
-                if progress:
-                    progress(case if level else f"{case}, optimisation off")
-                evidence.compare(case, inputs, level, original, found.pop(case))
-        evidence.noise = None  # it may hold a session
-    return evidence.verdict(cases)
+    check = _Check(
+        Path(baseline),
+        Path(optimized),
+        Rules(require_bitwise, finite_only),
+        Truth(Path(baseline), reference),
+        progress or (lambda case: None),
+    )
+    make = partial(make_cases, example_inputs=example_inputs, special=non_finite, sizes=sizes)
+    first = _compare_level(check, True, make)
+    second = _compare_level(check, False, lambda session: first.cases)
+    described = _described(check.truth.reference, check.rules)
+    return verdict([*first.results, *second.results], first.cases, first.names, described)
 
 
-def _run_optimized(session: ort.InferenceSession, inputs: Sequence[Array]) -> list[Array] | str:
-    try:
-        return run(session, inputs)
-    except ExportError as error:
-        return f"the original runs, the optimised file does not: {error}"
+@dataclass(frozen=True)
+class _Check:
+    """What is the same at both levels."""
+
+    baseline: Path
+    optimized: Path
+    rules: Rules
+    truth: Truth
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The results of one level, with the cases and the names of the outputs."""
+
+    cases: Sequence[Case]
+    names: Sequence[str]
+    results: Sequence[CaseResult]
+
+
+def _compare_level(
+    check: _Check, optimized_session: bool, make: Callable[[ort.InferenceSession], Iterable[Case]]
+) -> _Level:
+    """Run both files, one after the other, in sessions of one level, and compare case by case.
+
+    Args:
+        make: gives the cases for a session on the original.
+    """
+    original = _run_original(check.baseline, optimized_session, make)
+    found = _run_optimized(original, check.optimized)
+    results = list(original.refusals)
+    for case in original.cases:
+        if case.name in found:
+            check.progress(case.name if optimized_session else f"{case.name}, optimisation off")
+            outputs = Outputs(case, optimized_session, original.outputs[case.name], found[case.name])
+            results.append(compare_case(outputs, original.names, check.rules, check.truth))
+    check.truth.close()
+    return _Level(original.cases, original.names, results)
+
+
+@dataclass(frozen=True)
+class _Original:
+    """What the original gives in one session, in plain values: the session is closed.
+
+    Args:
+        optimized_session: whether the session optimized.
+        cases: all inputs.
+        outputs: by case; a case that the original refuses has none.
+        refusals: what is said of those.
+    """
+
+    optimized_session: bool
+    cases: Sequence[Case]
+    signature: dict[str, list[Slot]]
+    outputs: Mapping[str, list[Array]]
+    refusals: Sequence[CaseResult]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the outputs."""
+        return [slot.name for slot in self.signature["outputs"]]
+
+
+def _run_original(
+    file: Path, optimized_session: bool, make: Callable[[ort.InferenceSession], Iterable[Case]]
+) -> _Original:
+    """Run the original on the cases that ``make`` gives for its session."""
+    session = open_session(file, optimized=optimized_session)
+    cases = list(make(session))
+    outputs: dict[str, list[Array]] = {}
+    refusals: list[CaseResult] = []
+    for case in cases:
+        try:
+            outputs[case.name] = run(session, case.inputs)
+        except ExportError as error:
+            if case.name == EXAMPLE:
+                raise
+            note = f"{case.name}: skipped, the original model refuses this input ({error})"
+            refusals.append(CaseResult(case, notes=(note,), refused=True))
+            continue
+        if case.name == EXAMPLE:
+            require_deterministic(session, case.inputs, outputs[case.name])
+    return _Original(optimized_session, cases, signature_of(session), outputs, refusals)
+
+
+def _run_optimized(original: _Original, file: Path) -> dict[str, list[Array] | ExportError]:
+    """By case, the outputs of the optimised file, or the error where it does not run."""
+    session = open_session(file, optimized=original.optimized_session)
+    require_same_signature(original.signature, signature_of(session))
+    found: dict[str, list[Array] | ExportError] = {}
+    for case in original.cases:
+        if case.name not in original.outputs:
+            continue
+        try:
+            found[case.name] = run(session, case.inputs)
+        except ExportError as error:
+            found[case.name] = error
+    return found
+
+
+def _described(reference: Reference | None, rules: Rules) -> str:
+    against = "float64" if reference else "original file"
+    if rules.bitwise:
+        return f"equal bits, errors against {against}"
+    return f"{against}, within what rounding can do"

@@ -1,24 +1,29 @@
-"""What the runs of an original and its optimised file say, put together case by case."""
+"""What each case says of an original and its optimised file, and the verdict of all cases together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
-
-from export.runtime.session import Array, run
-from export.verify.cases import EXAMPLE
-from export.verify.compare import Mismatch, OutputError, Tally, compare, lost_number, overflow
-from export.verify.reference import FAR, Float64Reference
-from export.verify.signature import require_deterministic
-from export.verify.weight_noise import WeightNoise
+from export.runtime.session import Array
+from export.verify.cases import EXAMPLE, Case
+from export.verify.compare import Comparison, Pair, Rules, compare, worst_of
+from export.verify.difference import Difference
+from export.verify.lost_numbers import lost_number, overflow
+from export.verify.truth import Truth
 from fx_passes.errors import ExportError
 
-Reference = Callable[[Sequence[Array]], Sequence[Array]]
+
+@dataclass(frozen=True)
+class OutputError:
+    """The worst of one output over all cases: errors against the reference or the original, the bound."""
+
+    name: str
+    max_abs_error: float
+    baseline_error: float
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Equivalence:
     bitwise: bool
     reference: str
     outputs: tuple[OutputError, ...]
-    mismatch: Mismatch | None = None
+    mismatch: Difference | None = None
     notes: tuple[str, ...] = ()
     sizes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     failing_inputs: tuple[Array, ...] | None = field(default=None, repr=False, compare=False)
@@ -57,166 +62,102 @@ class Equivalence:
         }
 
 
-class Evidence:
-    """What is found out of an original and its optimised file, case by case.
+@dataclass(frozen=True)
+class Outputs:
+    """What both files give for one case in sessions of one level.
 
     Args:
-        baseline: the original.
-        reference, require_bitwise, finite_only: as for ``check_equivalence``.
+        case: the input.
+        optimized_session: whether the sessions optimize.
+        original: the outputs of the original.
+        found: those of the optimised file, or the error where it does not run.
     """
 
-    def __init__(
-        self, baseline: Path, reference: Reference | None, require_bitwise: bool, finite_only: bool
-    ) -> None:
-        self.baseline, self.reference = baseline, reference
-        self.require_bitwise, self.finite_only = require_bitwise, finite_only
-        self.names: list[str] = []
-        self.tally: dict[str, Tally] = {}
-        self.notes: list[str] = []
-        self.skipped: set[str] = set()
-        self.bitwise = True
-        self.mismatch: Mismatch | None = None
-        self.failing: tuple[Array, ...] | None = None
-        self.sensitive: str | None = None
-        self.ideals: dict[str, list[Array] | None] = {}
-        self.spreads: dict[str, list[float]] = {}
-        self.noise: WeightNoise | None = None
-
-    def original(
-        self, session: ort.InferenceSession, case: str, inputs: Sequence[Array], level: bool
-    ) -> list[Array] | None:
-        """The outputs of the original, or None where it refuses the input, as a note says."""
-        self.names = [slot.name for slot in session.get_outputs()]
-        self.tally = self.tally or {name: Tally() for name in self.names}
-        try:
-            outputs = run(session, inputs)
-        except ExportError as error:
-            if case == EXAMPLE:
-                raise
-            self.skipped.add(case)
-            self.note(f"{case}: skipped, the original model refuses this input ({error})")
-            return None
-        if case == EXAMPLE:
-            require_deterministic(session, inputs, outputs)
-        return outputs
-
-    def compare(
-        self, case: str, inputs: list[Array], level: bool, original: list[Array], found: list[Array] | str
-    ) -> None:
-        """Compare all outputs of one run of both files."""
-        if isinstance(found, str):
-            self._fails(Mismatch(self.names[0], case, level, (), 0, 0, 0, 0, found), inputs)
-            return
-        ideals = self._ideals(case, inputs)
-        self._look_for_jumps(case, inputs, level)
-        for i, name in enumerate(self.names):
-            ideal = None if ideals is None else ideals[i]
-            here = compare(
-                name,
-                case,
-                level,
-                original[i],
-                found[i],
-                ideal,
-                self.require_bitwise,
-                spread=lambda i=i: self._spread(case, inputs)[i],  # type: ignore[misc]
-                finite_only=self.finite_only,
-            )
-            if self.finite_only:
-                self.note(overflow(name, case, original[i]))
-            self.note(lost_number(name, case, original[i], ideal))
-            self.bitwise &= here.bitwise
-            self.tally[name].add(here)
-            if here.mismatch:
-                self._fails(here.mismatch, inputs)
-
-    def verdict(self, cases: Sequence[tuple[str, list[Array]]]) -> Equivalence:
-        """All of it."""
-        tried = {case: tuple(x.shape for x in inputs) for case, inputs in cases if case not in self.skipped}
-        return Equivalence(
-            passed=self.mismatch is None and self.sensitive is None,
-            cases=len(tried),
-            bitwise=self.bitwise and self.mismatch is None,
-            reference=_describe(self.reference, self.require_bitwise),
-            outputs=tuple(self.tally[name].result(name) for name in self.names),
-            mismatch=self.mismatch,
-            notes=tuple(self.notes),
-            sizes={case: shapes for case, shapes in tried.items() if shapes != tried.get(EXAMPLE)},
-            failing_inputs=self.failing,
-            sensitive=self.sensitive,
-        )
-
-    def note(self, text: str | None) -> None:
-        """Say it, once."""
-        if text and text not in self.notes:
-            self.notes.append(text)
-
-    def _fails(self, mismatch: Mismatch, inputs: Sequence[Array]) -> None:
-        if self.mismatch is None:
-            self.mismatch, self.failing = mismatch, tuple(inputs)
-
-    def _ideals(self, case: str, inputs: Sequence[Array]) -> list[Array] | None:
-        """The outputs in float64, computed once for a case."""
-        if self.reference is not None and case not in self.ideals:
-            found = _reference_outputs(self.reference, inputs, len(self.names), case, self.notes)
-            self.reference = None if found is None else self.reference
-            self.ideals[case] = found
-        return self.ideals.get(case)
-
-    def _look_for_jumps(self, case: str, inputs: Sequence[Array], level: bool) -> None:
-        """Whether rounding turns a decision of the model that an output shows; looked for once a case."""
-        if self.require_bitwise or self.sensitive or not level:
-            return
-        if not isinstance(self.reference, Float64Reference) or not _all_finite(inputs):
-            return
-        for name, jumps in zip(self.names, self.reference.decides(inputs), strict=True):
-            if jumps:
-                self.sensitive = (
-                    f"output `{name}` ({case}) jumps where rounding turns a decision of the model: "
-                    f"errors {FAR:g} times as large as rounding were put in"
-                )
-                return
-
-    def _spread(self, case: str, inputs: Sequence[Array]) -> list[float]:
-        """How far rounding moves each output, measured once for a case."""
-        if case not in self.spreads:
-            self.spreads[case] = self._measured(inputs)
-        return self.spreads[case]
-
-    def _measured(self, inputs: Sequence[Array]) -> list[float]:
-        if isinstance(self.reference, Float64Reference):
-            return self.reference.spread(inputs)
-        if self.noise is None:
-            self.noise = WeightNoise(self.baseline)
-        return self.noise.spread(inputs)
+    case: Case
+    optimized_session: bool
+    original: Sequence[Array]
+    found: Sequence[Array] | ExportError
 
 
-def _all_finite(inputs: Sequence[Array]) -> bool:
-    return all(bool(np.isfinite(array).all()) for array in inputs if array.dtype.kind == "f")
+@dataclass(frozen=True)
+class CaseResult:
+    """What one case says.
+
+    Args:
+        case: the input.
+        comparisons: one for each output; none where a file does not run.
+        notes: for the report.
+        fault: the difference where the optimised file does not run.
+        sensitive: which output jumps.
+        refused: the original does not run on this input: the case does not count.
+    """
+
+    case: Case
+    comparisons: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+    fault: Difference | None = None
+    sensitive: str | None = None
+    refused: bool = False
+
+    @property
+    def difference(self) -> Difference | None:
+        """The first difference that is too large."""
+        return self.fault or next((one.difference for one in self.comparisons if one.difference), None)
 
 
-def _reference_outputs(
-    reference: Reference | None, inputs: Sequence[Array], count: int, case: str, notes: list[str]
-) -> list[Array] | None:
-    if reference is None:
-        return None
-    try:
-        outputs = [np.asarray(output, dtype=np.float64) for output in reference(inputs)]
-        if len(outputs) != count:
-            raise ValueError(f"it has {len(outputs)} tensors as outputs, the file has {count}")
-        return outputs
-    except Exception as error:  # noqa: BLE001 - the model's own code, in a precision it may not be made for
-        reason = str(error).strip().splitlines()
-        notes.append(
-            f"{case}: the original cannot be run in float64 "
-            f"({type(error).__name__}: {reason[0][:160] if reason else ''}); "
-            "from here on compared with the original file"
-        )
-        return None
+def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Truth) -> CaseResult:
+    """Compare all outputs of one case; ``names`` are theirs."""
+    case, level = outputs.case, outputs.optimized_session
+    if isinstance(outputs.found, ExportError):
+        said = f"the original runs, the optimised file does not: {outputs.found}"
+        return CaseResult(case, fault=Difference(names[0], case.name, level, detail=said))
+    ideals = truth.ideals(case, len(names))
+    notes = [truth.failed]
+    sensitive = truth.jump(case, names) if level and not rules.bitwise else None
+    comparisons = []
+    for i, name in enumerate(names):
+        original, found = outputs.original[i], outputs.found[i]
+        ideal = None if ideals is None else ideals[i]
+        spread = partial(_spread, truth, case, i)
+        comparisons.append(compare(Pair(name, case.name, level, original, found, ideal, spread, rules)))
+        notes.append(overflow(name, case.name, original) if rules.finite_only else None)
+        notes.append(lost_number(name, case.name, original, ideal))
+    return CaseResult(case, tuple(comparisons), tuple(n for n in notes if n), sensitive=sensitive)
 
 
-def _describe(reference: Reference | None, require_bitwise: bool) -> str:
-    against = "float64" if reference else "original file"
-    if require_bitwise:
-        return f"equal bits, errors against {against}"
-    return f"{against}, within what rounding can do"
+def _spread(truth: Truth, case: Case, output: int) -> float:
+    return truth.spread(case)[output]
+
+
+def verdict(
+    results: Sequence[CaseResult], cases: Sequence[Case], names: Sequence[str], reference: str
+) -> Equivalence:
+    """What all results say together.
+
+    Args:
+        results: of each level and case, in the order in which they were found.
+        cases: all inputs; one that the original refused at any level does not count.
+        names: of the outputs.
+        reference: what the errors were measured against.
+    """
+    refused = {result.case.name for result in results if result.refused}
+    tried = {case.name: tuple(x.shape for x in case.inputs) for case in cases if case.name not in refused}
+    failed = next((result for result in results if result.difference), None)
+    sensitive = next((result.sensitive for result in results if result.sensitive), None)
+    compared = [result.comparisons for result in results if result.comparisons]
+    worst = [worst_of(of_case[i] for of_case in compared) for i in range(len(names))]
+    return Equivalence(
+        passed=failed is None and sensitive is None,
+        cases=len(tried),
+        bitwise=failed is None and all(one.bitwise for of_case in compared for one in of_case),
+        reference=reference,
+        outputs=tuple(
+            OutputError(name, one.error, one.baseline_error, one.bound)
+            for name, one in zip(names, worst, strict=True)
+        ),
+        mismatch=failed.difference if failed else None,
+        notes=tuple(dict.fromkeys(note for result in results for note in result.notes)),
+        sizes={case: shapes for case, shapes in tried.items() if shapes != tried.get(EXAMPLE)},
+        failing_inputs=tuple(failed.case.inputs) if failed else None,
+        sensitive=sensitive,
+    )

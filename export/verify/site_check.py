@@ -36,16 +36,23 @@ class Wrong:
     said: str
 
 
+@dataclass(frozen=True)
+class Replaced:
+    """What the lowered sites of one key replaced: a module of those nodes, and the ids in graph order."""
+
+    original: nn.Module
+    ids: tuple[str, ...]
+
+
 def check_sites(
-    path: Path, places: Sequence[Place], originals: Mapping[str, nn.Module], ids: Mapping[str, Sequence[str]]
+    path: Path, places: Sequence[Place], replaced: Mapping[str, Replaced]
 ) -> tuple[Wrong | None, list[str]]:
     """Compare each lowered site with what it replaced.
 
     Args:
         path: the file.
         places: the lowered sites in it.
-        originals: by key, a module with the nodes that a site replaced.
-        ids: by key, the ids of the sites in the order of the graph.
+        replaced: by key, what the sites replaced.
 
     Returns:
         The first site that differs by more than rounding can explain, and notes on the sites that could not
@@ -59,12 +66,12 @@ def check_sites(
     for place in places:
         if place.key not in truths:
             try:
-                truths[place.key] = _truth(originals[place.key], place.example)
+                truths[place.key] = _truth(replaced[place.key].original, place.example)
             except Exception as error:  # noqa: BLE001 - nodes of the model, in a type they may not be made for
-                note = f"site {ids[place.key][0]} was not compared by itself: {one_line(error, 160)}"
+                note = f"site {replaced[place.key].ids[0]} was not compared by itself: {one_line(error, 160)}"
                 notes += [] if note in notes else [note]
     known = [place for place in places if place.key in truths]
-    return _compare(path, known, truths, ids) if known else None, notes
+    return _compare(path, known, truths, replaced) if known else None, notes
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def _truth(original: nn.Module, example: Tensor) -> _Truth:
 
 
 def _compare(
-    path: Path, places: Sequence[Place], truths: Mapping[str, _Truth], ids: Mapping[str, Sequence[str]]
+    path: Path, places: Sequence[Place], truths: Mapping[str, _Truth], replaced: Mapping[str, Replaced]
 ) -> Wrong | None:
     given = [truths[place.key].given for place in places]
     cut = _cut(path, places)
@@ -94,7 +101,7 @@ def _compare(
         session = open_session(cut, optimized=optimized, folder=path.parent)
         passed: Counter[str] = Counter()
         for place, found in zip(places, run(session, given), strict=True):
-            same = ids[place.key]
+            same = replaced[place.key].ids
             site = same[min(passed[place.key], len(same) - 1)]
             passed[place.key] += 1
             if said := _fault(truths[place.key], found):

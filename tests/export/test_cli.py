@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fx_passes.graph.edit
-from export import cli
-from export.cli import main
+from export.cli import commands, main
 from export.measure import Block, Timing
 from export.report import terminal
 from export.runtime.blocks import Ratio
-from export.tune import search as tune
 from export.tune.candidates import Candidates
+from export.tune.options import Options
+from export.tune.stopwatch import Stopwatch
 from fx_passes.lowerings import MODULES
 from fx_passes.plan import Plan
 
@@ -330,7 +332,7 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
     def breaks(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(cli, "judge_graph", breaks)
+    monkeypatch.setattr(commands, "judge_graph", breaks)
     result = run("find", f"{source}:shared")
     assert result.exit_code == 3
     assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--verbose shows where)\n")
@@ -365,6 +367,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         times = {"expand": 9.0, "polyphase(phases=8)": 3.0}
         return {name: times.get(name, 8.0) for name in candidates.names}
 
+    def against_first(files: Sequence[Path], *_: Any) -> list[Ratio]:
+        return [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1)
+
     def measured(*_: Any, **__: Any) -> Timing:
         return Timing((Block((9.0,), (3.0,), (9.0,)),) * 4, 1)
 
@@ -372,9 +377,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     (folder / "models.py").write_text(SOURCE)
     arguments = ("optimize", f"{folder}/models.py:blurs", "-o", folder / "out.onnx", "--seconds", 0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tune, "_time_alone", time_alone)
-        patch.setattr(tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1))
-        patch.setattr(tune, "measure_speed", measured)
+        stopwatch = Stopwatch(time_alone, against_first, measured)
+        patch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
         result = run(*arguments, "--save-plan", folder / "plan.json", "--json", folder / "out.json")
     assert result.exit_code == 0, result.output
     return Tuned(folder, folder / "models.py", result)
@@ -408,11 +412,12 @@ def test_a_plan_reproduces_the_tuned_file(
 ) -> None:
     """Byte for byte, and nothing is timed to decide; the JSON still has what was timed then."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("something was timed")
 
-    for name in ("_time_alone", "_against_first", "measure_speed", "make_candidates"):
-        monkeypatch.setattr(tune, name, refuse)
+    stopwatch = Stopwatch(refuse, refuse, refuse, refuse)
+    monkeypatch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
+    monkeypatch.setattr("export.tune.search.make_candidates", refuse)
     output = tmp_path / "again.onnx"
     result = tuned.run("blurs", output, "--json", "-")
     assert result.exit_code == 0, result.output

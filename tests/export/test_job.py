@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from export import job, optimize
+from export import optimize
 from export.measure import Block, Timing, measure_speed
+from export.pipeline import write_optimized
 from export.report.result import Report
 from export.report.text import summary_lines
 from export.runtime import files
 from export.runtime.blocks import Ratio
-from export.tune import search as tune
+from export.stages import Stages
 from export.tune.candidates import Candidates
+from export.tune.options import Options
+from export.tune.stopwatch import Stopwatch
 from fx_passes.errors import ExportError
+from fx_passes.plan import Plan
 
 X = torch.rand(1, 3, 32, 48)
 
@@ -39,18 +43,23 @@ def timing(baseline: float, optimized: float) -> Timing:
 class Desk:
     """Lets polyphase win while tuning, and measures the result as told, one ratio a measurement."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *measured: float) -> None:
+    def __init__(self, *measured: float) -> None:
         self.measured = iter(measured)
         self.tuned_on: list[tuple[int, ...]] = []
-        monkeypatch.setattr(tune, "_time_alone", self.alone)
-        monkeypatch.setattr(tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))])
-        monkeypatch.setattr(tune, "measure_speed", self.in_graph)
-        monkeypatch.setattr(job, "measure_speed", lambda *_, **__: timing(1.0, 1.0 / next(self.measured)))
+
+    def optimize(
+        self, model: nn.Module, x: Tensor, path: Path, plan: Plan | None = None, **more: Any
+    ) -> Report:
+        stopwatch = Stopwatch(self.alone, lambda files, *_: [Ratio(2.0, (2.0, 2.0))], self.speed)
+        options = Options(plan=plan, seconds=1, stopwatch=stopwatch)
+        return write_optimized(model, (x,), path, options, Stages(), **more)
 
     def alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
         return {name: 9.0 if name == "expand" else 3.0 for name in candidates.names}
 
-    def in_graph(self, first: Path, second: Path, inputs: list[np.ndarray], **_: Any) -> Timing:
+    def speed(self, first: Path, second: Path, inputs: list[np.ndarray], **_: Any) -> Timing:
+        if second.parent.name == "optimized":  # the result
+            return timing(1.0, 1.0 / next(self.measured))
         self.tuned_on += [array.shape for array in inputs]
         return timing(2.0, 1.0)
 
@@ -59,10 +68,9 @@ def lowered(report: Report) -> list[str]:
     return [choice.proposal.lowering for choice in report.plan.choices.values() if choice.proposal]
 
 
-def test_a_tuned_file_that_is_slower_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tuned_file_that_is_slower_is_not_written(tmp_path: Path) -> None:
     """Every convolution is kept, verified and measured; the report says so, by site and in its summary."""
-    Desk(monkeypatch, 0.8, 1.0)
-    report = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1)
+    report = Desk(0.8, 1.0).optimize(blur(), X, tmp_path / "out.onnx")
     assert lowered(report) == []
     assert report.equivalence.bitwise
     assert report.speed is not None
@@ -76,31 +84,30 @@ def test_a_tuned_file_that_is_slower_is_not_written(tmp_path: Path, monkeypatch:
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
 
 
-def test_a_tuned_file_that_is_not_slower_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tuned_file_that_is_not_slower_is_written(tmp_path: Path) -> None:
     """Faster, or no difference that can be claimed."""
-    Desk(monkeypatch, 1.0)
-    report = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1)
+    report = Desk(1.0).optimize(blur(), X, tmp_path / "out.onnx")
     assert len(lowered(report)) == 1
     assert not report.kept
 
 
-def test_rules_and_plans_are_done_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_and_plans_are_done_as_asked(tmp_path: Path) -> None:
     """A plan that is slower here is a plan all the same: the report says that it is slower."""
-    Desk(monkeypatch, 2.0, 0.8)
-    plan = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1).plan
-    report = optimize(blur(), (X,), tmp_path / "out.onnx", seconds=1, plan=plan)
+    desk = Desk(2.0, 0.8)
+    plan = desk.optimize(blur(), X, tmp_path / "out.onnx").plan
+    report = desk.optimize(blur(), X, tmp_path / "out.onnx", plan)
     assert len(lowered(report)) == 1
     assert any("slower" in line for line in summary_lines(report))
 
 
-def test_tuned_on_what_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuned_on_what_is_measured(tmp_path: Path) -> None:
     """An open batch from an example of one item: traced with two, timed and measured with one."""
-    desk = Desk(monkeypatch, 1.0)
+    desk = Desk(1.0)
     x = torch.rand(1, 3, 64, 96)
     conv = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False)
     conv.weight.data = torch.ones(3, 1, 11, 11)
     model = nn.Sequential(conv).eval()
-    report = optimize(model, (x,), tmp_path / "out.onnx", seconds=1, dynamic_shapes=({0: Dim("batch")},))
+    report = desk.optimize(model, x, tmp_path / "out.onnx", dynamic_shapes=({0: Dim("batch")},))
     assert len(lowered(report)) == 1
     assert set(desk.tuned_on) == {(1, 3, 64, 96)}
 
@@ -116,9 +123,7 @@ class Refused(nn.Module):
         return self.conv(x.double())
 
 
-def test_an_original_that_onnxruntime_refuses_is_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_original_that_onnxruntime_refuses_is_refused_first(tmp_path: Path) -> None:
     """Before the graph is captured, let alone tuned; nothing is written."""
     said: list[str] = []
     with pytest.raises(ExportError, match="onnxruntime does not accept"):
@@ -168,16 +173,15 @@ def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(files, "LARGE_BYTES", 100_000)
     opened: list[bool] = []
 
-    def measured(*paths: Any, **more: Any) -> Timing:
-        opened.append(all(files.is_large_file(Path(path)) for path in paths[:2]))
-        return measure_speed(*paths, **more)
+    def measured(*pair: Any, **more: Any) -> Timing:
+        opened.append(all(files.is_large_file(Path(file)) for file in pair[:2]))
+        return measure_speed(*pair, **more)
 
-    monkeypatch.setattr(tune, "measure_speed", measured)
-    report = optimize(BigHead().eval(), (X,), tmp_path / "out.onnx", lowering=lowering, budget=2, seconds=0.5)
+    options = Options(lowering, budget=2, seconds=0.5, stopwatch=Stopwatch(speed=measured))
+    report = write_optimized(BigHead().eval(), (X,), tmp_path / "out.onnx", options, Stages())
     assert report.equivalence.passed
     assert "failed" not in report.plan.made
     assert sorted(os.listdir(tmp_path)) == ["out.onnx", "out.onnx.data"]
     assert (tmp_path / "out.onnx").stat().st_size < 100_000
+    assert opened
     assert all(opened)
-    if lowering == "tuned":
-        assert opened

@@ -15,7 +15,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import fx_passes.graph.edit
-from export import job, optimize
+from export import optimize
+from export.job import rewrite as second_stage
 from export.report.text import site_table, summary_lines
 from export.runtime import files
 from export.runtime.arrays import tensor_arrays, with_arrays
@@ -133,7 +134,7 @@ def test_a_fault_that_pytorch_does_not_see_blames_the_export(
         onnx.save(stored, path)
         return path
 
-    monkeypatch.setattr(job, "to_onnx", faulty)
+    monkeypatch.setattr(second_stage, "to_onnx", faulty)
     with pytest.raises(NotEquivalentError, match="no site differs in PyTorch: the export causes it"):
         run(Blurs(), tmp_path / "out.onnx")
 

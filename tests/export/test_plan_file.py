@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from export.cli import main
+from export.cli import commands, main
 from export.loading import load_model
 from export.measure import Block, Timing
 from export.runtime.blocks import Ratio
 from export.runtime.environment import environment
 from export.tune import plan_file
-from export.tune import search as tune
 from export.tune.candidates import Candidates
+from export.tune.options import Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
-from export.tune.search import Timings
+from export.tune.stopwatch import Stopwatch
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.errors import ExportError, UsageError
@@ -182,12 +183,13 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.timed: list[str] = []
         self.interrupt = False
-        monkeypatch.setattr(tune, "_time_alone", self.time_alone)
         block = Block((9.0,), (3.0,), (9.0,))
-        monkeypatch.setattr(tune, "measure_speed", lambda *_, **__: Timing((block,) * 4, 1))
-        monkeypatch.setattr(
-            tune, "_against_first", lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1)
+        stopwatch = Stopwatch(
+            self.time_alone,
+            lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1),
+            lambda *_, **__: Timing((block,) * 4, 1),
         )
+        monkeypatch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
 
     def time_alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
         if self.interrupt and self.timed:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from export import optimize
 from export.report.result import Report
-from export.verify.site_check import check_sites
+from export.verify.site_check import Replaced, check_sites
 from export.write_onnx.library import Place
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError
@@ -125,5 +125,5 @@ def test_a_site_that_cannot_be_compared_is_noted(tmp_path: Path) -> None:
             raise TypeError("not in float64")
 
     place = Place("key", "x", "y", frozenset(["n"]), torch.zeros(1, 3))
-    found = check_sites(tmp_path / "none.onnx", [place, place], {"key": Fails()}, {"key": ["conv"]})
+    found = check_sites(tmp_path / "none.onnx", [place, place], {"key": Replaced(Fails(), ("conv",))})
     assert found == (None, ["site conv was not compared by itself: not in float64"])

@@ -233,7 +233,7 @@ def test_a_site_that_is_wrong_is_an_error_behind_integers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kept is only what rounding explains: a wrong lowering is blamed on its site, and nothing is written."""
-    from export import job
+    from export.job import rewrite as second_stage
 
     def wrong(graph_module: Any, *args: Any) -> Any:
         done = lower_in_place(graph_module, *args)
@@ -243,7 +243,7 @@ def test_a_site_that_is_wrong_is_an_error_behind_integers(
             factor.mul_(1.01)
         return done
 
-    monkeypatch.setattr(job, "lower_in_place", wrong)
+    monkeypatch.setattr(second_stage, "lower_in_place", wrong)
     with pytest.raises(NotEquivalentError, match="caused by site"):
         static(Levels(1.0, torch.ones(9, 9) / 64), (PICTURE,), tmp_path / "o.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export import job
+from export.job import rewrite as second_stage
 from export.write_onnx.exporter import to_onnx
 from export.write_onnx.library import Place
 
@@ -27,7 +27,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Seq
             onnx.save(model, path)
         return path
 
-    monkeypatch.setattr(job, "to_onnx", faulty)
+    monkeypatch.setattr(second_stage, "to_onnx", faulty)
 
 
 def spoil(model: onnx.ModelProto, place: Place, by: float) -> None:

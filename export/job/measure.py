@@ -1,0 +1,50 @@
+"""The last stage: is the verified file faster than the original?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from export.job.keep import keep_all
+from export.job.source import Source
+from export.job.verify import Verified
+from export.measure import Timing
+from export.stages import Stages
+from export.tune.options import Options
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The file that is written in the end, and its speed; None where that was not asked for."""
+
+    verified: Verified
+    speed: Timing | None
+
+
+def measure_or_keep(source: Source, verified: Verified, options: Options, stages: Stages) -> Measured:
+    """Time both files against each other, once they are verified.
+
+    A tuned file that measures slower than the original is not written: every convolution is kept, and what is
+    kept is verified and measured in its place. Rules and plans are carried out as the caller asked: there the
+    report says that the file is slower.
+
+    Raises:
+        NotEquivalentError: with every convolution kept the files differ.
+    """
+    if options.seconds <= 0:
+        return Measured(verified, None)
+    speed = _speed(source, verified, options, stages)
+    if not (speed.slower and options.tunes and verified.rewritten.lowered):
+        return Measured(verified, speed)
+    low, high = speed.ci95
+    said = f"{speed.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
+    why = f"the tuned file is slower than the original: {said}"
+    kept = keep_all(source, verified.rewritten, options, why, stages)
+    return Measured(kept, _speed(source, kept, options, stages))
+
+
+def _speed(source: Source, verified: Verified, options: Options, stages: Stages) -> Timing:
+    files = source.baseline, verified.rewritten.path
+    with stages.stage("measuring speed"):
+        return options.stopwatch.speed(
+            *files, source.arrays, threads=options.threads, seconds=options.seconds
+        )

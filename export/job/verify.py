@@ -1,0 +1,78 @@
+"""The third stage: does the rewritten file compute what the original does?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from export.job.rewrite import Rewritten
+from export.job.source import Source
+from export.runtime.arrays import with_arrays
+from export.stages import Stages
+from export.verify.blame import blame_site
+from export.verify.equivalence import Equivalence, check_equivalence
+from export.verify.reference import float64_reference
+from export.verify.site_check import Wrong, check_sites
+from fx_passes.errors import NotEquivalentError
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A rewrite whose file was compared with the original, and passed."""
+
+    rewritten: Rewritten
+    equivalence: Equivalence
+
+
+def verify(source: Source, rewritten: Rewritten, stages: Stages) -> Verified:
+    """Compare both files in onnxruntime.
+
+    Raises:
+        NotEquivalentError: they differ; it names the site that causes the difference.
+    """
+    with stages.stage("checking equivalence"):
+        wrong, notes = check_sites(rewritten.path, rewritten.places, rewritten.replaced)
+        equivalence = _compare_files(source, rewritten, notes, stages)
+        if wrong is not None or not equivalence.passed:
+            raise _error(source, rewritten, wrong, equivalence)
+    return Verified(rewritten, replace(equivalence, notes=(*notes, *equivalence.notes)))
+
+
+def _compare_files(source: Source, rewritten: Rewritten, notes: list[str], stages: Stages) -> Equivalence:
+    used = rewritten.plan.exactness
+    return check_equivalence(
+        source.baseline,
+        rewritten.path,
+        example_inputs=source.arrays,
+        reference=float64_reference(source.model, source.inputs, notes=notes),
+        require_bitwise=used == "bitwise",
+        non_finite=used != "finite",
+        finite_only=used == "finite",
+        sizes=source.sizes,
+        progress=lambda case: stages.say(f"checking equivalence: {case}"),
+    )
+
+
+def _error(
+    source: Source, rewritten: Rewritten, wrong: Wrong | None, equivalence: Equivalence
+) -> NotEquivalentError:
+    """What to say of files that differ."""
+    if wrong is not None and equivalence.mismatch is None:  # lost on the way to the outputs
+        said = f"site {wrong.site} by itself, on random numbers: {wrong.said}"
+        return NotEquivalentError(f"not equivalent: {said}; caused by site {wrong.site}", wrong.site)
+    if wrong is None and equivalence.sensitive is not None:
+        return NotEquivalentError(f"not equivalent: {equivalence.sensitive}")
+    assert equivalence.mismatch is not None
+    site = wrong.site if wrong is not None else _blame(source, rewritten, equivalence)
+    cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"
+    return NotEquivalentError(f"not equivalent: {equivalence.mismatch}; {cause}", site)
+
+
+def _blame(source: Source, rewritten: Rewritten, equivalence: Equivalence) -> str | None:
+    assert equivalence.failing_inputs is not None
+    return blame_site(
+        source.capture().graph_module,
+        rewritten.captured.graph_module,
+        rewritten.findings,
+        with_arrays(source.inputs, equivalence.failing_inputs),
+        bitwise=rewritten.plan.exactness == "bitwise",
+    )

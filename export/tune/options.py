@@ -1,0 +1,61 @@
+"""What the caller asks of one optimization: one record, made once, that every stage takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from export.tune.stopwatch import Stopwatch
+from fx_passes.errors import UsageError
+from fx_passes.plan import Plan
+from fx_passes.records import EXACTNESS, Exactness
+
+LOWERINGS = ("tuned", "static", "expand")
+
+
+@dataclass
+class Timings:
+    """Milliseconds of each candidate by key of the site: what has been timed need not be timed again.
+
+    Args:
+        save: called after each site that was timed.
+    """
+
+    known: dict[str, dict[str, float]] = field(default_factory=dict)
+    save: Callable[[Timings], None] = lambda timings: None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to choose and how to measure; ``optimize`` explains each argument.
+
+    ``stopwatch`` takes the times.
+
+    Raises:
+        UsageError: there is no such lowering or exactness.
+    """
+
+    lowering: str = "tuned"
+    exactness: Exactness = "finite"
+    plan: Plan | None = None
+    timings: Timings = field(default_factory=Timings)
+    threads: int = 1
+    budget: float = 60.0
+    seconds: float = 10.0
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    def __post_init__(self) -> None:
+        if self.lowering not in LOWERINGS:
+            raise UsageError(f"lowering must be one of {', '.join(LOWERINGS)}, got {self.lowering!r}")
+        if self.exactness not in EXACTNESS:
+            raise UsageError(f"exactness must be one of {', '.join(EXACTNESS)}, got {self.exactness!r}")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the fastest lowering is searched for. Otherwise a plan or the rules say what to do."""
+        return self.plan is None and self.lowering == "tuned"
+
+    @property
+    def chosen_by(self) -> str:
+        """What decides, as the report calls it."""
+        return self.lowering if self.plan is None else "plan"

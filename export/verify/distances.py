@@ -1,0 +1,67 @@
+"""Element by element: which bits are the same, and how far two arrays are from the truth and each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.runtime.session import Array
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances of each element.
+
+    Args:
+        of_optimized, of_original: from the reference; where that has no number, the optimised element from
+            the original, and 0.
+        apart: from each other.
+        known: where the reference has a number.
+    """
+
+    of_optimized: Array
+    of_original: Array
+    apart: Array
+    known: Array
+
+    def judged(self, bound: float) -> tuple[float, Array]:
+        """The largest error and the error of each element.
+
+        Errors are distances from the reference, if ``bound`` allows all of those. Otherwise each is the
+        distance from the reference or from the original, whichever is nearer.
+        """
+        if self.of_optimized.max() <= bound:
+            return float(self.of_optimized.max()), self.of_optimized
+        nearer = np.minimum(self.of_optimized, self.apart)
+        return float(nearer.max()), nearer
+
+
+def distances(original: Array, found: Array, ideal: Array | None) -> Distances:
+    """How far ``found`` and ``original`` are from ``ideal``; 0 where one of them is not finite.
+
+    Args:
+        original, found: floating arrays of one shape.
+        ideal: the reference in float64; None or another shape: there is none.
+    """
+    both = np.isfinite(original) & np.isfinite(found)
+    wide = [np.where(both, array, 0).astype(np.float64) for array in (found, original)]
+    apart = np.abs(wide[0] - wide[1])
+    if ideal is None or ideal.shape != original.shape:
+        return Distances(apart, np.zeros_like(apart), apart, np.zeros_like(both))
+    known = both & np.isfinite(ideal)
+    truth = np.where(known, ideal, 0)
+    errors = [np.where(known, np.abs(array - truth), 0.0) for array in wide]
+    return Distances(np.where(known, errors[0], apart), errors[1], apart, known)
+
+
+def same_bits(a: Array, b: Array) -> Array:
+    """Where two arrays of one shape and type have the same bits; any NaN equals any NaN."""
+    if not np.issubdtype(a.dtype, np.floating):
+        return np.asarray(a == b)
+    return np.asarray((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b)))
+
+
+def first_of(mask: Array) -> tuple[int, ...]:
+    """The index of the first element that is true."""
+    return tuple(int(i) for i in np.argwhere(mask)[0])

@@ -1,0 +1,32 @@
+"""What the report says of outputs of the original that are not finite."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from export.runtime.session import Array
+from export.verify.distances import first_of
+
+
+def overflow(name: str, case: str, original: Array) -> str | None:
+    """What is said of an output that is not finite where a lowering is exact for finite numbers alone."""
+    count = int((~np.isfinite(original)).sum()) if np.issubdtype(original.dtype, np.floating) else 0
+    if not count:
+        return None
+    return (
+        f"{case}: output `{name}` of the original has {count} elements that are not finite; only others count"
+    )
+
+
+def lost_number(name: str, case: str, original: Array, ideal: Array | None) -> str | None:
+    """Where the original file has no number, though the model in float64 has one."""
+    if ideal is None or ideal.shape != original.shape or not np.issubdtype(original.dtype, np.floating):
+        return None
+    lost = np.isfinite(ideal) & ~np.isfinite(original)
+    if not lost.any():
+        return None
+    place = first_of(lost)
+    return (
+        f"{case}: output `{name}` of the stock export is {original[place]} at {list(place)}, where the model "
+        f"in float64 gives {ideal[place]:.4g}; the files were compared with each other there"
+    )

@@ -1,0 +1,98 @@
+"""The original model in float64: its outputs for each case, how far rounding moves them, if they jump."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from export.runtime.session import Array
+from export.verify.cases import Case
+from export.verify.reference import FAR, Float64Reference
+from export.verify.weight_noise import WeightNoise
+
+Reference = Callable[[Sequence[Array]], Sequence[Array]]
+
+
+class Truth:
+    """Asks a reference once for each case, and keeps its answers.
+
+    A reference that fails on a case is not asked again: the note in ``failed`` says so.
+
+    Args:
+        baseline: the original file; its weights are moved where there is no reference in float64.
+        reference: the original model in float64: arrays in, arrays out; None where it cannot be run.
+    """
+
+    def __init__(self, baseline: Path, reference: Reference | None) -> None:
+        self.baseline, self.reference = baseline, reference
+        self.failed: str | None = None
+        self._ideals: dict[str, list[Array] | None] = {}
+        self._spreads: dict[str, list[float]] = {}
+        self._noise: WeightNoise | None = None
+        self._jumped = False
+
+    def ideals(self, case: Case, count: int) -> list[Array] | None:
+        """The ``count`` outputs in float64, or None."""
+        if self.reference is not None and case.name not in self._ideals:
+            self._ideals[case.name] = self._asked(self.reference, case, count)
+        return self._ideals.get(case.name)
+
+    def spread(self, case: Case) -> list[float]:
+        """How far rounding moves each output.
+
+        Raises:
+            ExportError: there is no float64, and onnxruntime cannot run a copy of the original.
+        """
+        if case.name not in self._spreads:
+            self._spreads[case.name] = self._measured(case.inputs)
+        return self._spreads[case.name]
+
+    def jump(self, case: Case, names: Sequence[str]) -> str | None:
+        """Which output jumps where rounding turns a decision of the model; None once one was found.
+
+        Args:
+            names: of the outputs.
+        """
+        if self._jumped or not isinstance(self.reference, Float64Reference) or not _all_finite(case.inputs):
+            return None
+        for name, jumps in zip(names, self.reference.decides(case.inputs), strict=True):
+            if jumps:
+                self._jumped = True
+                return (
+                    f"output `{name}` ({case.name}) jumps where rounding turns a decision of the model: "
+                    f"errors {FAR:g} times as large as rounding were put in"
+                )
+        return None
+
+    def close(self) -> None:
+        """Close the session of the copy whose weights are moved; it opens again where it is needed."""
+        self._noise = None
+
+    def _asked(self, reference: Reference, case: Case, count: int) -> list[Array] | None:
+        try:
+            outputs = [np.asarray(output, dtype=np.float64) for output in reference(case.inputs)]
+            if len(outputs) != count:
+                raise ValueError(f"it has {len(outputs)} tensors as outputs, the file has {count}")
+            return outputs
+        except Exception as error:  # noqa: BLE001 - the model's own code, in a precision it may not be made for
+            reason = str(error).strip().splitlines()
+            self.failed = (
+                f"{case.name}: the original cannot be run in float64 "
+                f"({type(error).__name__}: {reason[0][:160] if reason else ''}); "
+                "from here on compared with the original file"
+            )
+            self.reference = None
+            return None
+
+    def _measured(self, inputs: Sequence[Array]) -> list[float]:
+        if isinstance(self.reference, Float64Reference):
+            return self.reference.spread(inputs)
+        if self._noise is None:
+            self._noise = WeightNoise(self.baseline)
+        return self._noise.spread(inputs)
+
+
+def _all_finite(inputs: Sequence[Array]) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in inputs if array.dtype.kind == "f")
