@@ -79,7 +79,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Lowered:
-    """The results of the optimiser for a graph: the ONNX file, the same graph as a torch module, and the
+    """The results of the optimizer for a graph: the ONNX file, the same graph as a torch module, and the
     report."""
 
     file: Path

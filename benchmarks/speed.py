@@ -79,8 +79,8 @@ class Options:
     """How to measure one row.
 
     Args:
-        lowering: how the optimiser chooses.
-        budget: seconds that the optimiser may spend on timing its candidates.
+        lowering: how the optimizer chooses.
+        budget: seconds that the optimizer may spend on timing its candidates.
         seconds: for each pair of columns. It takes longer if one of them has not run often enough.
     """
 
@@ -136,7 +136,7 @@ def measure_graph(
 
 
 def optimize(model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: Options) -> Lowered:
-    """The file of the optimiser and, by its plan, the torch module."""
+    """The file of the optimizer and, by its plan, the torch module."""
     report = export.optimize(
         model,
         inputs,

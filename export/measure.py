@@ -32,7 +32,7 @@ NOISY_HALF_WIDTH = 0.05
 
 @dataclass(frozen=True)
 class Block:
-    """Milliseconds of the runs of three fresh sessions: original, optimised, and the original again."""
+    """Milliseconds of the runs of three fresh sessions: original, optimized, and the original again."""
 
     baseline_ms: tuple[float, ...]
     optimized_ms: tuple[float, ...]

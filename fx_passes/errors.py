@@ -58,7 +58,7 @@ class ExportError(FxPassesError):
 
 
 class NotEquivalentError(FxPassesError):
-    """The optimised model computes something else than the original. ``site`` is the site that causes it, if
+    """The optimized model computes something else than the original. ``site`` is the site that causes it, if
     any."""
 
     exit_code = 1
