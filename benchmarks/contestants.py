@@ -19,10 +19,10 @@ from graphs import Graph, sigma
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from export.measure import opened
 from export.report.result import Report
 from export.runtime.arrays import tensor_arrays
 from export.runtime.session import Array, open_session, run
+from export.speed import opened
 from export.write_onnx.exporter import stock_export
 from fx_passes.graph.torch_internals import pytree
 
@@ -79,8 +79,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Lowered:
-    """The results of the optimizer for a graph: the ONNX file, the same graph as a torch module, and the
-    report."""
+    """What the optimizer gives for a graph: the ONNX file, the same graph as a torch module, the report."""
 
     file: Path
     module: nn.Module
@@ -131,8 +130,7 @@ def others(
 
 
 def ours(lowered: Lowered, inputs: tuple[Any, ...], threads: int) -> Factories:
-    """By column of ``COLUMNS_OURS``: a function that makes the contestant. These contestants run the lowered
-    graph."""
+    """By column of ``COLUMNS_OURS``: a function that makes the contestant, which runs the lowered graph."""
     arrays = tensor_arrays(inputs)
     return {
         OURS: lambda: onnxruntime(lowered.file, arrays, threads),
@@ -229,8 +227,7 @@ def prepare(factories: Factories, expected: Sequence[Array]) -> dict[str, Contes
 
 
 def largest_difference(contestant: Contestant, expected: Sequence[Array]) -> float:
-    """The largest difference between the outputs and ``expected``, relative to the largest value in each
-    output. NaN is an infinite difference."""
+    """The largest difference from ``expected``, relative to the largest value in each output. NaN: infinite."""
     with torch.no_grad():
         for _ in range(WARM_UP):
             outputs = contestant.run()

@@ -1,4 +1,4 @@
-"""Fits the constants of ``fx_passes/costs/kernel_times.py`` to the measurements of ``grid.py``.
+"""Fits the constants of ``fx_passes/costs/operator_times.py`` to the measurements of ``grid.py``.
 
     python benchmarks/fit_costs.py FILE ...      JSON files of benchmarks/grid.py, without --check
 
@@ -23,8 +23,8 @@ from geometries import Point, build, draw
 from numpy.typing import NDArray
 
 from fx_passes.capture.inference import capture_for_inference
-from fx_passes.costs import kernel_times as costs
-from fx_passes.costs.kernel_times import Work, original
+from fx_passes.costs import operator_times as costs
+from fx_passes.costs.operator_times import Work, original
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.resample.site import lowerable_sites

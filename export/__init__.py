@@ -1,8 +1,8 @@
 """Exports models with shared kernels as ONNX files, and verifies and measures them in onnxruntime."""
 
-from export.measure import Timing, measure_speed
 from export.pipeline import optimize
 from export.report.result import Report
+from export.speed import Timing, measure_speed
 from export.verify.equivalence import Equivalence, check_equivalence
 from export.write_onnx.exporter import to_onnx
 

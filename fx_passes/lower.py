@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fx_passes.capture.inference import capture_for_inference
-from fx_passes.choose.fitting import require_fitting
+from fx_passes.choose.plan_fits import require_fitting
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.graph import edit
 from fx_passes.graph.input_check import check_inputs

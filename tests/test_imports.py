@@ -27,7 +27,7 @@ fx_passes.lower
 fx_passes.compile_backend fx_passes
 export.stages export.runtime export.read_pt2
 export.write_onnx
-export.measure export.verify
+export.speed export.verify
 export.report export.dynamic
 export.tune export.loading
 export.job

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from export.job.keep import keep_all
 from export.job.source import Source
 from export.job.verify import Verified
-from export.measure import Timing
+from export.speed import Timing
 from export.stages import Stages
 from export.tune.options import Options
 

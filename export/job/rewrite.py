@@ -17,8 +17,8 @@ from export.runtime.files import output_names
 from export.stages import Stages
 from export.tune.candidates import in_frame, original_of
 from export.tune.decide import decide
+from export.tune.fastest import Subject
 from export.tune.options import Options
-from export.tune.search import Subject
 from export.tune.trial import Trial, make_trial
 from export.verify.site_check import Replaced
 from export.write_onnx.batch_norm import REASON, before_batch_norm, folded_sites

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.measure import Timing
+from export.speed import Timing
 from export.verify.equivalence import Equivalence
 from fx_passes.plan import Plan
 from fx_passes.records import Finding

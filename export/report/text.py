@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from export.measure import Timing
 from export.report.result import FOLDED, Report
 from export.runtime.blocks import Ratio
+from export.speed import Timing
 from fx_passes.records import Finding
 
 EXACTNESS_TEXT = {

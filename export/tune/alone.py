@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from export.measure import opened
 from export.runtime.blocks import geometric_mean, time_blocks, typical
+from export.speed import opened
 from export.tune.candidates import Candidates, in_shape
 from export.write_onnx.library import model_of
 

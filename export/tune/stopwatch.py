@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from export.measure import Timing, measure_speed, opened
 from export.runtime.blocks import Ratio, ratio_of, time_blocks, typical
 from export.runtime.files import is_large_file
 from export.runtime.session import Array
+from export.speed import Timing, measure_speed, opened
 from export.tune.alone import time_alone
 from export.tune.candidates import Candidates
 

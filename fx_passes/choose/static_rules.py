@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fx_passes.costs.kernel_times import Work, moved, nanoseconds, original, takes_blocks
+from fx_passes.costs.operator_times import Work, moved, nanoseconds, original, takes_blocks
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import Choice, Plan

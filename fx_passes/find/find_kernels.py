@@ -19,7 +19,7 @@ from fx_passes.capture.routes import capture
 from fx_passes.errors import UsageError
 from fx_passes.find.calls import ConvCall, find_calls
 from fx_passes.find.judge import judge_call, refuse_unseen
-from fx_passes.find.ties import settle_ties
+from fx_passes.find.tied_weights import settle_ties
 from fx_passes.find.verdict import Verdict
 from fx_passes.graph.tensors import State, attribute
 from fx_passes.graph.torch_internals import ConvNd

@@ -70,8 +70,7 @@ reversed_padding: Callable[[Any], list[int]] = attrgetter("_reversed_padding_rep
 
 
 def output_padding(conv: Any, input: Tensor, output_size: list[int] | None) -> list[int]:
-    """The output padding that gives a transposed convolution the size ``output_size``, with torch's own
-    errors."""
+    """The output padding that gives a transposed convolution ``output_size``, with torch's own errors."""
     dim = len(conv.kernel_size)
     geometry = conv.stride, conv.padding, conv.kernel_size, dim, conv.dilation
     added: list[int] = conv._output_padding(input, output_size, *geometry)
@@ -110,8 +109,7 @@ def storage_id(tensor: Tensor) -> int:
 
 
 class BeforeLoading:
-    """A module that can change a state_dict before torch loads it. The public hook would need an
-    ``__init__``."""
+    """A module that can change a state_dict before torch loads it. The public hook needs an ``__init__``."""
 
     def before_loading(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Change the ``state_dict``, in which the names of this module begin with ``prefix``."""
@@ -146,15 +144,13 @@ load_hooks: Callable[[nn.Module], dict[int, Any]] = attrgetter("_load_state_dict
 
 
 def register_load_hook(module: nn.Module, hook: Callable[..., Any]) -> None:
-    """Run ``hook`` before a state_dict is loaded. The public function fails in a copy of a module that no
-    longer exists."""
+    """Run ``hook`` before a state_dict is loaded. The public one fails in a copy of a deleted module."""
     module._register_load_state_dict_pre_hook(hook)
 
 
 # --- Graph modules ---------------------------------------------------------------------------------------
 def put_graph(graph_module: GraphModule, graph: Graph) -> None:
-    """Set the graph of a graph module without generating code. The public setter generates it, which may take
-    a second."""
+    """Set the graph without generating code. The public setter generates it, which may take a second."""
     graph_module._graph = graph
     graph.owning_module = graph_module
 
@@ -166,8 +162,7 @@ INPUT_CHECK = _unlift._check_input_constraints_pre_hook
 
 
 def guards_of(program: ExportedProgram) -> Callable[..., Any] | None:
-    """The conditions that torch.export put on several sizes at once, called with all inputs. None: there are
-    none."""
+    """The conditions of torch.export on several sizes at once, called with all inputs; None: no conditions."""
     return getattr(program.module(), "_guards_fn", None) if program._guards_code else None
 
 
@@ -248,8 +243,7 @@ def stored_tensor(described: dict[str, Any]) -> tuple[Any, ...]:
 def described_program(
     described: dict[str, Any], weights: dict[str, Tensor], constants: dict[str, Tensor], inputs: Any
 ) -> ExportedProgram:
-    """A program from its description. ``torch.export.load`` would open the file itself, and run the code in
-    it."""
+    """A program from its description. ``torch.export.load`` would open the file, and run code in it."""
     from torch._export.serde import schema, serialize
 
     program = serialize._dict_to_dataclass(schema.ExportedProgram, described)

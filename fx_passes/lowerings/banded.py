@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.lowerings.forms.refusals import channels_refusal, refuse, separable_refusal, volume_refusal
@@ -76,7 +76,7 @@ def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """One product for all lines, and one for each plane. Args as in ``costs/parts.py``."""
+    """One product for all lines, and one for each plane. Args as in ``costs/shared_parts.py``."""
     (height, width), (out_height, out_width) = site.inputs, site.outputs
     work = Counter(multiply_matrix=site.planes * height * width * out_width, node=1)
     if site.dim == 2:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work, depthwise, moved, one_to_many
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.lowerings.forms.refusals import polyphase_refusal, separable_refusal, transposed_refusal
@@ -35,7 +35,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``costs/parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/shared_parts.py``."""
     count, down = params["phases"], parts.phases(site.height, params["phases"])
     blocks = -(-site.outputs[0] // count)
     wide = (site.outputs[1] - 1) * site.width.down + site.width.span + 1

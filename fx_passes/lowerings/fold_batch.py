@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.grouped_conv import GroupedConv
 from fx_passes.lowerings.forms.refusals import grouped_refusal, refuse
@@ -34,7 +34,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``costs/parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/shared_parts.py``."""
     return parts.regrouped(site, 1, site.planes, block) + parts.bias(site)
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work, one_to_many
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv
 from fx_passes.lowerings.forms.refusals import polyphase_refusal, transposed_refusal
@@ -31,7 +31,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``costs/parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/shared_parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     out, taps = (site.outputs[0], parts.blocks(site, count)), (site.height.taps, across.window)
     return (

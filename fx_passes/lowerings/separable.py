@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work, takes_blocks
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work, takes_blocks
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.kernels.factor import factorise
 from fx_passes.lowerings.forms.base import Lowered
@@ -45,7 +45,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
     """Row, then column. A tensor that is in blocks of channels stays so in between. Args as in
-    ``costs/parts.py``."""
+    ``costs/shared_parts.py``."""
     height, width = site.height, site.width
     chain = takes_blocks(site, block)
     across = replace(site, outputs=(site.inputs[0], site.outputs[1]), height=replace(height, taps=1, down=1))

@@ -14,8 +14,8 @@ from collections import Counter
 
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work, depthwise, moved, one_to_many
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.polyphase_conv import SeparablePolyphaseConv
 from fx_passes.lowerings.forms.refusals import phases_refusal, polyphase_refusal, refuse, separable_refusal
@@ -41,7 +41,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 
 def work(site: Sizes, params: parts.Params, block: int, rank: int = 1) -> Work:
-    """What onnxruntime does for it; args as in ``costs/parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/shared_parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     blocks, height = parts.blocks(site, count), parts.window_height(site)
     rows = one_to_many(site.planes, (1, count * rank), (height, blocks), (1, across.window), block)

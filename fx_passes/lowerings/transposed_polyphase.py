@@ -15,8 +15,8 @@ from collections import Counter
 
 from torch import Tensor
 
-from fx_passes.costs import parts
-from fx_passes.costs.kernel_times import Work, moved, nodes, one_to_many
+from fx_passes.costs import shared_parts as parts
+from fx_passes.costs.operator_times import Work, moved, nodes, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings import polyphase
 from fx_passes.lowerings.forms.polyphase_conv import PolyphaseConv
@@ -43,7 +43,7 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
-    """What onnxruntime does for it; args as in ``costs/parts.py``."""
+    """What onnxruntime does for it; args as in ``costs/shared_parts.py``."""
     count, across = params["phases"], parts.phases(site.width, params["phases"])
     if site.height.up == 1:
         return polyphase.work(site, params, block)

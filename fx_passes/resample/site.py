@@ -15,9 +15,9 @@ from fx_passes.find.verdict import Verdict
 from fx_passes.graph.tensors import State
 from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.records import Finding, Refusal
+from fx_passes.resample.absorb import Surroundings, absorb
 from fx_passes.resample.axes import Resample, resample_of
 from fx_passes.resample.siblings import independent_groups
-from fx_passes.resample.surroundings import Surroundings, absorb
 from fx_passes.resample.values import kernel_and_bias, refuse
 
 

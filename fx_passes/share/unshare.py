@@ -14,7 +14,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from fx_passes.capture.routes import capture
 from fx_passes.find.origin import direct_node, way_to_source
-from fx_passes.find.ties import sees_no_shape
+from fx_passes.find.tied_weights import sees_no_shape
 from fx_passes.graph import edit
 from fx_passes.graph.clone import clone_module
 from fx_passes.graph.constants import NotConstant, static_value
@@ -37,9 +37,8 @@ def unshare_kernels(model: nn.Module | ExportedProgram) -> GraphModule:
 
     Returns:
         A graph module in which each cut parameter has its full shape again, under all its names, for modules
-        and for calls in the graph. A kernel stays one kernel if something reads it as a single kernel, or
-        reads it in an unknown way (``torch.export`` writes the expansion of a block-diagonal kernel so). A
-        warning then gives the reason.
+        and for calls in the graph. A kernel stays one kernel if something reads it as a single kernel, or in
+        an unknown way (a block-diagonal kernel after ``torch.export``). A warning then gives the reason.
 
     Example:
         >>> conv = nn.Conv2d(3, 3, 3, groups=3)
@@ -141,10 +140,8 @@ def _what_stays(
     modules: Mapping[str, SharedKernelConv],
     state: State,
 ) -> tuple[dict[int, str], dict[str, str]]:
-    """The tensors that stay as they are, by storage, and the modules that do, by name, each with the reason.
-
-    A module and its tensors stay together.
-    """
+    """The tensors (by storage) and modules (by name) that stay as they are, with the reasons; a module and
+    its tensors stay together."""
     inner = [m for m in graph_module.modules() if isinstance(m, GraphModule) and m is not graph_module]
     apart = {name for module in inner for name in own_cuts(module)}
     stays = {}
@@ -175,11 +172,7 @@ _OURS = set(SHARED_CLASSES.values())
 
 
 def _reason(one: _Held, others: list[Node]) -> str | None:
-    """Why a full tensor cannot replace a kernel. None if it can.
-
-    Args:
-        others: the nodes that read the kernel, and are no expansions of it.
-    """
+    """Why a full tensor cannot replace a kernel that ``others`` read, too. None if it can."""
     if len(one.cuts) > 1:
         return "convolutions with different numbers of groups use it"
     if others:

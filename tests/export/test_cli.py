@@ -18,9 +18,9 @@ from click.testing import CliRunner, Result
 
 import fx_passes.graph.edit
 from export.cli import commands, main
-from export.measure import Block, Timing
 from export.report import terminal
 from export.runtime.blocks import Ratio
+from export.speed import Block, Timing
 from export.tune.candidates import Candidates
 from export.tune.options import Options
 from export.tune.stopwatch import Stopwatch
@@ -417,7 +417,7 @@ def test_a_plan_reproduces_the_tuned_file(
 
     stopwatch = Stopwatch(refuse, refuse, refuse, refuse)
     monkeypatch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
-    monkeypatch.setattr("export.tune.search.make_candidates", refuse)
+    monkeypatch.setattr("export.tune.fastest.make_candidates", refuse)
     output = tmp_path / "again.onnx"
     result = tuned.run("blurs", output, "--json", "-")
     assert result.exit_code == 0, result.output

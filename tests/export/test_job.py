@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from export import optimize
-from export.measure import Block, Timing, measure_speed
 from export.pipeline import write_optimized
 from export.report.result import Report
 from export.report.text import summary_lines
 from export.runtime import files
 from export.runtime.blocks import Ratio
+from export.speed import Block, Timing, measure_speed
 from export.stages import Stages
 from export.tune.candidates import Candidates
 from export.tune.options import Options

@@ -459,7 +459,7 @@ def test_candidates_that_cannot_be_timed_are_not_used(
     def refuses(*arguments: Any) -> Any:
         raise ExportError("planted")
 
-    monkeypatch.setattr("export.tune.search.make_candidates", refuses)
+    monkeypatch.setattr("export.tune.fastest.make_candidates", refuses)
     report = run(Blurs(), tmp_path / "out.onnx", lowering="tuned")
     assert report.equivalence.bitwise
     assert [site["lowering"] for site in report.to_json()["sites"]] == ["expand", "expand"]

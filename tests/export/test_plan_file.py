@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from export.cli import commands, main
 from export.loading import load_model
-from export.measure import Block, Timing
 from export.runtime.blocks import Ratio
 from export.runtime.environment import environment
+from export.speed import Block, Timing
 from export.tune import plan_file
 from export.tune.candidates import Candidates
 from export.tune.options import Options, Timings

@@ -19,13 +19,13 @@ from torch.export import Dim
 from torch.fx import GraphModule
 
 from export import optimize
-from export.measure import Block, Timing
 from export.runtime.blocks import Ratio
+from export.speed import Block, Timing
 from export.stages import Stages
 from export.tune.alone import time_alone, time_in_turns
 from export.tune.candidates import Candidates, make_candidates
+from export.tune.fastest import CLOSE, GAIN, Subject, _grouped, fastest_plan
 from export.tune.options import Options, Timings
-from export.tune.search import CLOSE, GAIN, Subject, _grouped, fastest_plan
 from export.tune.stopwatch import Stopwatch
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import preferred, static_choice

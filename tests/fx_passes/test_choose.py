@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fx_passes.choose import static_rules as choose
 from fx_passes.choose.static_rules import MARGIN, preferred, static_choice, static_gain, static_plan
-from fx_passes.costs import kernel_times as costs
+from fx_passes.costs import operator_times as costs
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import Choice, Plan

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fx_passes.choose.fitting import require_fitting
+from fx_passes.choose.plan_fits import require_fitting
 from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import SCHEMA, Choice, Plan

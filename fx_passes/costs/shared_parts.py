@@ -1,4 +1,4 @@
-"""The work of the parts that several lowerings share, counted (``kernel_times.py`` has the times).
+"""The work of the parts that several lowerings share, counted (``operator_times.py`` has the times).
 
 Each lowering counts its own work in its file: ``work(site, params, block)``. Tuning times every proposal. The
 static rules compare the lowerings that have a ``work``.
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from fx_passes.costs.kernel_times import Work, convolution, moved, nodes
+from fx_passes.costs.operator_times import Work, convolution, moved, nodes
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.resample.axes import Axis
 from fx_passes.resample.phases import Phases, phases_of

@@ -3,7 +3,7 @@
 Alone, the candidates of a site take turns, and those that are clearly slower drop out. In the graph, a
 lowering that won alone can lose, where it breaks a chain of convolutions that onnxruntime keeps in blocks of
 channels: so the graph with all winners is timed in turn with graphs that lack some of them, and what the
-graph is slower with goes. What is left has to be faster than the original file by the rule of ``measure.py``,
+graph is slower with goes. What is left has to be faster than the original file by the rule of ``speed.py``,
 on the inputs that the result is measured on, or nothing is lowered.
 """
 
