@@ -227,7 +227,7 @@ def prepare(factories: Factories, expected: Sequence[Array]) -> dict[str, Contes
 
 
 def largest_difference(contestant: Contestant, expected: Sequence[Array]) -> float:
-    """The largest difference from ``expected``, relative to the largest value in each output. NaN: infinite."""
+    """The largest difference from ``expected``, relative to the largest value of each output; NaN: inf."""
     with torch.no_grad():
         for _ in range(WARM_UP):
             outputs = contestant.run()

@@ -218,6 +218,7 @@ class Place:
 
 
 def place_of(hidden: Hidden, call: Call) -> Place:
+    """Where ``call`` is in the file."""
     nodes = frozenset(str(node.name) for node in call.nodes)
     key, example = hidden.modules[call.index].key, hidden.inputs[call.index]
     return Place(key, str(call.source.name), str(call.end.name), nodes, example)

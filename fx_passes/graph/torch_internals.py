@@ -162,7 +162,7 @@ INPUT_CHECK = _unlift._check_input_constraints_pre_hook
 
 
 def guards_of(program: ExportedProgram) -> Callable[..., Any] | None:
-    """The conditions of torch.export on several sizes at once, called with all inputs; None: no conditions."""
+    """The conditions of torch.export on several sizes at once, called with all inputs; None: none."""
     return getattr(program.module(), "_guards_fn", None) if program._guards_code else None
 
 
