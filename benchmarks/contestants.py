@@ -18,13 +18,13 @@ import torch
 from graphs import Graph, sigma
 from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from export.measure import opened
 from export.report.result import Report
 from export.runtime.arrays import tensor_arrays
 from export.runtime.session import Array, open_session, run
 from export.write_onnx.exporter import stock_export
+from fx_passes.graph.torch_internals import pytree
 
 STOCK = "onnxruntime"
 OURS = "ours"
@@ -34,7 +34,7 @@ TORCH_OURS, COMPILED_OURS = "PyTorch, lowered", "torch.compile, lowered"
 FILTER, SEPARABLE = "OpenCV filter2D", "OpenCV sepFilter2D"
 COPY = "x * 2"
 # A torchmetrics module counts its calls in an attribute; compiled as a constant, each call compiles anew.
-torch._dynamo.config.allow_unspec_int_on_nn_module = True
+torch._dynamo.config.allow_unspec_int_on_nn_module = True  # noqa: SLF001 - there is no public switch
 
 # Largest difference from the stock export that is other rounding, as a part of its largest output.
 SAME = 1e-3

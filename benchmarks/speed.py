@@ -91,7 +91,7 @@ def measure_row(name: str, options: Options) -> dict[str, Any]:
     """One graph at one number of threads, as JSON; with ``failed`` where there is nothing to compare with."""
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    torch._dynamo.reset()  # compiled code is made for one number of threads
+    torch.compiler.reset()  # compiled code is made for one number of threads
     row: dict[str, Any] = {"name": name, "title": GRAPHS[name].title, "threads": options.threads}
     try:
         model, inputs = GRAPHS[name].build()

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.onnx._internal.exporter import _flags
-from torch.utils import _pytree as pytree
 
 from fx_passes.capture.asked_sizes import arguments_of, asked_of, inputs_of, name_of
 from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.errors import UsageError
-
-
-@contextmanager
-def as_exporting() -> Iterator[None]:
-    """Let ``torch.onnx.is_in_onnx_export()`` say yes: models ask that, and then keep other sizes open.
-
-    What is captured for a file has to be what the exporter sees.
-    """
-    before = _flags._is_onnx_exporting
-    _flags._is_onnx_exporting = True
-    try:
-        yield
-    finally:
-        _flags._is_onnx_exporting = before
+from fx_passes.graph.torch_internals import pytree
 
 
 def dynamic_shapes(

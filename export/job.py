@@ -13,7 +13,6 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from export.dynamic import as_exporting
 from export.measure import Timing, measure_speed
 from export.report.result import count_shared
 from export.runtime.arrays import tensor_arrays, with_arrays
@@ -34,6 +33,7 @@ from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.capture.routes import Capture
 from fx_passes.errors import NotEquivalentError
 from fx_passes.find.find_kernels import judge_graph
+from fx_passes.graph.torch_internals import as_exporting, forward_pre_hooks
 from fx_passes.lower import lower_in_place
 from fx_passes.resample.site import Site, lowerable_sites
 from fx_passes.share.share_kernels import share_in_place
@@ -137,7 +137,7 @@ class Job:
             )
         if isinstance(self.model, ExportedProgram):
             # torch's check of the inputs, which wants those by keyword that were captured so.
-            captured.graph_module._forward_pre_hooks.clear()
+            forward_pre_hooks(captured.graph_module).clear()
         return captured
 
     def verify(self) -> Equivalence:

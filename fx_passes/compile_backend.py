@@ -28,6 +28,7 @@ from fx_passes.capture.inference import capture_for_inference
 from fx_passes.find.calls import find_calls
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.graph.tensors import storage_key
+from fx_passes.graph.torch_internals import SET_GRAD_ENABLED, inductor, is_static_input, options_of_mode
 from fx_passes.lower import LOWERED, lower
 
 log = logging.getLogger(__name__)
@@ -57,20 +58,17 @@ def fx_passes(
     Returns:
         What computes the graph.
     """
-    from torch._inductor import list_mode_options
-    from torch._inductor.compile_fx import compile_fx
-
-    patches = {**(list_mode_options(mode) if mode else {}), **(options or {})}
+    patches = {**(options_of_mode(mode) if mode else {}), **(options or {})}
     reason = None
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in example_inputs):
         reason = "it is compiled for training; to train one kernel, share_kernels(model) before torch.compile"
     elif next(find_calls(graph_module), None) is None:
         reason = "it has no convolution"
-    elif any(node.target is torch._C._set_grad_enabled for node in graph_module.graph.nodes):
+    elif any(node.target is SET_GRAD_ENABLED for node in graph_module.graph.nodes):
         reason = "it switches gradients on or off"
     if reason is not None:
         log.warning("nothing is lowered in this graph: %s", reason)
-        return compile_fx(graph_module, list(example_inputs), config_patches=patches)  # type: ignore[return-value]
+        return inductor(graph_module, example_inputs, patches)
     return _Inference(graph_module, patches)
 
 
@@ -101,7 +99,7 @@ class _Inference:
         self.graph_module = graph_module
         self.inductor: dict[str, Any] = {"backend": "inductor", "options": options or None}
         self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-        self.own = {index for index, node in enumerate(self.placeholders) if _is_own(node)}
+        self.own = {index for index, node in enumerate(self.placeholders) if is_static_input(node)}
         self.kept: OrderedDict[Any, _Lowered] = OrderedDict()
         self.as_it_is = torch.compile(graph_module, **self.inductor)
 
@@ -158,14 +156,6 @@ def _sources_of_constants(captured: GraphModule) -> list[int]:
             stack.extend(value.all_input_nodes)
     names = {str(node.target) for node in seen if node.op == "get_attr"}
     return sorted(int(name.removeprefix(_OWN)) for name in names if name.startswith(_OWN))
-
-
-def _is_own(node: Node) -> bool:
-    """Whether an input is a parameter, a buffer or a tensor attribute of the model.
-
-    torch.compile marks those as static: their addresses stay.
-    """
-    return "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
 
 
 class _Bound(nn.Module):

@@ -22,6 +22,7 @@ from fx_passes.choose.fitting import require_fitting
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.graph import edit
 from fx_passes.graph.input_check import check_inputs
+from fx_passes.graph.torch_internals import guards_of
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
@@ -111,9 +112,7 @@ def _lower_and_share(graph_module: GraphModule, plan: Plan | Literal["static"], 
 
 def _guards_of(model: nn.Module | ExportedProgram) -> Any:
     """What torch.export assumed of several open sizes at once, which a capture leaves out; None: nothing."""
-    if not isinstance(model, ExportedProgram) or not model._guards_code:
-        return None
-    return getattr(model.module(), "_guards_fn", None)
+    return guards_of(model) if isinstance(model, ExportedProgram) else None
 
 
 def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan) -> int:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch._export.serde import schema, serialize
 from torch.export import ExportedProgram
 from torch.export.pt2_archive.constants import ARCHIVE_VERSION_VALUE
 
@@ -25,6 +24,7 @@ from export.read_pt2.program import read_program
 from export.read_pt2.tensors import strided
 from export.read_pt2.values import read_values
 from fx_passes.errors import LoadError
+from fx_passes.graph.torch_internals import StoredTensor, described_program, stored_tensor
 
 __all__ = ["read_pt2"]
 
@@ -45,8 +45,7 @@ def read_pt2(path: Path) -> ExportedProgram:
     inputs = read_values(sample, f"{path} (its example inputs)") if sample else None
     if inputs is not None and not _are_inputs(inputs):
         raise LoadError(f"{path}: its example inputs are no arguments and keywords")
-    described = serialize._dict_to_dataclass(schema.ExportedProgram, program)
-    return serialize.ExportedProgramDeserializer().deserialize(described, weights, constants, inputs)
+    return described_program(program, weights, constants, inputs)
 
 
 def _require_known(archive: Archive) -> None:
@@ -75,25 +74,17 @@ def _tensors(archive: Archive, kind: str, pattern: str) -> dict[str, Tensor]:
             raise LoadError(f"{archive.what}: `{name[:80]}` is a pickled object, which is not opened")
         if member not in stored:
             stored[member] = archive.tensor(f"data/{kind}/{member}")
-        meta = serialize._dict_to_dataclass(schema.TensorMeta, entry["tensor_meta"])
+        meta = stored_tensor(entry["tensor_meta"])
         tensors[name] = _tensor(
             stored[member], meta, bool(entry["is_param"]), f"{archive.what}: `{name[:80]}`"
         )
     return tensors
 
 
-def _tensor(stored: Tensor, meta: Any, parameter: bool, what: str) -> Tensor:
-    tensor = strided(
-        stored,
-        serialize.deserialize_scalar_type(meta.dtype),
-        [size.as_int for size in meta.sizes],
-        [stride.as_int for stride in meta.strides],
-        meta.storage_offset.as_int,
-        what,
-    )
-    tensor = tensor.to(serialize.deserialize_device(meta.device))
+def _tensor(stored: Tensor, meta: StoredTensor, parameter: bool, what: str) -> Tensor:
+    tensor = strided(stored, meta.dtype, meta.sizes, meta.strides, meta.offset, what).to(meta.device)
     if parameter:
-        return nn.Parameter(tensor, requires_grad=bool(meta.requires_grad))
+        return nn.Parameter(tensor, requires_grad=meta.requires_grad)
     return tensor
 
 

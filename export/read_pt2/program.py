@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._export.serde.serialize import _SYM_OPS
 
 from export.read_pt2.expressions import require_expression, require_guard
 from fx_passes.errors import LoadError
+from fx_passes.graph.torch_internals import OpOverload, operators_on_sizes, schema_of
 
 _NAMESPACES = ("aten", "prims", "quantized_decomposed", "torchvision")
 # Those that call nothing but the graphs they are given.
@@ -29,7 +29,7 @@ _VMAP = frozenset(
     "_vmap_decrement_nesting _jvp_increment_nesting _jvp_decrement_nesting _make_dual _unpack_dual "
     "_enter_dual_level _exit_dual_level _unwrap_for_grad".split()
 )
-_SIZES = frozenset(function.__name__ for function in _SYM_OPS) | {"getitem"}
+_SIZES = operators_on_sizes() | {"getitem"}
 _CONTAINERS = (
     "builtins.tuple builtins.list builtins.dict collections.OrderedDict collections.deque torch.Size "
     "torch.fx.immutable_collections.immutable_list torch.fx.immutable_collections.immutable_dict".split()
@@ -113,13 +113,13 @@ def _require_operator(text: str) -> None:
     parts = text.split(".")
     if len(parts) == 5 and parts[:2] == ["torch", "ops"] and parts[2] in _NAMESPACES:
         overload = getattr(getattr(getattr(torch.ops, parts[2]), parts[3], None), parts[4], None)
-        if isinstance(overload, torch._ops.OpOverload) and not _touches_files(overload):
+        if isinstance(overload, OpOverload) and not _touches_files(overload):
             return
     raise LoadError(f"it calls {text[:80]!r}, which is no operator on tensors that is known here")
 
 
-def _touches_files(operator: torch._ops.OpOverload) -> bool:
-    return any(argument.name == "filename" for argument in operator._schema.arguments)
+def _touches_files(operator: OpOverload) -> bool:
+    return any(argument.name == "filename" for argument in schema_of(operator).arguments)
 
 
 def _require_structure(text: str) -> None:

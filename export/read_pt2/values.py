@@ -114,7 +114,7 @@ _STORAGES = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]  # noqa: SLF001
     # The one in Python: the one in C reserves as much memory as a number in the pickle says.
 
     def find_class(self, module: str, name: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from export.runtime.session import Array
 from fx_passes.errors import UsageError
+from fx_passes.graph.torch_internals import pytree
 
 
 def tensor_arrays(inputs: Sequence[Any]) -> list[Array]:

@@ -28,10 +28,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from export.verify.rounding_noise import magnitude, rounds, scale_of
+from fx_passes.graph.torch_internals import (
+    DisableTorchDispatch,
+    DisableTorchFunction,
+    TorchDispatchMode,
+    pytree,
+)
 
 WIDE = {
     torch.float16: torch.float64,
@@ -113,17 +117,17 @@ class Float64(TorchDispatchMode):
             return value
         if id(value) not in self._copies:
             self.unit = max(self.unit, torch.finfo(value.dtype).eps / 2)
-            with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            with DisableTorchDispatch(), DisableTorchFunction():
                 copy = value.detach().to(WIDE[value.dtype])
             self._copies[id(value)] = value, copy
         return self._copies[id(value)][1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunction():  # here, types are what they are
+        with DisableTorchFunction():  # here, types are what they are
             return self._run(func, args, kwargs or {})
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        name = func._schema.name.partition("::")[2]
+        name = func.name().partition("::")[2].partition(".")[0]
         if name in _CHECKS:
             return None
         args, kwargs = pytree.tree_map(self.wide, (args, kwargs))

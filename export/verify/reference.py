@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from export.runtime.arrays import tensor_arrays, with_arrays
 from export.runtime.session import Array
@@ -20,6 +19,7 @@ from export.verify.float64 import Float64
 from fx_passes.capture.routes import capture
 from fx_passes.errors import one_line
 from fx_passes.graph.clone import clone_module
+from fx_passes.graph.torch_internals import pytree
 
 log = logging.getLogger(__name__)
 

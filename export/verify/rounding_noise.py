@@ -31,7 +31,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
+
+from fx_passes.graph.torch_internals import pytree
 
 # Noise below this is lost in the rounding of float64 itself.
 _LEAST_UNIT = 2.0**-40

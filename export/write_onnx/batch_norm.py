@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from torch.fx import GraphModule, Node
 
+from fx_passes.graph.torch_internals import ATEN_BATCH_NORM, BatchNorm
 from fx_passes.records import Finding
 
 REASON = "a batch norm follows, whose scale the exporter multiplies into the weight"
@@ -24,10 +24,10 @@ def before_batch_norm(conv: Node, graph_module: GraphModule) -> bool:
     node = next(iter(conv.users))
     if node.op == "call_module":
         module = graph_module.get_submodule(str(node.target))
-        return isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training
+        return isinstance(module, BatchNorm) and not module.training
     if node.target is torch.ops.aten.batch_norm.default:
         return not node.args[5]
-    return node.target is torch.ops.aten._native_batch_norm_legit_no_training.default
+    return node.target is ATEN_BATCH_NORM
 
 
 def folded_sites(graph_module: GraphModule, findings: Sequence[Finding]) -> frozenset[str]:

@@ -22,7 +22,6 @@ import onnxscript.rewriter.onnx_fusions
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from export.write_onnx.exact_constants import exact_constants
 from export.write_onnx.expansions import Expansions
@@ -30,6 +29,7 @@ from export.write_onnx.file import save
 from export.write_onnx.library import Call, Library, Place, hide_lowered, open_sizes, place_of, splice
 from export.write_onnx.separate_bias import separate_biases
 from fx_passes.errors import ExportError
+from fx_passes.graph.torch_internals import pytree
 
 log = logging.getLogger(__name__)
 

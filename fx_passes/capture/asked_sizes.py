@@ -10,10 +10,12 @@ from typing import Any
 import sympy
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.utils import _pytree as pytree
-from torch.utils._sympy.numbers import int_oo
 
 from fx_passes.errors import CaptureError, UsageError
+from fx_passes.graph.torch_internals import pytree
+
+# What torch has for the largest value of a size that has none.
+_NO_LIMIT: Any = Dim("any").max
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _stated(asked: Any) -> tuple[Any, Any]:
     if getattr(asked, "root", None) is not None:  # an expression of another size, whose bounds torch checks
         return None, None
     low, high = getattr(asked, "min", None), getattr(asked, "max", None)
-    return low, None if high == int_oo else high
+    return low, None if high == _NO_LIMIT else high
 
 
 def name_of(asked: Any) -> str | None:

@@ -10,15 +10,15 @@ from torch.fx import Graph, GraphModule
 from fx_passes.capture.routes import capture
 from fx_passes.errors import CaptureError
 from fx_passes.graph.clone import clone_module
+from fx_passes.graph.torch_internals import forward_hooks, forward_pre_hooks, has_backward_hooks
 
 
 def fixed_by_tracing(model: nn.Module, graph_module: GraphModule) -> Iterator[str]:
     """What ``graph_module``, traced from ``model``, does not take over, in words."""
     kept = {name: type(module) for name, module in graph_module.named_modules()}
     for name, module in model.named_modules():
-        hooks = (module._forward_hooks, module._forward_pre_hooks)
-        backward = (module._backward_hooks, module._backward_pre_hooks)
-        if kept.get(name) is not type(module) and any([*hooks, *backward]):
+        hooked = forward_hooks(module) or forward_pre_hooks(module) or has_backward_hooks(module)
+        if kept.get(name) is not type(module) and hooked:
             yield f"the hooks of `{name or type(model).__name__}` do not run, as its code is inlined"
     other = clone_module(model)
     for module in other.modules():

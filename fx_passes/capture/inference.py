@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
-from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
@@ -18,6 +18,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from fx_passes.capture.routes import Capture, capture
 from fx_passes.graph.clone import clone_module
+from fx_passes.graph.torch_internals import FakeTensorMode
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,11 @@ def inline_modes(graph_module: GraphModule) -> None:
 
 def _body_argument(node: Node) -> int | None:
     """Which argument of ``node`` is the graph that it calls in a mode that inference need not know."""
-    name = getattr(node.target, "_name", "")
-    if node.op != "call_function" or name not in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
-        return None
-    if name == "wrap_with_set_grad_enabled":
+    if node.target is torch.ops.higher_order.wrap_with_set_grad_enabled:
         return 1
-    return 4 if node.args[2] is False else None  # (device, dtype, enabled, cache, body, ...)
+    if node.target is torch.ops.higher_order.wrap_with_autocast and node.args[2] is False:
+        return 4  # (device, dtype, enabled, cache, body, ...)
+    return None
 
 
 def _inline(graph_module: GraphModule, call: Node, name: str, inputs: Sequence[Any]) -> None:

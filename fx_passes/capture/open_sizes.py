@@ -18,11 +18,8 @@ from typing import Any
 import sympy
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import UserError
 from torch.export import AdditionalInputs, Dim, ExportedProgram, ShapesCollection
 from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
-from torch.fx.experimental import _config as symbolic
-from torch.utils import _pytree as pytree
 
 from fx_passes.capture.asked_sizes import (
     OpenSizes,
@@ -34,6 +31,13 @@ from fx_passes.capture.asked_sizes import (
     with_notes,
 )
 from fx_passes.errors import CaptureError, one_line
+from fx_passes.graph.torch_internals import (
+    ATEN_ASSERT_SCALAR,
+    GUARDS_LOG,
+    UserError,
+    pytree,
+    sizes_of_one_stay_open,
+)
 
 # A suggestion may lead to the next one: a size that is even, and then at least 4.
 _ROUNDS = 4
@@ -102,7 +106,7 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) ->
         return _exported_so(model, inputs, dynamic_shapes, strict=False)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the model's own code may raise anything
         try:
-            with _silent("torch._guards"):
+            with _silent(GUARDS_LOG):
                 return _exported_so(model, inputs, dynamic_shapes, strict=True)
         except (Exception, SystemExit):  # noqa: BLE001 - the same
             raise error from None  # the first says more of the model
@@ -127,7 +131,7 @@ def _exported_so(
     for left in reversed(range(_ROUNDS)):
         try:
             # As torch.onnx.export calls it: a size of 1 stays open, what can wait is checked at run time.
-            with symbolic.patch(backed_size_oblivious=True), warnings.catch_warnings():  # type: ignore[attr-defined]
+            with sizes_of_one_stay_open(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = torch.export.export(
                     model,
@@ -190,7 +194,7 @@ def _sizes_of(program: ExportedProgram, dynamic_shapes: Any) -> OpenSizes:
     conditions = tuple(
         condition
         for node in program.graph.nodes
-        if node.target is torch.ops.aten._assert_scalar.default
+        if node.target is ATEN_ASSERT_SCALAR
         and isinstance(node.args[0], torch.fx.Node)
         and (condition := _condition(node.args[0].meta.get("val"))) is not None
         and condition.free_symbols <= symbols

@@ -11,16 +11,16 @@ from torch import nn
 from torch.fx import GraphModule, Node, Proxy, Tracer
 from torch.nn.utils import parametrizations, parametrize
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 from fx_passes.graph.clone import clone_module
 from fx_passes.graph.operators import RANDOM
 from fx_passes.graph.restore import restore_order, restore_state
+from fx_passes.graph.torch_internals import forward_hooks, forward_pre_hooks, pytree
 from fx_passes.train.shared_conv import SharedKernelConv
 
 
 def trace(model: nn.Module) -> GraphModule:
-    if model._forward_hooks or model._forward_pre_hooks:
+    if forward_hooks(model) or forward_pre_hooks(model):
         raise TypeError("the model has forward hooks, which tracing would drop")
     # The model's code runs while it is traced: on a clone, so that what it writes is not the user's.
     clone = clone_module(model)

@@ -22,6 +22,7 @@ from fx_passes.find.judge import judge_call, refuse_unseen
 from fx_passes.find.ties import settle_ties
 from fx_passes.find.verdict import Verdict
 from fx_passes.graph.tensors import State, attribute
+from fx_passes.graph.torch_internals import ConvNd
 from fx_passes.kernels.repeats import EXACT, Allowed, Force
 from fx_passes.records import Finding
 
@@ -134,7 +135,7 @@ def _inside_graph(body: GraphModule, where: str, ids: _SiteIds) -> Iterator[Verd
 def _inside_leaf(node: Node, leaf: nn.Module, where: str) -> Iterator[Verdict | None]:
     reason = f"inside `{where}` ({type(leaf).__name__}), which the graph calls as a whole"
     for path, module in leaf.named_modules():
-        if path and isinstance(module, nn.modules.conv._ConvNd):
+        if path and isinstance(module, ConvNd):
             name = f"{where}.{path}"
             op = f"{'conv_transpose' if module.transposed else 'conv'}{len(module.kernel_size)}d"
             call = ConvCall(node, "module", op, f"{name}.weight", None, {"groups": module.groups})

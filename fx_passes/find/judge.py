@@ -21,6 +21,7 @@ from fx_passes.find.origin import (
 from fx_passes.find.verdict import Verdict
 from fx_passes.graph.constants import NotConstant, fold, literal, quantiser_of, static_value
 from fx_passes.graph.tensors import State, storage_key
+from fx_passes.graph.torch_internals import ConvNd, has_hooks, has_own_forward, parameters_held
 from fx_passes.kernels.block_diagonal import diagonal_blocks, find_diagonal_blocks
 from fx_passes.kernels.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan, output_change
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
@@ -98,7 +99,7 @@ def _judge_tensor(
     if isinstance(call.weight, Node) and (writers := state.writers(direct_node(call.weight))):
         reason = f"`{names[0]}` is written to by `{writers[0].name}` while the model runs"
         return _refuse(call, site, "mutated", reason)
-    if _has_hooks(tensor):
+    if has_hooks(tensor):
         return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, made for the whole weight")
     if not frozen and _is_channels_last(tensor):
         reason = f"`{names[0]}` is stored channels_last, an order that the output takes over from it"
@@ -204,7 +205,7 @@ def _judge_bias(verdict: Verdict, state: State) -> Verdict:
         return verdict
     if kernel.groups == 1 or tensor.shape[0] % kernel.groups:
         return verdict
-    if _has_hooks(tensor) or (isinstance(bias, Node) and state.writers(direct_node(bias))):
+    if has_hooks(tensor) or (isinstance(bias, Node) and state.writers(direct_node(bias))):
         return verdict
     found = find_repeats(tensor.detach(), kernel.groups)
     if not isinstance(found, Repeats):
@@ -224,18 +225,18 @@ def _already_shared(call: ConvCall, site: ConvSite, module: SharedKernelConv) ->
 
 def _not_plain(module: nn.Module) -> tuple[str, str] | None:
     """Why a module is not torch's own convolution with its weight in place, or None."""
-    assert isinstance(module, nn.modules.conv._ConvNd)
+    assert isinstance(module, ConvNd)
     name, ours = type(module).__name__, isinstance(module, SharedKernelConv)
-    weight = module._parameters.get("weight")
+    weight = parameters_held(module).get("weight")
     if weight is not None and nn.parameter.is_lazy(weight):
         return "lazy", f"the weight of this `{name}` is not initialised; run the model once"
     if type(module) not in (*SHARED_CLASSES, *SHARED_CLASSES.values()):
         return "subclass", f"`{name}` is a subclass of a convolution and may compute anything"
     if weight is None:
         return "computed-weight", f"the weight of this `{name}` is computed by a hook"
-    if {"forward", "_conv_forward"} & vars(module).keys():
+    if has_own_forward(module):
         return "patched", f"this `{name}` has a forward of its own, and may compute anything"
-    if _has_hooks(module) or (not ours and any(_has_hooks(p) for p in module.parameters(recurse=False))):
+    if has_hooks(module) or (not ours and any(has_hooks(p) for p in module.parameters(recurse=False))):
         return "hooks", f"this `{name}` or its parameters have hooks, made for the whole weight"
     channels = [module.out_channels, *([module.out_channels // module.groups] if ours else [])]
     bias_fits = module.bias is None or list(module.bias.shape) in [[count] for count in channels]
@@ -244,13 +245,6 @@ def _not_plain(module: nn.Module) -> tuple[str, str] | None:
         reason = f"the weight {list(weight.shape)} does not fit the channels that this `{name}` states"
         return "inconsistent", reason
     return None
-
-
-def _has_hooks(holder: nn.Module | Tensor) -> bool:
-    """Whether a module or a parameter has any of torch's hooks."""
-    if isinstance(holder, Tensor):
-        return bool(holder._backward_hooks or getattr(holder, "_post_accumulate_grad_hooks", None))
-    return any(value for key, value in vars(holder).items() if key.endswith("_hooks"))
 
 
 def _refuse(

@@ -12,6 +12,7 @@ from fx_passes.find.construction import layout_shape
 from fx_passes.graph.constants import fold, static_value
 from fx_passes.graph.operators import LAYOUT, base_name, first_argument, is_operator, transparent_input
 from fx_passes.graph.tensors import State, storage_key
+from fx_passes.graph.torch_internals import ConvNd
 from fx_passes.records import ConvGeometry, WeightOrigin
 
 
@@ -67,7 +68,7 @@ def weight_shape(call: ConvCall, state: State) -> tuple[int, ...]:
         return tuple(tensor.shape)
     if isinstance(call.weight, str):
         module = state.graph_module.get_submodule(str(call.node.target))
-        assert isinstance(module, nn.modules.conv._ConvNd)
+        assert isinstance(module, ConvNd)
         return expected_shape(module)
     value = call.weight.meta.get("val")
     if isinstance(value, Tensor):
@@ -76,7 +77,7 @@ def weight_shape(call: ConvCall, state: State) -> tuple[int, ...]:
     return shape or tuple(fold(call.weight, call.node, state).shape)
 
 
-def expected_shape(module: nn.modules.conv._ConvNd) -> tuple[int, ...]:
+def expected_shape(module: ConvNd) -> tuple[int, ...]:
     """The shape that the weight of a torch convolution has by its channels and groups."""
     rows = (module.out_channels, module.in_channels // module.groups)
     if module.transposed:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from fx_passes.graph.torch_internals import modules_held, put_graph
+
 
 def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, Any] | None = None) -> Any:
     """Modules of their own around the very same parameters and buffers; graphs with nodes of the same names.
@@ -27,12 +29,11 @@ def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, An
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             value = value.detach().clone()
         clone.__dict__[key] = copy.copy(value) if isinstance(value, dict | set) else value
-    for name, child in module._modules.items():
+    for name, child in modules_held(module).items():
         if child is not None:
-            clone._modules[name] = clone_module(child, memo=memo)
+            modules_held(clone)[name] = clone_module(child, memo=memo)
     if isinstance(clone, GraphModule):
-        clone._graph = copy.deepcopy(clone._graph)
-        clone._graph.owning_module = clone
+        put_graph(clone, copy.deepcopy(clone.graph))
         if compiled:
             clone.recompile()
     return clone

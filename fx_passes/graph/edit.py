@@ -16,6 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from fx_passes.graph.operators import ancestors, base_name, written_nodes
 from fx_passes.graph.tensors import attribute
+from fx_passes.graph.torch_internals import buffers_held, parameters_held
 from fx_passes.kernels.expand import expand_block_diagonal
 
 Role = Literal["weight", "bias"]
@@ -36,7 +37,7 @@ def cut_tensor(graph_module: GraphModule, names: Sequence[str], values: Tensor) 
         path, _, leaf = name.rpartition(".")
         owner = graph_module.get_submodule(path)
         slots: dict[str, Any] = vars(owner)
-        slots = next((s for s in (owner._parameters, owner._buffers) if leaf in s), slots)
+        slots = next((s for s in (parameters_held(owner), buffers_held(owner)) if leaf in s), slots)
         slots[leaf] = cut
 
 

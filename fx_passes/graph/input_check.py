@@ -14,10 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export._unlift import _check_input_constraints_pre_hook, _create_stateful_graph_module
 from torch.fx import GraphModule, Node
-from torch.fx._pytree import tree_flatten_spec
-from torch.utils import _pytree as pytree
+
+from fx_passes.graph.torch_internals import (
+    checks_inputs,
+    forward_hooks,
+    forward_pre_hooks,
+    names_of_arguments,
+    opens_modules,
+    pytree,
+    structure_of_inputs,
+    tree_flatten_spec,
+)
 
 # A smallest size of 2 is what torch.export assumes of any open one; 0 and 1 are let through, as torch does.
 _ASSUMED = 2
@@ -52,8 +60,8 @@ def check_inputs(graph_module: GraphModule, guards: Callable[..., Any] | None = 
     Args:
         guards: what torch.export assumed of several sizes at once, called with all inputs.
     """
-    hooks = graph_module._forward_pre_hooks
-    ours = [key for key, hook in hooks.items() if hook is _check_input_constraints_pre_hook]
+    hooks = forward_pre_hooks(graph_module)
+    ours = [key for key, hook in hooks.items() if checks_inputs(hook)]
     if not ours or not getattr(graph_module, "validate_inputs", True):
         return
     check, complete = _check_of(graph_module, guards)
@@ -61,22 +69,16 @@ def check_inputs(graph_module: GraphModule, guards: Callable[..., Any] | None = 
         graph_module.register_forward_pre_hook(check, with_kwargs=True)
         return
     hooks[ours[0]] = check  # where it was: hooks of users may come before it and behind it
-    for held in (hooks, graph_module._forward_hooks):
-        for key in [key for key, hook in held.items() if _opens_modules(hook)]:
+    for held in (hooks, forward_hooks(graph_module)):
+        for key in [key for key, hook in held.items() if opens_modules(hook)]:
             held.pop(key)
-
-
-def _opens_modules(hook: Any) -> bool:
-    """Whether torch.export put ``hook`` around its check, for inputs that are modules."""
-    code = getattr(hook, "__code__", None)
-    return code is not None and code in _create_stateful_graph_module.__code__.co_consts
 
 
 def _check_of(graph_module: GraphModule, guards: Callable[..., Any] | None) -> tuple[InputCheck, bool]:
     """The check, and whether it says all that torch's does."""
-    spec = graph_module._in_spec
+    spec = structure_of_inputs(graph_module)
     children = [*spec.child(0).children(), *spec.child(1).children()]
-    names: list[str] = list(graph_module.graph._codegen.pytree_info.orig_args)  # type: ignore[attr-defined]
+    names = names_of_arguments(graph_module)
     nodes = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     paths = [
         f"`{name}{pytree.keystr(path)}`"

@@ -14,6 +14,8 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from fx_passes.graph.torch_internals import OpOverload, schema_of
+
 # Same elements in the same places, possibly in another dtype, on another device or in other memory.
 TRANSPARENT = frozenset(
     "to _to_copy detach detach_ alias clone contiguous lift_fresh lift_fresh_copy float double half "
@@ -79,8 +81,8 @@ _TRUSTED = ("torch", "_operator", "operator", "builtins", "math", "fx_passes")
 def base_name(node: Node) -> str:
     """``expand`` for ``aten.expand.default``, ``torch.Tensor.expand`` and ``call_method expand`` alike."""
     target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name.split("::")[-1]
+    if isinstance(target, OpOverload):
+        return target.name().split("::")[-1].partition(".")[0]
     if target is builtins.getattr:
         return str(node.args[1])
     if isinstance(target, str):
@@ -146,7 +148,7 @@ def _may_be_tensor(value: Any) -> bool:
 def is_random(node: Node) -> bool:
     """Whether ``node`` draws random numbers."""
     target = node.target
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return torch.Tag.nondeterministic_seeded in target.tags
     return base_name(node) in RANDOM
 
@@ -169,8 +171,8 @@ def written_nodes(node: Node) -> list[Node]:
     target, name = node.target, base_name(node)
     if name in TRANSPARENT:
         return []
-    if isinstance(target, torch._ops.OpOverload):
-        arguments = target._schema.arguments
+    if isinstance(target, OpOverload):
+        arguments = schema_of(target).arguments
         written: list[Any] = [
             value
             for value, argument in zip(node.args, arguments, strict=False)
@@ -196,10 +198,10 @@ def may_alias(node: Node, source: Node) -> bool:
     if not is_operator(node):
         return False
     target = node.target
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return any(
             source in _nodes_in([value]) and argument.alias_info is not None
-            for value, argument in zip(node.args, target._schema.arguments, strict=False)
+            for value, argument in zip(node.args, schema_of(target).arguments, strict=False)
         ) or (target is torch.ops.aten.type_as.default and source is node.args[0])  # its schema is silent
     return base_name(node) not in _FRESH and source in read_inputs(node)
 

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 from torch.fx import GraphModule
-from torch.fx.graph_module import _assign_attr
 
 from fx_passes.graph.tensors import attribute
+from fx_passes.graph.torch_internals import (
+    assign_attribute,
+    buffers_held,
+    modules_held,
+    parameters_held,
+    unsaved_buffers,
+)
+
+_REGISTRIES: tuple[Callable[[nn.Module], dict[str, Any]], ...] = (parameters_held, buffers_held, modules_held)
 
 
 def restore_state(graph_module: GraphModule, model: nn.Module) -> None:
     """Give the traced module the state_dict of its model: torch keeps only what the graph reads."""
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if attribute(graph_module, name) is None:
-            _assign_attr(parameter, graph_module, name)
+            assign_attribute(parameter, graph_module, name)
     persistent: set[str] = set()
     for prefix, module in model.named_modules(remove_duplicate=False):
-        for key, buffer in module._buffers.items():
+        for key, buffer in buffers_held(module).items():
             name = f"{prefix}.{key}" if prefix else key
-            if key not in module._non_persistent_buffers_set:
+            if key not in unsaved_buffers(module):
                 persistent.add(name)
             if buffer is not None and attribute(graph_module, name) is None:
-                _assign_attr(buffer, graph_module, name)
+                assign_attribute(buffer, graph_module, name)
     for prefix, module in graph_module.named_modules(remove_duplicate=False):
-        names = {key: f"{prefix}.{key}" if prefix else key for key in module._buffers}
-        module._non_persistent_buffers_set |= {k for k, n in names.items() if n not in persistent}
+        names = {key: f"{prefix}.{key}" if prefix else key for key in buffers_held(module)}
+        unsaved_buffers(module).update(k for k, n in names.items() if n not in persistent)
 
 
 def restore_order(graph_module: GraphModule, model: nn.Module) -> None:
@@ -33,8 +44,8 @@ def restore_order(graph_module: GraphModule, model: nn.Module) -> None:
     for name, module in model.named_modules(remove_duplicate=False):
         if name not in ours:
             continue
-        for kind in ("_parameters", "_buffers", "_modules"):
-            held, order = vars(ours[name])[kind], vars(module)[kind]
+        for registry in _REGISTRIES:
+            held, order = registry(ours[name]), registry(module)
             for key in [
                 *(key for key in order if key in held),
                 *(key for key in list(held) if key not in order),

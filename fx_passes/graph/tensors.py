@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from fx_passes.graph.operators import may_alias, written_nodes
+from fx_passes.graph.torch_internals import storage_id, unsaved_buffers
 from fx_passes.records import OriginKind
 
 
 def storage_key(tensor: Tensor) -> int:
     """Identifies the memory of a tensor for as long as it lives, also on the meta device."""
     try:
-        return tensor.untyped_storage()._cdata
+        return storage_id(tensor)
     except NotImplementedError:  # sparse: nothing can be a view of it
         return id(tensor)
 
@@ -60,7 +61,7 @@ class State:
                     self.reads[storage_key(value)].append(node)
         self.volatile: set[str] = set()
         for prefix, module in graph_module.named_modules(remove_duplicate=False):
-            for key in module._non_persistent_buffers_set:
+            for key in unsaved_buffers(module):
                 self.volatile.add(f"{prefix}.{key}" if prefix else key)
         self.names: dict[int, list[str]] = defaultdict(list)
         for name, tensor in self.tensors.items():

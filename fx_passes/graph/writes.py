@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
 from torch.fx import GraphModule, Node
 
 from fx_passes.graph.operators import may_alias, read_inputs, written_nodes
+from fx_passes.graph.torch_internals import ConvNd, GuardsFn
 
 
 def writes_at_run_time(graph_module: GraphModule) -> bool:
@@ -38,5 +38,5 @@ def _is_pure_module(node: Node, graph_module: GraphModule) -> bool:
     if node.op != "call_module":
         return False
     module = graph_module.get_submodule(str(node.target))
-    pure = isinstance(module, nn.modules.conv._ConvNd) or type(module).__name__ == "GuardsFn"
+    pure = isinstance(module, ConvNd | GuardsFn)
     return pure or getattr(type(module), "writes_nothing", False)

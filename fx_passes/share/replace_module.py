@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from fx_passes.graph.torch_internals import own_registries
 from fx_passes.train.formulations import Formulation, formulation_refusal
 from fx_passes.train.shared_conv import SHARED_CLASSES, SharedKernelConv
 
@@ -41,8 +42,7 @@ def _replaced(
     """A convolution of another class with all the attributes of ``old``, under every name it has."""
     new: Any = new_class.__new__(new_class)
     new.__dict__.update(vars(old))
-    for key in ("_parameters", "_buffers", "_modules"):
-        new.__dict__[key] = dict(vars(old)[key])
+    own_registries(new)
     new.groups = groups
     for name, module in list(graph_module.named_modules(remove_duplicate=False)):
         if module is old:

@@ -20,6 +20,7 @@ from fx_passes.graph.clone import clone_module
 from fx_passes.graph.constants import NotConstant, static_value
 from fx_passes.graph.operators import transparent_input
 from fx_passes.graph.tensors import State, storage_key
+from fx_passes.graph.torch_internals import parameters_held
 from fx_passes.kernels.expand import expand_block_diagonal, expand_kernel
 from fx_passes.share.replace_module import unshare_module
 from fx_passes.train.checkpoint import Cut, cuts_of, forget_cuts, load_repeated, own_cuts
@@ -151,12 +152,11 @@ def _what_stays(
     while before < len(kept) + len(stays):
         before = len(kept) + len(stays)
         for name, module in modules.items():
-            tensors = [
-                t for t in (module._parameters.get("weight"), module._parameters.get("bias")) if t is not None
-            ]
+            held_by = parameters_held(module)
+            tensors = [t for t in (held_by.get("weight"), held_by.get("bias")) if t is not None]
             keys = [key for key in map(storage_key, tensors) if key in held]
             reason = next((stays[key] for key in keys if key in stays), None)
-            if type(module) not in _OURS or module._parameters.get("weight") is None:
+            if type(module) not in _OURS or held_by.get("weight") is None:
                 reason = "a subclass, or a hook, may compute anything of it"
             if reason is not None:
                 kept.setdefault(name, reason)

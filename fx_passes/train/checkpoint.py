@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 
 from fx_passes.errors import CheckpointError
 from fx_passes.graph.restore import restore_order, restore_state
+from fx_passes.graph.torch_internals import load_hooks, register_load_hook
 from fx_passes.kernels.block_diagonal import diagonal_blocks, is_block_diagonal
 from fx_passes.kernels.repeats import Mismatch, bits, find_repeats
 
@@ -185,12 +186,12 @@ class LoadRepeated:
 
 def load_repeated(module: GraphModule) -> None:
     """Let ``module`` and its copies load the checkpoints of what it was before its tensors were cut down."""
-    hooks = module._load_state_dict_pre_hooks
+    hooks = load_hooks(module)
     for key, wrapped in list(hooks.items()):
         if isinstance(getattr(wrapped, "hook", None), LoadRepeated):
             del hooks[key]
     if cuts := cuts_of(module):
-        module._register_load_state_dict_pre_hook(LoadRepeated(cuts))
+        register_load_hook(module, LoadRepeated(cuts))
     _remember(type(module))
 
 

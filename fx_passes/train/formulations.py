@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fx_passes.graph.torch_internals import ASSERT_ASYNC, parameters_held, reversed_padding
+
 Formulation = Literal["auto", "grouped", "channels_last", "polyphase", "separable"]
 FORMULATIONS: tuple[Formulation, ...] = ("auto", "grouped", "channels_last", "polyphase", "separable")
 
@@ -46,8 +48,6 @@ class OneKernelConv(Protocol):
     padding_mode: Literal["zeros", "reflect", "replicate", "circular"]
     transposed: bool
     block_diagonal: bool
-    _parameters: dict[str, Any]
-    _reversed_padding_repeated_twice: list[int]
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ def require_formulation(name: str) -> None:
 
 def require_kernel(module: OneKernelConv) -> None:
     """Raises ValueError where the weight is something else than the kernel of one group: all repeats, say."""
-    weight = module._parameters.get("weight")
+    weight = parameters_held(module).get("weight")
     if weight is None or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return
     if tuple(weight.shape) == module.kernel_shape:
@@ -160,7 +160,7 @@ def separable(module: OneKernelConv, x: Tensor) -> Tensor:
     row = kernel.index_select(0, place // kernel.shape[1])[0] / pivot.where(pivot != 0, 1)
     error = (torch.outer(column, row) - kernel).abs().max()
     allowed = 8 * torch.finfo(kernel.dtype).eps * kernel.abs().max()
-    torch._assert_async(error <= allowed, "formulation='separable', and the rank of the kernel is above 1")
+    ASSERT_ASYNC(error <= allowed, "formulation='separable', and the rank of the kernel is above 1")
     x, width, blocks = _blocks(module, x, kernel.shape[1])
     weight = _shifted(row.unsqueeze(0), module.stride[1], module.dilation[1]).transpose(0, 1).unsqueeze(1)
     y = F.conv2d(x, weight, None, (1, _PHASES * module.stride[1]))
@@ -173,7 +173,7 @@ def separable(module: OneKernelConv, x: Tensor) -> Tensor:
 def _blocks(module: OneKernelConv, x: Tensor, taps: int) -> tuple[Tensor, int, int]:
     """Planes (N * C, 1, H, W), padded as the module says and to whole blocks; width of the output; blocks."""
     span, stride = module.dilation[-1] * (taps - 1), module.stride[-1]
-    left, right, *rest = module._reversed_padding_repeated_twice
+    left, right, *rest = reversed_padding(module)
     top, bottom = rest or (0, 0)
     x = x.reshape(-1, 1, x.shape[-2] if rest else 1, x.shape[-1])
     if module.padding_mode != "zeros":

@@ -13,20 +13,27 @@ alone; there, ``reshape`` materialises the weight for the one call, and the grad
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from fx_passes.graph.torch_internals import (
+    BeforeLoading,
+    ConvNd,
+    ConvTransposeNd,
+    output_padding,
+    parameters_held,
+    reversed_padding,
+)
 from fx_passes.kernels.expand import expand_block_diagonal, expand_kernel
 from fx_passes.train import formulations
 from fx_passes.train.checkpoint import Cut, cut_down
 from fx_passes.train.formulations import Formulation, formulation_refusal, require_kernel, static_formulation
 
 
-class SharedKernelConv(_ConvNd):
+class SharedKernelConv(BeforeLoading, ConvNd):
     """What the six classes share: one kernel parameter, expanded at run time.
 
     Args:
@@ -64,7 +71,7 @@ class SharedKernelConv(_ConvNd):
         if self.bias is None:
             return None
         # Not through the attribute, which a tracer may replace by a proxy without a shape.
-        bias = self._parameters.get("bias")
+        bias = parameters_held(self).get("bias")
         shape = tuple((self.bias if bias is None else bias).shape)
         return self.bias if shape == (self.out_channels,) else expand_kernel(self.bias, self.groups, shape)
 
@@ -101,16 +108,16 @@ class SharedKernelConv(_ConvNd):
     def shared_tensors(self) -> dict[str, Cut]:
         """What of the parameters is held once for all groups."""
         held = {}
-        if self._parameters.get("weight") is not None:
+        if parameters_held(self).get("weight") is not None:
             held["weight"] = Cut(self.kernel_shape, self.groups, self.block_diagonal)
-        bias = self._parameters.get("bias")
+        bias = parameters_held(self).get("bias")
         if bias is not None and bias.shape != (self.out_channels,):
             held["bias"] = Cut(tuple(bias.shape), self.groups)
         return held
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def before_loading(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Cut down what a checkpoint repeats."""
         cut_down(state_dict, self.shared_tensors, prefix, whole=not prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def run_groups(self) -> int:
@@ -129,38 +136,28 @@ class _SharedConvNd(SharedKernelConv):
         padding: Any = self.padding
         if self.padding_mode != "zeros":
             # torch's own way of padding in another mode: pad first, then convolve without padding.
-            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            input = F.pad(input, reversed_padding(self), mode=self.padding_mode)
             padding = (0,) * len(self.kernel_size)
         weight, bias = self.expanded_weight(), self.expanded_bias()
         return conv(input, weight, bias, self.stride, padding, self.dilation, self.run_groups)
 
 
-class _SharedConvTransposeNd(SharedKernelConv, _ConvTransposeNd):
+class _SharedConvTransposeNd(SharedKernelConv, ConvTransposeNd):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in_channels, *size) or (in_channels, *size) -> what the torch class returns."""
         return self._compute(input, output_size)
 
     def grouped(self, input: Tensor, *args: Any) -> Tensor:
         """The expanded convolution itself; ``args``: the ``output_size``."""
-        output_size = args[0] if args else None
-        dim = len(self.kernel_size)
-        output_padding = self._output_padding(
-            input,
-            output_size,
-            cast(list[int], self.stride),
-            cast(list[int], self.padding),
-            cast(list[int], self.kernel_size),
-            dim,
-            cast(list[int], self.dilation),
-        )
-        conv = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dim - 1]
+        added = output_padding(self, input, args[0] if args else None)
+        conv = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(self.kernel_size) - 1]
         return conv(
             input,
             self.expanded_weight(),
             self.expanded_bias(),
             self.stride,
             self.padding,  # type: ignore[arg-type]
-            output_padding,
+            added,
             self.run_groups,
             self.dilation,
         )

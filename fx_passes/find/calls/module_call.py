@@ -6,6 +6,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from fx_passes.find.calls.call import ConvCall
+from fx_passes.graph.torch_internals import ConvNd
 from fx_passes.train.shared_conv import SHARED_CLASSES
 
 _OPS: dict[type[nn.Module], str] = {
@@ -25,7 +26,7 @@ def match(node: Node, graph_module: GraphModule) -> ConvCall | None:
         return None
     module = graph_module.get_submodule(str(node.target))
     op = next((_OPS[cls] for cls in type(module).__mro__ if cls in _OPS), None)
-    if op is None or not isinstance(module, nn.modules.conv._ConvNd):
+    if op is None or not isinstance(module, ConvNd):
         return None
     arguments = {
         "stride": module.stride,
