@@ -75,7 +75,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What the optimiser made of a graph: the ONNX file, the same as a torch module, and its report."""
+    """What the optimizer made of a graph: the ONNX file, the same as a torch module, and its report."""
 
     file: Path
     module: nn.Module

@@ -76,7 +76,7 @@ class Options:
     """How to measure one row.
 
     Args:
-        lowering: how the optimiser is to choose.
+        lowering: how the optimizer is to choose.
         budget: seconds that it may spend on timing what it chooses from.
         seconds: for each pair of columns; more until both have run often enough.
     """
@@ -133,7 +133,7 @@ def measure_graph(
 
 
 def optimize(model: nn.Module, inputs: tuple[Any, ...], folder: Path, options: Options) -> Lowered:
-    """The optimiser's file and, by the plan it made, the torch module."""
+    """The optimizer's file and, by the plan it made, the torch module."""
     report = export.optimize(
         model,
         inputs,

@@ -52,7 +52,7 @@ def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
     if spec.endswith(".pt2"):
         loaded = _load_exported_program(Path(spec))
     elif spec.endswith(".onnx"):
-        raise LoadError(f"{spec}: an ONNX file cannot be optimised by this version; give the torch model")
+        raise LoadError(f"{spec}: an ONNX file cannot be optimized by this version; give the torch model")
     elif all(spec.rpartition(":")):
         loaded = _load_attribute(spec)
     else:

@@ -1,11 +1,11 @@
 """Is one ONNX file faster than another? Blocks of fresh sessions, and the control of a file against itself.
 
 Two sessions of one file differ: by where their memory lies, by what was packed when. So one pair of sessions
-says little, however often it runs. A block opens three sessions anew, the original, the optimised file and
+says little, however often it runs. A block opens three sessions anew, the original, the optimized file and
 the original once more, in another order each time; then they run in turns (files too large to be open at
 once: one after the other). The typical time of a session is
 the lower quartile of its runs, which a run that was interrupted cannot move. A block gives one ratio,
-original over optimised, and one control, original over original. The interval is Student's t over the
+original over optimized, and one control, original over original. The interval is Student's t over the
 logarithms of the blocks' ratios, as the blocks are independent and their runs are not.
 
 "Faster" and "slower" are claims: the interval of the ratio has to lie beyond 1 and beyond the interval of the
@@ -32,7 +32,7 @@ NOISY_HALF_WIDTH = 0.05
 
 @dataclass(frozen=True)
 class Block:
-    """Milliseconds of the runs of three fresh sessions: original, optimised, and the original again."""
+    """Milliseconds of the runs of three fresh sessions: original, optimized, and the original again."""
 
     baseline_ms: tuple[float, ...]
     optimized_ms: tuple[float, ...]
@@ -53,12 +53,12 @@ class Timing:
 
     @property
     def optimized_ms(self) -> float:
-        """Typical time of the optimised file, so that ``speedup`` is the quotient of the two."""
+        """Typical time of the optimized file, so that ``speedup`` is the quotient of the two."""
         return geometric_mean([typical(block.optimized_ms) for block in self.blocks])
 
     @property
     def ratio(self) -> Ratio:
-        """The original's time over the optimised file's."""
+        """The original's time over the optimized file's."""
         return ratio_of([typical(b.baseline_ms) / typical(b.optimized_ms) for b in self.blocks])
 
     @property
@@ -68,7 +68,7 @@ class Timing:
 
     @property
     def speedup(self) -> float:
-        """The typical ratio over the blocks; above 1 the optimised file is faster."""
+        """The typical ratio over the blocks; above 1 the optimized file is faster."""
         return self.ratio.value
 
     @property

@@ -58,7 +58,7 @@ class ExportError(FxPassesError):
 
 
 class NotEquivalentError(FxPassesError):
-    """The optimised model does not compute what the original does; ``site`` is the one that causes it, if
+    """The optimized model does not compute what the original does; ``site`` is the one that causes it, if
     any."""
 
     exit_code = 1

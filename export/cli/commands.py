@@ -183,16 +183,16 @@ def _print_report(report: Report) -> None:
 
 @main.command()
 @click.argument("baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("optimised", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("optimized", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=writable)
-def check(baseline: Path, optimised: Path, json_file: str | None) -> None:
+def check(baseline: Path, optimized: Path, json_file: str | None) -> None:
     """Compare two ONNX files in onnxruntime on inputs made for the purpose."""
-    require_apart({"--json": json_file}, [baseline, optimised])
+    require_apart({"--json": json_file}, [baseline, optimized])
     with progress() as show:
         show("checking equivalence")
-        result = check_equivalence(baseline, optimised, progress=lambda case: show(f"checking: {case}"))
+        result = check_equivalence(baseline, optimized, progress=lambda case: show(f"checking: {case}"))
     if json_file:
-        files = {"baseline": str(baseline), "optimized": str(optimised)}
+        files = {"baseline": str(baseline), "optimized": str(optimized)}
         write_json({"schema": CHECK_SCHEMA, **files, "equivalence": result.to_json()}, json_file)
     if json_file != "-":
         _print_equivalence(result)

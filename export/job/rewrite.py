@@ -146,7 +146,7 @@ def _write(
         shutil.copytree(source.baseline.parent, path.parent)
         return path, ()
     places: list[Place] = []
-    with stages.stage("exporting the optimised model"):
+    with stages.stage("exporting the optimized model"):
         path.parent.mkdir()
         to_onnx(
             graph_module,

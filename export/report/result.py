@@ -1,4 +1,4 @@
-"""The result of an optimisation as data, as JSON, and as lines a person can read."""
+"""The result of an optimization as data, as JSON, and as lines a person can read."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def print_route(route: str, rejected: str | None) -> None:
 
 
 def print_sites(findings: Any, report: Report | None = None) -> None:
-    """The table of sites; after an optimisation, with what became of them."""
+    """The table of sites; after an optimization, with what became of them."""
     if not findings:
         click.echo("no convolution in groups")
         return

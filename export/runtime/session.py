@@ -22,7 +22,7 @@ def open_session(
     Args:
         path: the ONNX file, external data is looked for beside it; or the bytes of a model.
         threads: threads within an operator; operators run one after the other.
-        optimized: onnxruntime's default graph optimisations (all of them), or none.
+        optimized: onnxruntime's default graph optimizations (all of them), or none.
         folder: where the external data of a model in bytes is.
 
     A large file is opened without packing its weights anew: its memory is the file's own, mapped, where

@@ -5,7 +5,7 @@ What is asked depends on what the lowering claims:
     bitwise     every element has the same bits (any NaN equals any NaN)
     otherwise   non-finite elements agree, and every other element is near the truth or near the original:
 
-                    min(|optimised - ref|, |optimised - original|) <= spread + ULPS * ulp(max|original|)
+                    min(|optimized - ref|, |optimized - original|) <= spread + ULPS * ulp(max|original|)
 
                 ``ref`` is the original model in float64. ``spread`` is how far rounding can move this output
                 for these inputs: measured on the original by putting rounding errors in (``float64.py``;
@@ -53,7 +53,7 @@ class Pair:
     Args:
         output, case: the names of the output and of the input.
         optimized_session: whether the sessions optimize.
-        original, found: what the original file and the optimised file give.
+        original, found: what the original file and the optimized file give.
         ideal: the float64 reference of the output, or None.
         spread: how far rounding can move this output here; asked for only where bits differ.
         rules: what the two are asked for.

@@ -31,7 +31,7 @@ class Difference:
     site: str | None = None
 
     def __str__(self) -> str:
-        level = "default optimisation" if self.optimized_session else "optimisation off"
+        level = "default optimization" if self.optimized_session else "optimization off"
         site = f"; caused by site {self.site}" if self.site else ""
         if self.detail:
             return f"output `{self.output}` ({self.case}, {level}): {self.detail}{site}"

@@ -14,7 +14,7 @@ class Distances:
     """Distances of each element.
 
     Args:
-        of_optimized, of_original: from the reference; where that has no number, the optimised element from
+        of_optimized, of_original: from the reference; where that has no number, the optimized element from
             the original, and 0.
         apart: from each other.
         known: where the reference has a number.

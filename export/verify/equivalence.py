@@ -1,6 +1,6 @@
-"""Does the optimised file compute what the original does? Both in onnxruntime, against float64.
+"""Does the optimized file compute what the original does? Both in onnxruntime, against float64.
 
-Every case is an input. On each, both files run at onnxruntime's default optimisation and with optimisation
+Every case is an input. On each, both files run at onnxruntime's default optimization and with optimization
 off, and every output is compared (``compare.py`` says how). One session is open at a time: weights may be
 large.
 """
@@ -46,9 +46,9 @@ def check_equivalence(
         reference: the original model in float64: arrays in, arrays out; None where it cannot be run.
         require_bitwise: ask for equal bits. Without it, equal bits pass too, and are reported.
         non_finite: add a case in which inputs hold Inf and NaN.
-        finite_only: where the original overflows, Inf and NaN may reach more elements of the optimised file.
+        finite_only: where the original overflows, Inf and NaN may reach more elements of the optimized file.
         sizes: what the model needs of its open sizes; without it, other sizes are guesses.
-        progress: called with the name of each case, once for each optimisation level.
+        progress: called with the name of each case, once for each optimization level.
 
     Raises:
         ExportError: onnxruntime does not accept a file; or the original cannot run on its own inputs, or
@@ -103,7 +103,7 @@ def _compare_level(
     results = list(original.refusals)
     for case in original.cases:
         if case.name in found:
-            check.progress(case.name if optimized_session else f"{case.name}, optimisation off")
+            check.progress(case.name if optimized_session else f"{case.name}, optimization off")
             outputs = Outputs(case, optimized_session, original.outputs[case.name], found[case.name])
             results.append(compare_case(outputs, original.names, check.rules, check.truth))
     check.truth.close()
@@ -156,7 +156,7 @@ def _run_original(
 
 
 def _run_optimized(original: _Original, file: Path) -> dict[str, list[Array] | ExportError]:
-    """By case, the outputs of the optimised file, or the error where it does not run."""
+    """By case, the outputs of the optimized file, or the error where it does not run."""
     session = open_session(file, optimized=original.optimized_session)
     require_same_signature(original.signature, signature_of(session))
     found: dict[str, list[Array] | ExportError] = {}

@@ -1,4 +1,4 @@
-"""What each case says of an original and its optimised file, and the verdict of all cases together."""
+"""What each case says of an original and its optimized file, and the verdict of all cases together."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Outputs:
         case: the input.
         optimized_session: whether the sessions optimize.
         original: the outputs of the original.
-        found: those of the optimised file, or the error where it does not run.
+        found: those of the optimized file, or the error where it does not run.
     """
 
     case: Case
@@ -87,7 +87,7 @@ class CaseResult:
         case: the input.
         comparisons: one for each output; none where a file does not run.
         notes: for the report.
-        fault: the difference where the optimised file does not run.
+        fault: the difference where the optimized file does not run.
         sensitive: which output jumps.
         refused: the original does not run on this input: the case does not count.
     """
@@ -109,7 +109,7 @@ def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Tr
     """Compare all outputs of one case; ``names`` are theirs."""
     case, level = outputs.case, outputs.optimized_session
     if isinstance(outputs.found, ExportError):
-        said = f"the original runs, the optimised file does not: {outputs.found}"
+        said = f"the original runs, the optimized file does not: {outputs.found}"
         return CaseResult(case, fault=Difference(names[0], case.name, level, detail=said))
     ideals = truth.ideals(case, len(names))
     notes = [truth.failed]

@@ -44,7 +44,7 @@ def require_same_signature(first: dict[str, list[Slot]], second: dict[str, list[
                 was = size if isinstance(size, int) else "open"
                 raise NotEquivalentError(
                     f"not equivalent: size {dim} of input `{before.name}` is {was} in the original, and "
-                    f"fixed to {other} in the optimised file"
+                    f"fixed to {other} in the optimized file"
                 )
 
 

@@ -1,4 +1,4 @@
-"""Constants that the exporter's optimiser takes for 0 or 1, kept what they are.
+"""Constants that the exporter's optimizer takes for 0 or 1, kept what they are.
 
 onnxscript's rules drop ``x + c`` for ``|c| <= 1e-8`` and ``x * c`` for ``|c - 1| <= 1e-5``: so a division by
 ``sum + 1e-8`` becomes one by zero. While it runs, such constants are inputs of the graph, whose values it
@@ -19,7 +19,7 @@ _OPERATORS = ("Add", "Sub", "Mul", "Div")
 
 @contextmanager
 def exact_constants(model: ir.Model) -> Iterator[None]:
-    """Within it, ``model`` may be optimised, in place; the constants are back at the end."""
+    """Within it, ``model`` may be optimized, in place; the constants are back at the end."""
     graph = model.graph
     hidden: dict[str, tuple[ir.Value, ir.TensorProtocol]] = {}
     for node, place, tensor in _nearly_neutral(graph):

@@ -14,7 +14,7 @@ class Expansions:
     """The nodes from the Expand of a stored kernel or bias down to its convolution: ``kept`` and ``folded``.
 
     To be folded is a bias, one number a channel: tools that quantise look for an initializer. So is what is
-    in front of a batch norm: the optimiser multiplies its scale, another for each channel, into the weight,
+    in front of a batch norm: the optimizer multiplies its scale, another for each channel, into the weight,
     and what it leaves is no repeat any more.
     """
 

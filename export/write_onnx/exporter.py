@@ -1,7 +1,7 @@
 """A torch model -> an ONNX file, by the stock exporter, in which each shared kernel stays one initializer.
 
-``torch.onnx.export(dynamo=True)`` ends with onnxscript's optimiser, whose constant folding turns
-``Expand(kernel)`` into a full repeated initializer. Here the same optimiser runs with that one fold
+``torch.onnx.export(dynamo=True)`` ends with onnxscript's optimizer, whose constant folding turns
+``Expand(kernel)`` into a full repeated initializer. Here the same optimizer runs with that one fold
 forbidden: a node on the way from an initializer through an Expand to the weight of a convolution stays.
 onnxruntime folds it when a session starts, so it costs no time at run time. The bias goes behind the
 convolution (``separate_bias.py``), for those who quantise the file.
@@ -93,7 +93,7 @@ def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
 
 
 def fold_constants(model: ir.Model) -> None:
-    """Optimise a model as torch's exporter does, but for the expansion of shared kernels."""
+    """Optimize a model as torch's exporter does, but for the expansion of shared kernels."""
     expansions = Expansions(model)
     kept, folded = expansions.kept, expansions.folded
     with _quiet(), exact_constants(model):
@@ -141,7 +141,7 @@ def distinct_tensors(inputs: Sequence[Any]) -> tuple[Any, ...]:
 def export_program(
     model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
 ) -> torch.onnx.ONNXProgram:
-    """What torch's exporter makes of ``model``, in memory, before its optimiser.
+    """What torch's exporter makes of ``model``, in memory, before its optimizer.
 
     Raises:
         ExportError: torch cannot export the model.

@@ -218,7 +218,7 @@ def test_a_fault_at_another_batch_size_is_found(tmp_path: Path) -> None:
     assert not result.passed
     assert result.mismatch is not None
     assert result.mismatch.case == "batch of 1"
-    assert "the original runs, the optimised file does not" in str(result.mismatch)
+    assert "the original runs, the optimized file does not" in str(result.mismatch)
 
 
 def test_cases_differ_in_magnitude(tmp_path: Path) -> None:
@@ -331,8 +331,8 @@ def test_an_original_far_from_the_truth_allows_nothing_between(tmp_path: Path) -
     baseline = conv(tmp_path / "a.onnx", scale=2.0)
     rounded = float(np.nextafter(np.float32(2), np.float32(3)))
     for scale, passes in ((1.0, True), (2.0, True), (rounded, True), (1.0001, False), (1.5, False)):
-        optimised = conv(tmp_path / "b.onnx", scale=scale)
-        assert check_equivalence(baseline, optimised, reference=convolved).passed == passes
+        optimized = conv(tmp_path / "b.onnx", scale=scale)
+        assert check_equivalence(baseline, optimized, reference=convolved).passed == passes
 
 
 def test_where_the_reference_has_no_number_the_original_counts(tmp_path: Path) -> None:
@@ -367,8 +367,8 @@ def test_a_number_that_the_original_lost_is_noted(tmp_path: Path) -> None:
 
 def test_what_is_expected_is_what_was_compared_with(tmp_path: Path) -> None:
     """The reference, where it has a number; else the original."""
-    baseline, optimised = conv(tmp_path / "a.onnx", scale=2.0), conv(tmp_path / "b.onnx", scale=1.5)
+    baseline, optimized = conv(tmp_path / "a.onnx", scale=2.0), conv(tmp_path / "b.onnx", scale=1.5)
     for reference, ratio in ((convolved, 1.5), (None, 0.75)):
-        mismatch = check_equivalence(baseline, optimised, reference=reference).mismatch
+        mismatch = check_equivalence(baseline, optimized, reference=reference).mismatch
         assert mismatch is not None
         assert mismatch.found / mismatch.expected == pytest.approx(ratio, rel=1e-5)

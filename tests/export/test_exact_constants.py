@@ -1,4 +1,4 @@
-"""What the exporter's optimiser would take for 0 or 1 stays what it is, in our file and the stock export."""
+"""What the exporter's optimizer would take for 0 or 1 stays what it is, in our file and the stock export."""
 
 from __future__ import annotations
 

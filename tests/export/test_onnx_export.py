@@ -116,7 +116,7 @@ def test_every_shared_class_exports(cls: type[nn.Module], tmp_path: Path) -> Non
     np.testing.assert_allclose(found, conv(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_rest_is_as_optimised_as_the_stock_export(tmp_path: Path) -> None:
+def test_the_rest_is_as_optimized_as_the_stock_export(tmp_path: Path) -> None:
     """Batch norms are folded into convolutions as they are in the stock file; one bias is behind its own."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *module_model()).eval()
     x = torch.randn(1, 3, 12, 12)

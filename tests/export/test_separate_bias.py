@@ -95,7 +95,7 @@ def exported(name: str, folder: Path) -> tuple[nn.Module, Tensor, Path, Path]:
 
 
 def operators_at_run_time(path: Path) -> Counter[str]:
-    """What onnxruntime runs, once its default optimisations are done."""
+    """What onnxruntime runs, once its default optimizations are done."""
     options, optimized = ort.SessionOptions(), path.with_suffix(".optimized.onnx")
     options.optimized_model_filepath, options.log_severity_level = str(optimized), 4
     ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -104,7 +104,7 @@ def operators_at_run_time(path: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_bits_and_the_work_are_those_of_the_stock_export(name: str, tmp_path: Path) -> None:
-    """At both optimisation levels; and onnxruntime's own joins the bias again."""
+    """At both optimization levels; and onnxruntime's own joins the bias again."""
     _, x, stock, ours = exported(name, tmp_path)
     biased = [n for n in onnx.load(ours).graph.node if n.op_type == "Conv" and len(n.input) == 3]
     assert not biased

@@ -260,7 +260,7 @@ def test_what_each_lowering_becomes(name: str, fixed: Exported) -> None:
 
 
 def test_all_of_them_in_one_file(fixed: Exported) -> None:
-    """It is sound, and in onnxruntime, whether or not that optimises, each gives what torch does."""
+    """It is sound, and in onnxruntime, whether or not that optimizes, each gives what torch does."""
     require_sound(onnx.load(fixed.file))
     expected = fixed.model(fixed.inputs)
     for optimized in (True, False):

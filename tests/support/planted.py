@@ -16,7 +16,7 @@ from export.write_onnx.library import Place
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Sequence[Place]], None]) -> None:
-    """From now on, ``fault(model, place)`` spoils every optimised file before it is verified."""
+    """From now on, ``fault(model, place)`` spoils every optimized file before it is verified."""
     real = second_stage.to_onnx
 
     def faulty(*arguments: Any, **keywords: Any) -> Path:
