@@ -1,7 +1,7 @@
 """Every private name of torch that this project uses, each with its reason. No other file uses any.
 
-torch may rename or change each of them in any version. ``tests/fx_passes/test_torch_internals.py`` has one
-test for each, which then fails. No name belongs here without such a test.
+torch may rename or change each of them in any version. ``tests/fx_passes/graph/test_torch_internals.py`` has
+one test for each, which then fails. No name belongs here without such a test.
 """
 
 from __future__ import annotations

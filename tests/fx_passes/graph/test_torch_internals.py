@@ -30,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 from fx_passes.graph import operators
 from fx_passes.graph import torch_internals as internals
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLACE = Path(internals.__file__).relative_to(ROOT)
 
 # --- No other file touches one ---------------------------------------------------------------------------
