@@ -1,4 +1,4 @@
-"""The main job: find, share, export, verify, measure; and only then put the file in its place."""
+"""The main job: find, share, export, verify, measure. The file is put in its place last."""
 
 from __future__ import annotations
 
@@ -42,30 +42,31 @@ def optimize(
     name: str | None = None,
     progress: Progress = lambda stage: None,
 ) -> Report:
-    """Write an ONNX file in which shared kernels are stored once and computed fast, verified and measured.
+    """Write an ONNX file in which shared kernels are stored once and computed fast. It is verified and
+    measured.
 
     Args:
         model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``; not changed.
-        example_inputs: positional arguments of ``model``; an exported program brings its own.
-        path: the file to write. It is replaced only once everything has been verified.
-        lowering: ``"tuned"``: what is fastest in onnxruntime here; ``"static"``: what rules choose, the same
-            on every machine; ``"expand"``: the expanded convolution, equal to the original bit for bit.
+        example_inputs: positional arguments of ``model``. An exported program has its own.
+        path: the file to write. It is replaced only after everything was verified.
+        lowering: ``"tuned"``: the fastest in onnxruntime on this machine. ``"static"``: chosen by rules, the
+            same on every machine. ``"expand"``: the expanded convolution, equal to the original bit for bit.
         exactness: the least exact that may be chosen: ``"bitwise"``, ``"reordered"`` or ``"finite"``.
-        plan: what was decided before, in place of ``lowering``.
-        dynamic_shapes: as for ``torch.onnx.export``; sizes get the bounds that the model needs.
+        plan: earlier decisions, instead of ``lowering``.
+        dynamic_shapes: as for ``torch.onnx.export``. Sizes get the bounds that the model needs.
         threads: threads of the onnxruntime sessions that are timed.
-        budget: seconds that tuning may spend on timing, the opening of sessions included; what exports take
-            is in ``Report.seconds``.
-        seconds: how long to measure the result at most, the opening of sessions included; 0: not.
-        timings: what is known from an earlier tuning, and is completed by this one.
-        name: what the report calls the model.
-        progress: called with what is being done.
+        budget: seconds that tuning may spend on timing and on opening sessions. ``Report.seconds`` has the
+            time of exports.
+        seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
+        timings: times of an earlier tuning. New times are added.
+        name: the name of the model in the report.
+        progress: called with each stage.
 
     Returns:
-        A :class:`Report`; its ``to_json()`` is the JSON contract, ``plan`` what was decided.
+        A :class:`Report`. ``to_json()`` gives the JSON contract, ``plan`` has the decisions.
 
     Raises:
-        NotEquivalentError: onnxruntime found a difference; ``path`` is as it was before.
+        NotEquivalentError: onnxruntime found a difference. ``path`` is as it was before.
         CaptureError, ExportError: the model could not be captured or exported.
         UsageError: an argument is wrong, or the plan was made for another model.
     """
@@ -86,7 +87,7 @@ def write_optimized(
     dynamic_shapes: Any = None,
     name: str | None = None,
 ) -> Report:
-    """``optimize`` with all of its options in one record; raises what ``optimize`` raises."""
+    """``optimize``, with all of its options in one record. It raises what ``optimize`` raises."""
     if isinstance(model, ExportedProgram):
         example_inputs = program_inputs(model) if example_inputs is None else example_inputs
         dynamic_shapes = program_shapes(model, dynamic_shapes)
@@ -109,7 +110,7 @@ def write_optimized(
 def _report(
     name: str, path: Path, source: Source, measured: Measured, options: Options, stages: Stages
 ) -> Report:
-    """What the stages found; made while their files are still there."""
+    """The report on the stages, made while their files still exist."""
     rewritten = measured.verified.rewritten
     return Report(
         model=name,

@@ -1,4 +1,4 @@
-"""How a command ends: an error, a signal or a surprise becomes one line and an exit code."""
+"""How a command ends: an error, a signal or an unexpected exception becomes one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(s
 
 
 class _Ended(BaseException):
-    """SIGTERM or SIGHUP, as an exception: what is unfinished is cleaned up on the way out."""
+    """SIGTERM or SIGHUP as an exception, so that unfinished files are removed."""
 
 
 def _end(number: int, frame: Any) -> None:

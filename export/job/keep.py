@@ -1,4 +1,4 @@
-"""The way back: keep every convolution as it was, where the rewritten file will not do."""
+"""The way back: keep every convolution, if the rewritten file is not acceptable."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 def verify_or_keep(source: Source, rewritten: Rewritten, options: Options, stages: Stages) -> Verified:
-    """Verify; where only rounding makes the files differ, keep every convolution and verify that.
+    """Verify. If only rounding makes the files differ, keep every convolution and verify that.
 
-    A model may decide by thresholds, and then no rounding but its own will do: whether or not the files
-    happen to agree on this processor. A site that is wrong in exact arithmetic is an error all the same, and
-    so is a plan that the caller gave.
+    A model may decide by thresholds. Then only its own rounding is right, even if the files agree on this
+    processor. A site that is wrong in exact arithmetic is an error in any case. So is a plan that the caller
+    gave.
 
     Raises:
-        NotEquivalentError: the files differ by more than rounding, or the plan was given.
+        NotEquivalentError: the files differ by more than rounding, or the caller gave the plan.
     """
     try:
         return verify(source, rewritten, stages)
@@ -39,12 +39,12 @@ def keep_all(source: Source, rewritten: Rewritten, options: Options, why: str, s
     """Rewrite the original again with no site lowered, and verify that.
 
     Args:
-        rewritten: the rewrite that is given up; its file is replaced. What its tuning found out stays in the
+        rewritten: the rewrite that is given up. Its file is replaced; the results of its tuning stay in the
             plan.
         why: the reason, for the report and for each site that was lowered.
 
     Raises:
-        NotEquivalentError: even so the files differ.
+        NotEquivalentError: the files differ all the same.
     """
     with stages.stage("keeping every convolution"):
         kept = rewrite(source, replace(options, lowering="expand"), stages)

@@ -14,21 +14,21 @@ from export.tune.options import Options
 
 @dataclass(frozen=True)
 class Measured:
-    """The file that is written in the end, and its speed; None where that was not asked for."""
+    """The file that is finally written, and its speed. None: the caller did not ask for it."""
 
     verified: Verified
     speed: Timing | None
 
 
 def measure_or_keep(source: Source, verified: Verified, options: Options, stages: Stages) -> Measured:
-    """Time both files against each other, once they are verified.
+    """Time both files against each other, after they are verified.
 
-    A tuned file that measures slower than the original is not written: every convolution is kept, and what is
-    kept is verified and measured in its place. Rules and plans are carried out as the caller asked: there the
-    report says that the file is slower.
+    A tuned file that measures slower than the original is not written. Every convolution is kept instead, and
+    the result is verified and measured. Rules and plans are carried out as the caller asked; then the report
+    says that the file is slower.
 
     Raises:
-        NotEquivalentError: with every convolution kept the files differ.
+        NotEquivalentError: the files differ although every convolution is kept.
     """
     if options.seconds <= 0:
         return Measured(verified, None)

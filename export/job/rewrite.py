@@ -1,4 +1,4 @@
-"""The second stage: find the kernels, decide, lower, share, and export what that gives."""
+"""The second stage: find the kernels, decide, lower, share, and export the result."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from fx_passes.share.share_kernels import share_in_place
 
 @dataclass(frozen=True)
 class Rewritten:
-    """The rewritten graph, and the file that was written of it.
+    """The rewritten graph and its file.
 
     Args:
         path: the file.
         captured: the graph after the rewrite, and the route by which it was captured.
-        findings: what was found of each candidate.
-        plan: what was decided.
+        findings: the finding of each candidate.
+        plan: the decisions.
         reasons: by id, why a shared site is kept as it was.
         folded: ids of shared sites whose weight is stored whole.
         places: where the lowered sites are in the file.
@@ -67,11 +67,11 @@ class Rewritten:
 def rewrite(source: Source, options: Options, stages: Stages) -> Rewritten:
     """Rewrite a new capture of the original as ``options`` say, and export it.
 
-    A file of an earlier rewrite of the same source is replaced.
+    The file of an earlier rewrite of the same source is replaced.
 
     Raises:
-        CaptureError, ExportError: the model cannot be captured, or its rewritten graph not exported.
-        UsageError: the plan that was given does not fit.
+        CaptureError, ExportError: the model cannot be captured, or its rewritten graph cannot be exported.
+        UsageError: the given plan does not fit.
     """
     with stages.stage("capturing the graph"):
         captured = source.capture()
@@ -113,7 +113,7 @@ def _decide(
 def _trial(
     source: Source, graph_module: GraphModule, sites: Sequence[Site], folder: Path, plan: Plan
 ) -> Trial:
-    """A copy of the graph with ``plan`` carried out, to be varied and timed."""
+    """A copy of the graph with ``plan`` carried out, which can be varied and timed."""
     lowered = clone_module(graph_module, compiled=False)
     lower_in_place(lowered, sites, plan)
     share_in_place(lowered, fold_constants=False)
@@ -121,7 +121,7 @@ def _trial(
 
 
 def _replaced(graph_module: GraphModule, sites: Sequence[Site], plan: Plan) -> dict[str, Replaced]:
-    """What the sites that ``plan`` lowers compute, taken out of the graph before they are lowered."""
+    """What the sites compute that ``plan`` lowers, taken out of the graph before they are lowered."""
     same: dict[str, list[Site]] = {}
     for site in sites:
         if plan.choices[site.id].proposal is not None:
@@ -140,7 +140,7 @@ def _replaced_by_one(graph_module: GraphModule, same: Sequence[Site], plan: Plan
 def _write(
     source: Source, graph_module: GraphModule | None, stages: Stages
 ) -> tuple[Path, tuple[Place, ...]]:
-    """Export the rewritten graph, or copy the original file where there is none."""
+    """Export the rewritten graph. If there is none, copy the original file."""
     path = source.folder / "optimized" / source.baseline.name
     shutil.rmtree(path.parent, ignore_errors=True)
     if graph_module is None:

@@ -1,4 +1,4 @@
-"""The first stage: the original model, and the file that the stock exporter writes of it."""
+"""The first stage: the original model, and its file by the stock exporter."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Source:
 
     Args:
         model: it is never changed.
-        inputs: positional arguments of ``model``; the result is verified and measured on them.
-        sizes: what the model needs of its open sizes; None where no size is open.
-        arrays: the tensors among ``inputs``, in the order of the file's inputs.
+        inputs: positional arguments of ``model``. The result is verified and measured on them.
+        sizes: what the model needs of its open sizes. None: no size is open.
+        arrays: the tensors among ``inputs``, in the order of the inputs of the file.
         baseline: the stock export of ``model``.
         folder: the stages write their files below it.
     """
@@ -64,14 +64,14 @@ def export_original(
     name: str,
     stages: Stages,
 ) -> Source:
-    """Export the original, and run it in onnxruntime once before more work is put into it.
+    """Export the original, and run it in onnxruntime once before more work is done.
 
     Args:
-        folder: an empty one for the files of all stages.
-        name: of the output, which a file with external data holds within: so both files get it.
+        folder: an empty folder for the files of all stages.
+        name: the name of the output. A file with external data contains its own name, so both files get it.
 
     Raises:
-        ExportError: torch cannot export it, or onnxruntime cannot run it on its example inputs.
+        ExportError: torch cannot export the model, or onnxruntime cannot run it on its example inputs.
     """
     with as_exporting():
         sizes = open_sizes(model, inputs, dynamic_shapes)

@@ -1,4 +1,4 @@
-"""The third stage: does the rewritten file compute what the original does?"""
+"""The third stage: does the rewritten file compute the same as the original?"""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _compare_files(source: Source, rewritten: Rewritten, notes: list[str], stage
 def _error(
     source: Source, rewritten: Rewritten, wrong: Wrong | None, equivalence: Equivalence
 ) -> NotEquivalentError:
-    """What to say of files that differ."""
+    """The error for files that differ."""
     if wrong is not None and equivalence.mismatch is None:  # lost on the way to the outputs
         said = f"site {wrong.site} by itself, on random numbers: {wrong.said}"
         return NotEquivalentError(f"not equivalent: {said}; caused by site {wrong.site}", wrong.site)

@@ -1,4 +1,5 @@
-"""How long each candidate of a site takes by itself: in turns, and what is clearly slower drops out early."""
+"""The time of each candidate of a site by itself. Candidates run in turns, and those that are clearly slower
+drop out early."""
 
 from __future__ import annotations
 
@@ -28,9 +29,10 @@ def time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds:
     """Milliseconds of each candidate in onnxruntime, by name.
 
     Args:
-        library: has the candidates.
-        threads: of each session.
-        seconds: where to stop; each candidate is timed in one block in any case.
+        candidates: the candidates of one site.
+        library: the models of all candidates.
+        threads: threads of each session.
+        seconds: when to stop. Each candidate is timed in one block in any case.
     """
     dtype = torch.zeros((), dtype=candidates.site.kernel.dtype).numpy().dtype
     inputs = [np.random.default_rng(0).standard_normal(in_shape(candidates.site)).astype(dtype)]
@@ -50,8 +52,9 @@ def time_in_turns(
     """Milliseconds of one run of each contestant, by name.
 
     Args:
-        openers: each opens its contestant anew, and gives what runs it once; ``expand`` never drops out.
-        seconds: where to stop; each is timed in one block in any case.
+        openers: each opens its contestant again, and returns a function that runs it once. ``expand`` never
+            drops out.
+        seconds: when to stop. Each contestant is timed in one block in any case.
         clock: gives seconds.
     """
     repeats: dict[str, int] = {}
@@ -80,7 +83,7 @@ def time_in_turns(
 
 
 def _repeats(run_once: Runs, clock: Callable[[], float]) -> int:
-    """How often a contestant runs for one sample: as often as a clock can measure."""
+    """How often a contestant runs for one sample: as often as a clock needs to measure it."""
     run_once()
     start = clock()
     run_once()

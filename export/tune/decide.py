@@ -1,4 +1,4 @@
-"""Which lowering each site gets: by a plan that is given, by rules, or by tuning."""
+"""Decides which lowering each site gets: by a plan that is given, by rules, or by tuning."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fx_passes.records import EXACTNESS
 
 
 def decide(subject: Subject, options: Options, stages: Stages) -> Plan:
-    """The plan for the sites of ``subject``, whose graph is left as it is.
+    """The plan for the sites of ``subject``. Its graph is not changed.
 
     Raises:
-        UsageError: the plan that was given does not fit, or is less exact than is allowed.
+        UsageError: the given plan does not fit, or is less exact than allowed.
     """
     sites = subject.sites
     if options.plan is not None:

@@ -1,10 +1,11 @@
-"""Which lowering is fastest here: each distinct site by itself first, then the graph as a whole.
+"""Finds the fastest lowerings on this machine: first for each distinct site by itself, then for the whole
+graph.
 
-Alone, the candidates of a site take turns, and those that are clearly slower drop out. In the graph, a
-lowering that won alone can lose, where it breaks a chain of convolutions that onnxruntime keeps in blocks of
-channels: so the graph with all winners is timed in turn with graphs that lack some of them, and what the
-graph is slower with goes. What is left has to be faster than the original file by the rule of ``speed.py``,
-on the inputs that the result is measured on, or nothing is lowered.
+By themselves, the candidates of a site run in turns, and those that are clearly slower drop out. In the
+graph, a lowering that won by itself can lose: it may break a chain of convolutions that onnxruntime keeps in
+blocks of channels. So the graph with all winners runs in turns with graphs that lack some of them. A lowering
+with which the graph is slower is dropped. The graph that is left must be faster than the original file, by
+the rule of ``speed.py`` and on the same inputs. Otherwise nothing is lowered.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ _GROUPS = 15
 
 @dataclass(frozen=True)
 class Subject:
-    """What lowerings are chosen for.
+    """The graph for which lowerings are chosen.
 
     Args:
-        graph_module: the captured graph, nothing lowered; it is not changed.
+        graph_module: the captured graph, before any lowering. It is not changed.
         sites: the sites in it that may be lowered.
         baseline: the stock export of the model.
-        inputs: arrays in the order of the inputs of ``baseline``; what is chosen is fastest for their sizes.
-        trial_of: the graph with a plan carried out, which can be varied and timed.
+        inputs: arrays in the order of the inputs of ``baseline``. The choice is the fastest for their sizes.
+        trial_of: carries out a plan on the graph. The result can be varied and timed.
     """
 
     graph_module: GraphModule
@@ -56,10 +57,10 @@ class Subject:
 
 
 def tune(subject: Subject, options: Options, stages: Stages) -> Plan:
-    """The plan that is measurably fastest in onnxruntime on this machine.
+    """The plan that measures fastest in onnxruntime on this machine.
 
-    ``options.budget`` is for timing, the opening of sessions included; exports are stages of their own. A
-    site for which no time is left is decided by the static rules. ``options.timings`` is completed.
+    ``options.budget`` is the time for timing and for opening sessions. Exports are stages of their own. If no
+    time is left for a site, the static rules decide. New times are added to ``options.timings``.
 
     Raises:
         ExportError: the candidates or the lowered graph cannot be exported or run.
@@ -76,7 +77,8 @@ def fastest_plan(
     options: Options,
     stages: Stages,
 ) -> Plan:
-    """The fastest plan among what ``candidates`` propose; ``library`` has them, None where there are none."""
+    """The fastest plan among the proposals of ``candidates``. ``library`` has their models; None: there are
+    none."""
     clock = options.stopwatch.clock
     end = clock() + options.budget
     with stages.stage("timing the candidates"):
@@ -97,7 +99,8 @@ def _plan(sites: Sequence[Site], chosen: Mapping[str, Proposal]) -> Plan:
 
 
 def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Options) -> dict[str, Proposal]:
-    """What each distinct site is lowered by if it is alone: by its times, without them by the rules."""
+    """The lowering of each distinct site by itself. It follows from its times, or from the rules if there are
+    none."""
     known = options.timings.known
     winners = {
         c.site.key: _winner(c, known[c.site.key])
@@ -114,7 +117,7 @@ def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Op
 def _time_sites(
     candidates: Sequence[Candidates], library: ir.Model | None, options: Options, stages: Stages
 ) -> None:
-    """Time the candidates of the sites that are not known yet, for half of the budget at most."""
+    """Time the candidates of the sites without known times, for at most half of the budget."""
     timings, stopwatch = options.timings, options.stopwatch
     unknown = [c for c in candidates if not set(c.names) <= timings.known.get(c.site.key, {}).keys()]
     end = stopwatch.clock() + 0.5 * options.budget
@@ -130,7 +133,8 @@ def _time_sites(
 
 
 def _winner(candidates: Candidates, times: Mapping[str, float]) -> Proposal | None:
-    """The fastest proposal, or one as good that the static rules prefer; None where the original is."""
+    """The fastest proposal, or one that is as good and that the static rules prefer. None: the original is
+    fastest."""
     known = [p for p in candidates.proposals if p.name in times]
     if not known:
         return None
@@ -144,7 +148,7 @@ def _winner(candidates: Candidates, times: Mapping[str, float]) -> Proposal | No
 def _in_graph(
     chosen: dict[str, Proposal], trial: Trial, subject: Subject, options: Options, seconds: float
 ) -> tuple[dict[str, Proposal], dict[str, Any]]:
-    """What of ``chosen`` the whole graph is faster with, and the ratios that say so."""
+    """The lowerings of ``chosen`` with which the whole graph is faster, and the ratios that show it."""
     stopwatch, threads = options.stopwatch, options.threads
     end = stopwatch.clock() + seconds
     best = trial.write(frozenset())
@@ -179,7 +183,7 @@ def _in_graph(
 
 
 def _grouped(keys: Sequence[str], count: int) -> list[frozenset[str]]:
-    """At most ``count`` groups of keys: one each, and what is left together."""
+    """At most ``count`` groups of keys: one key each, and the rest together."""
     groups = [frozenset([key]) for key in keys[: max(count - 1, 0)]]
     if rest := frozenset(keys[len(groups) :]):
         groups.append(rest)

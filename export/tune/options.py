@@ -1,4 +1,4 @@
-"""What the caller asks of one optimization: one record, made once, that every stage takes."""
+"""The requests of the caller for one optimization, as one record that every stage takes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ LOWERINGS = ("tuned", "static", "expand")
 
 @dataclass
 class Timings:
-    """Milliseconds of each candidate by key of the site: what has been timed need not be timed again.
+    """Milliseconds of each candidate, by key of the site. Known times need not be measured again.
 
     Args:
+        known: the times.
         save: called after each site that was timed.
     """
 
@@ -27,9 +28,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Options:
-    """How to choose and how to measure; ``optimize`` explains each argument.
-
-    ``stopwatch`` takes the times.
+    """How to choose and how to measure. ``optimize`` explains each argument; ``stopwatch`` takes the times.
 
     Raises:
         UsageError: there is no such lowering or exactness.
@@ -52,10 +51,10 @@ class Options:
 
     @property
     def tunes(self) -> bool:
-        """Whether the fastest lowering is searched for. Otherwise a plan or the rules say what to do."""
+        """Whether the fastest lowering is searched for. Otherwise a plan or the rules decide."""
         return self.plan is None and self.lowering == "tuned"
 
     @property
     def chosen_by(self) -> str:
-        """What decides, as the report calls it."""
+        """What decides, in the words of the report."""
         return self.lowering if self.plan is None else "plan"

@@ -1,4 +1,4 @@
-"""What takes the times: onnxruntime and the clock of this machine, or what a test puts in their place."""
+"""Takes the times: by onnxruntime and the clock of this machine, or by what a test gives instead."""
 
 from __future__ import annotations
 

@@ -1,21 +1,21 @@
-"""One output of two models: are the numbers the same, or near enough to the truth?
+"""One output of two models: are the numbers equal, or close enough to the truth?
 
-What is asked depends on what the lowering claims:
+The lowering claims an exactness, and that decides what is required:
 
     bitwise     every element has the same bits (any NaN equals any NaN)
-    otherwise   non-finite elements agree, and every other element is near the truth or near the original:
+    otherwise   non-finite elements agree, and every other element is close to the truth or to the original:
 
-                    min(|optimized - ref|, |optimized - original|) <= spread + ULPS * ulp(max|original|)
+                    min(|optimized - ref|, |optimized - original|)  <=  spread + ULPS * ulp(max|original|)
 
-                ``ref`` is the original model in float64. ``spread`` is how far rounding can move this output
-                for these inputs: measured on the original by putting rounding errors in (``float64.py``;
-                without float64, ``weight_noise.py``). Both files compute one function in float32, each within
-                the spread of the truth, whatever the processor; what is further off is no rounding.
-                Near the original counts too: approximations of exp and the like are the same in both
-                files, and further from float64 than rounding is.
+``ref`` is the original model in float64. ``spread`` is how far rounding can move this output for these
+inputs. It is measured on the original, by putting rounding errors into it (``float64.py``; without float64,
+``weight_noise.py``). Both files compute one function in float32. On every processor, each lies within the
+spread of the truth. A larger difference is no rounding. An element close to the original is also accepted:
+approximations of exp and similar functions are the same in both files, and are further from float64 than
+rounding is.
 
-Elements that are no floats, and outputs that jump where rounding turns a decision of the model (a threshold,
-a rounding to integers), must be the same: no spread covers a jump.
+Elements that are not floating-point must be equal. So must outputs that jump if rounding turns a decision of
+the model (a threshold, a rounding to integers): no spread covers a jump.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ ULPS = 2.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What two files are asked for.
+    """The requirements for two files.
 
     Args:
-        bitwise: equal bits. Without it, equal bits pass too, and are reported.
-        finite_only: what is not finite in the original may be so in more elements: only what is finite in
-            both counts, wherever the original has anything that is not.
+        bitwise: require equal bits. Otherwise equal bits also pass, and are reported.
+        finite_only: if the original has any element that is not finite, the optimized file may have more of
+            them. Then only elements that are finite in both count.
     """
 
     bitwise: bool = False
@@ -53,10 +53,10 @@ class Pair:
     Args:
         output, case: the names of the output and of the input.
         optimized_session: whether the sessions optimize.
-        original, found: what the original file and the optimized file give.
+        original, found: the outputs of the original and of the optimized file.
         ideal: the float64 reference of the output, or None.
-        spread: how far rounding can move this output here; asked for only where bits differ.
-        rules: what the two are asked for.
+        spread: how far rounding can move this output. It is called only if the bits differ.
+        rules: the requirements.
     """
 
     output: str
@@ -71,7 +71,7 @@ class Pair:
     def differs(
         self, place: tuple[int, ...], needed: float, allowed: float, truth: Array | None = None
     ) -> Difference:
-        """The difference at ``place``, from the original where no ``truth`` is given."""
+        """The difference at ``place``; from the original if no ``truth`` is given."""
         expected = float((self.original if truth is None else truth)[place])
         named = Difference(self.output, self.case, self.optimized_session, place)
         found = float(self.found[place])
@@ -80,7 +80,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far one output is from the original's, and the difference if that is too far."""
+    """How far one output is from that of the original, and the difference if it is too large."""
 
     bitwise: bool
     error: float = 0.0
@@ -107,7 +107,7 @@ def compare(pair: Pair) -> Comparison:
 
 
 def _compare_exactly(pair: Pair) -> Comparison:
-    """Integers, flags and texts have to be the same."""
+    """Integers, flags and texts must be equal."""
     other = ~same_bits(pair.original, pair.found)
     if not other.any():
         return Comparison(True)
@@ -132,7 +132,7 @@ def _compare_floats(pair: Pair) -> Comparison:
 
 
 def _too_far(pair: Pair, same: Array, near: Distances, bound: float) -> Difference | None:
-    """The element to name, if the two may not differ as they do."""
+    """The difference to report, if the two outputs differ too much."""
     finite, rules = np.isfinite(pair.original), pair.rules
     special = (finite != np.isfinite(pair.found)) | (~finite & ~same)
     if special.any() and not (rules.finite_only and not finite.all()):
@@ -149,7 +149,7 @@ def _too_far(pair: Pair, same: Array, near: Distances, bound: float) -> Differen
 
 
 def worst_of(comparisons: Iterable[Comparison]) -> Comparison:
-    """The comparison that came closest to its bound, or went furthest beyond it."""
+    """The comparison that came closest to its bound, or exceeded it most."""
     worst, ratio = Comparison(True), -1.0
     for one in comparisons:
         if one.ratio > ratio or (one.difference and not worst.difference):

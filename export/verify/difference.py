@@ -1,4 +1,4 @@
-"""The record of a difference between two files that is too large, and how a message says it."""
+"""The record of a difference that is too large, and its message."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    """One element that differs too much, and the tolerance that would have been needed.
+    """One element that differs too much, and the tolerance that would be needed.
 
     Args:
-        output, case: name of the output and of the input that shows it.
-        optimized_session: whether the sessions optimized.
+        output, case: the names of the output, and of the input that shows the difference.
+        optimized_session: whether the sessions optimize.
         place: the index of the element.
-        expected, found: its values; ``expected`` is of the reference where that has a number.
-        needed, allowed: the tolerance that would let it pass, and the one there is.
-        detail: said in place of the values, where it is no single element.
-        site: what causes it, where that is known.
+        expected, found: its values. ``expected`` is that of the reference, if it has a number there.
+        needed, allowed: the tolerance that would let it pass, and the tolerance that is allowed.
+        detail: the text instead of values, if it is not about a single element.
+        site: the site that causes it, if that is known.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""Element by element: which bits are the same, and how far two arrays are from the truth and each other."""
+"""Element by element: which bits are equal, and how far two arrays are from the truth and from each other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Distances:
     """Distances of each element.
 
     Args:
-        of_optimized, of_original: from the reference; where that has no number, the optimized element from
-            the original, and 0.
-        apart: from each other.
+        of_optimized, of_original: distances from the reference. If the reference has no number, the distance
+            of the optimized element from the original, and 0.
+        apart: distances from each other.
         known: where the reference has a number.
     """
 
@@ -38,11 +38,11 @@ class Distances:
 
 
 def distances(original: Array, found: Array, ideal: Array | None) -> Distances:
-    """How far ``found`` and ``original`` are from ``ideal``; 0 where one of them is not finite.
+    """How far ``found`` and ``original`` are from ``ideal``. 0 for an element that is not finite in both.
 
     Args:
-        original, found: floating arrays of one shape.
-        ideal: the reference in float64; None or another shape: there is none.
+        original, found: floating-point arrays of one shape.
+        ideal: the reference in float64. None, or another shape: there is none.
     """
     both = np.isfinite(original) & np.isfinite(found)
     wide = [np.where(both, array, 0).astype(np.float64) for array in (found, original)]
@@ -56,7 +56,7 @@ def distances(original: Array, found: Array, ideal: Array | None) -> Distances:
 
 
 def same_bits(a: Array, b: Array) -> Array:
-    """Where two arrays of one shape and type have the same bits; any NaN equals any NaN."""
+    """Where two arrays of one shape and type have equal bits. Any NaN equals any NaN."""
     if not np.issubdtype(a.dtype, np.floating):
         return np.asarray(a == b)
     return np.asarray((a == b) & (np.signbit(a) == np.signbit(b)) | (np.isnan(a) & np.isnan(b)))

@@ -1,8 +1,8 @@
-"""Does the optimized file compute what the original does? Both in onnxruntime, against float64.
+"""Does the optimized file compute what the original does? onnxruntime runs both, and float64 is the
+reference.
 
-Every case is an input. On each, both files run at onnxruntime's default optimization and with optimization
-off, and every output is compared (``compare.py`` says how). One session is open at a time: weights may be
-large.
+Every case is an input. Both files run on each, with the optimization of onnxruntime on and off. Every output
+is compared (``compare.py``). Only one session is open at a time: weights may be large.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def check_equivalence(
 
     Args:
         baseline, optimized: the files.
-        example_inputs: arrays in the order of the inputs; they give open sizes, and the range of integers.
-        reference: the original model in float64: arrays in, arrays out; None where it cannot be run.
-        require_bitwise: ask for equal bits. Without it, equal bits pass too, and are reported.
-        non_finite: add a case in which inputs hold Inf and NaN.
-        finite_only: where the original overflows, Inf and NaN may reach more elements of the optimized file.
-        sizes: what the model needs of its open sizes; without it, other sizes are guesses.
+        example_inputs: arrays in the order of the inputs. They give open sizes, and the range of integers.
+        reference: the original model in float64: arrays in, arrays out. None: it cannot run.
+        require_bitwise: require equal bits. Otherwise equal bits also pass, and are reported.
+        non_finite: add a case with Inf and NaN in the inputs.
+        finite_only: if the original overflows, Inf and NaN may reach more elements of the optimized file.
+        sizes: what the model needs of its open sizes. Otherwise other sizes are guesses.
         progress: called with the name of each case, once for each optimization level.
 
     Raises:
-        ExportError: onnxruntime does not accept a file; or the original cannot run on its own inputs, or
+        ExportError: onnxruntime does not accept a file, the original does not run on its own inputs, or it
             gives another output each time.
         NotEquivalentError: the files do not have the same inputs and outputs.
         UsageError: the example inputs do not fit the files.
@@ -72,7 +72,7 @@ def check_equivalence(
 
 @dataclass(frozen=True)
 class _Check:
-    """What is the same at both levels."""
+    """What both levels share."""
 
     baseline: Path
     optimized: Path
@@ -96,7 +96,7 @@ def _compare_level(
     """Run both files, one after the other, in sessions of one level, and compare case by case.
 
     Args:
-        make: gives the cases for a session on the original.
+        make: gives the cases for a session of the original.
     """
     original = _run_original(check.baseline, optimized_session, make)
     found = _run_optimized(original, check.optimized)
@@ -112,13 +112,13 @@ def _compare_level(
 
 @dataclass(frozen=True)
 class _Original:
-    """What the original gives in one session, in plain values: the session is closed.
+    """The results of the original in one session, as plain values: the session is closed.
 
     Args:
-        optimized_session: whether the session optimized.
+        optimized_session: whether the session optimizes.
         cases: all inputs.
-        outputs: by case; a case that the original refuses has none.
-        refusals: what is said of those.
+        outputs: by case. A case that the original refuses has none.
+        refusals: the messages for those.
     """
 
     optimized_session: bool
@@ -156,7 +156,7 @@ def _run_original(
 
 
 def _run_optimized(original: _Original, file: Path) -> dict[str, list[Array] | ExportError]:
-    """By case, the outputs of the optimized file, or the error where it does not run."""
+    """By case, the outputs of the optimized file, or the error if it does not run."""
     session = open_session(file, optimized=original.optimized_session)
     require_same_signature(original.signature, signature_of(session))
     found: dict[str, list[Array] | ExportError] = {}

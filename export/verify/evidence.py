@@ -1,4 +1,4 @@
-"""What each case says of an original and its optimized file, and the verdict of all cases together."""
+"""The result of each case, and the verdict of all cases together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from fx_passes.errors import ExportError
 
 @dataclass(frozen=True)
 class OutputError:
-    """The worst of one output over all cases: errors against the reference or the original, the bound."""
+    """The worst comparison of one output over all cases: errors against the reference or the original, and
+    the bound."""
 
     name: str
     max_abs_error: float
@@ -30,9 +31,9 @@ class OutputError:
 class Equivalence:
     """The verdict: how it was checked, the error of each output, and the first mismatch if there is one.
 
-    ``sensitive`` says which output jumps where rounding turns a decision: then no rounding but its own will
-    do, and whether the files happened to agree here says nothing of another processor. ``sizes`` has the
-    shapes of all inputs in each case that has others than the example.
+    ``sensitive`` names an output that jumps if rounding turns a decision. Then only the rounding of the
+    original itself is right. That the files agree here says nothing about another processor. ``sizes`` has
+    the shapes of all inputs for each case whose shapes are not those of the example.
     """
 
     passed: bool
@@ -64,13 +65,13 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What both files give for one case in sessions of one level.
+    """The outputs of both files for one case, in sessions of one level.
 
     Args:
         case: the input.
         optimized_session: whether the sessions optimize.
         original: the outputs of the original.
-        found: those of the optimized file, or the error where it does not run.
+        found: the outputs of the optimized file, or the error if it does not run.
     """
 
     case: Case
@@ -81,15 +82,15 @@ class Outputs:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What one case says.
+    """The result of one case.
 
     Args:
         case: the input.
-        comparisons: one for each output; none where a file does not run.
+        comparisons: one for each output; none if a file does not run.
         notes: for the report.
-        fault: the difference where the optimized file does not run.
-        sensitive: which output jumps.
-        refused: the original does not run on this input: the case does not count.
+        fault: the difference, if the optimized file does not run.
+        sensitive: the output that jumps.
+        refused: the original does not run on this input, so the case does not count.
     """
 
     case: Case
@@ -106,7 +107,7 @@ class CaseResult:
 
 
 def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Truth) -> CaseResult:
-    """Compare all outputs of one case; ``names`` are theirs."""
+    """Compare all outputs of one case. ``names`` are the names of the outputs."""
     case, level = outputs.case, outputs.optimized_session
     if isinstance(outputs.found, ExportError):
         said = f"the original runs, the optimized file does not: {outputs.found}"
@@ -132,12 +133,12 @@ def _spread(truth: Truth, case: Case, output: int) -> float:
 def verdict(
     results: Sequence[CaseResult], cases: Sequence[Case], names: Sequence[str], reference: str
 ) -> Equivalence:
-    """What all results say together.
+    """The verdict of all results.
 
     Args:
         results: of each level and case, in the order in which they were found.
-        cases: all inputs; one that the original refused at any level does not count.
-        names: of the outputs.
+        cases: all inputs. A case that the original refused at any level does not count.
+        names: the names of the outputs.
         reference: what the errors were measured against.
     """
     refused = {result.case.name for result in results if result.refused}

@@ -1,4 +1,4 @@
-"""What the report says of outputs of the original that are not finite."""
+"""Notes for the report on outputs of the original that are not finite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from export.verify.distances import first_of
 
 
 def overflow(name: str, case: str, original: Array) -> str | None:
-    """What is said of an output that is not finite where a lowering is exact for finite numbers alone."""
+    """A note on an output with elements that are not finite, for lowerings that are exact only for finite
+    numbers."""
     count = int((~np.isfinite(original)).sum()) if np.issubdtype(original.dtype, np.floating) else 0
     if not count:
         return None
@@ -19,7 +20,7 @@ def overflow(name: str, case: str, original: Array) -> str | None:
 
 
 def lost_number(name: str, case: str, original: Array, ideal: Array | None) -> str | None:
-    """Where the original file has no number, though the model in float64 has one."""
+    """A note on an element without a number in the original file, although the model has one in float64."""
     if ideal is None or ideal.shape != original.shape or not np.issubdtype(original.dtype, np.floating):
         return None
     lost = np.isfinite(ideal) & ~np.isfinite(original)

@@ -1,4 +1,4 @@
-"""The original model in float64: its outputs for each case, how far rounding moves them, if they jump."""
+"""The original model in float64: its outputs for each case, how far rounding moves them, and jumps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Reference = Callable[[Sequence[Array]], Sequence[Array]]
 
 
 class Truth:
-    """Asks a reference once for each case, and keeps its answers.
+    """Asks a reference once for each case, and keeps the answers.
 
-    A reference that fails on a case is not asked again: the note in ``failed`` says so.
+    A reference that fails on a case is not asked again; ``failed`` then holds a note.
 
     Args:
-        baseline: the original file; its weights are moved where there is no reference in float64.
-        reference: the original model in float64: arrays in, arrays out; None where it cannot be run.
+        baseline: the original file. Its weights are moved if there is no reference in float64.
+        reference: the original model in float64: arrays in, arrays out. None: it cannot run.
     """
 
     def __init__(self, baseline: Path, reference: Reference | None) -> None:
@@ -50,10 +50,10 @@ class Truth:
         return self._spreads[case.name]
 
     def jump(self, case: Case, names: Sequence[str]) -> str | None:
-        """Which output jumps where rounding turns a decision of the model; None once one was found.
+        """The output that jumps if rounding turns a decision of the model. None after the first was found.
 
         Args:
-            names: of the outputs.
+            names: the names of the outputs.
         """
         if self._jumped or not isinstance(self.reference, Float64Reference) or not _all_finite(case.inputs):
             return None
@@ -67,7 +67,7 @@ class Truth:
         return None
 
     def close(self) -> None:
-        """Close the session of the copy whose weights are moved; it opens again where it is needed."""
+        """Close the session of the copy with moved weights. It opens again when it is needed."""
         self._noise = None
 
     def _asked(self, reference: Reference, case: Case, count: int) -> list[Array] | None:
