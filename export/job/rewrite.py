@@ -16,8 +16,8 @@ from export.report.result import count_shared
 from export.runtime.files import output_names
 from export.stages import Stages
 from export.tune.candidates import in_frame, original_of
-from export.tune.decide import decide
 from export.tune.fastest import Subject
+from export.tune.make_plan import make_plan
 from export.tune.options import Options
 from export.tune.trial import Trial, make_trial
 from export.verify.site_check import Replaced
@@ -105,7 +105,7 @@ def _decide(
     folder = source.folder / "trials"
     folder.mkdir()
     trial_of = partial(_trial, source, graph_module, sites, folder)
-    plan = decide(Subject(graph_module, sites, source.baseline, source.arrays, trial_of), options, stages)
+    plan = make_plan(Subject(graph_module, sites, source.baseline, source.arrays, trial_of), options, stages)
     shutil.rmtree(folder)
     return plan
 

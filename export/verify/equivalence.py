@@ -2,7 +2,7 @@
 reference.
 
 Every case is an input. Both files run on each, with the optimization of onnxruntime on and off. Every output
-is compared (``compare.py``). Only one session is open at a time: weights may be large.
+is compared (``compare_output.py``). Only one session is open at a time: weights may be large.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from export.runtime.session import Array, open_session, run
 from export.verify.cases import EXAMPLE, Case, make_cases
-from export.verify.compare import Rules
+from export.verify.compare_output import Rules
 from export.verify.evidence import CaseResult, Equivalence, Outputs, compare_case, verdict
 from export.verify.signature import Slot, require_deterministic, require_same_signature, signature_of
 from export.verify.truth import Reference, Truth

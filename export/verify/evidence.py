@@ -9,7 +9,7 @@ from typing import Any
 
 from export.runtime.session import Array
 from export.verify.cases import EXAMPLE, Case
-from export.verify.compare import Comparison, Pair, Rules, compare, worst_of
+from export.verify.compare_output import Comparison, Pair, Rules, compare, worst_of
 from export.verify.difference import Difference
 from export.verify.lost_numbers import lost_number, overflow
 from export.verify.truth import Truth

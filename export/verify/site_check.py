@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from export.runtime.session import Array, open_session, run
-from export.verify.compare import ULPS
+from export.verify.compare_output import ULPS
 from export.verify.reference import Float64Reference
 from export.write_onnx.library import Place
 from fx_passes.errors import one_line

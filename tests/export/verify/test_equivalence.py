@@ -16,7 +16,7 @@ from onnx import TensorProto
 from export.runtime.session import open_session
 from export.verify import equivalence
 from export.verify.cases import make_cases
-from export.verify.compare import ULPS
+from export.verify.compare_output import ULPS
 from export.verify.equivalence import check_equivalence
 from export.verify.weight_noise import WeightNoise
 from fx_passes.errors import ExportError, NotEquivalentError, UsageError
