@@ -1,4 +1,4 @@
-"""Decides which lowering each site gets: by a plan that is given, by rules, or by tuning."""
+"""The plan of a job: the one that is given, the one that the rules make, or the fastest one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fx_passes.plan import Choice, Plan
 from fx_passes.records import EXACTNESS
 
 
-def decide(subject: Subject, options: Options, stages: Stages) -> Plan:
+def make_plan(subject: Subject, options: Options, stages: Stages) -> Plan:
     """The plan for the sites of ``subject``. Its graph is not changed.
 
     Raises:
