@@ -139,7 +139,7 @@ def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # As python does for a script: its folder comes first, so that it can import its neighbours.
+    # As python does for a script: its folder comes first, so that it can import the files beside it.
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules.setdefault(path.stem, module)
     try:

@@ -123,7 +123,7 @@ def lower_in_place(graph_module: GraphModule, sites: Sequence[Site], plan: Plan)
     require_fitting(plan, sites)
     modules: dict[tuple[str, str], str] = {}
     merged: dict[str, list[Site]] = {}
-    # The node of each name; of the end of a site that is a call already, the call.
+    # The node of each name. If the end of a site has been replaced by a call, it is the call.
     nodes = {node.name: node for node in graph_module.graph.nodes}
     lowered = 0
     for site in sites:

@@ -43,7 +43,7 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
     if not verbose:
         warnings.simplefilter("ignore")
-        logging.getLogger("torch").setLevel(logging.CRITICAL)  # what torch raises is said once, by us
+        logging.getLogger("torch").setLevel(logging.CRITICAL)  # our message says what torch raises
 
 
 @main.command()

@@ -27,7 +27,7 @@ class ExitCodes(click.Group):
     """Commands whose errors are one line each on standard error."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        # A signal handler is for the main thread; elsewhere, whoever called us has handlers of its own.
+        # Only the main thread can have signal handlers. In another thread, the caller has its own.
         signals = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
         before = {number: signal.signal(number, _end) for number in signals}
         try:
@@ -44,7 +44,7 @@ class ExitCodes(click.Group):
             click.echo("fx-passes: interrupted; no model was written", err=True)
             ctx.exit(130)
         except (Exception, SystemExit) as error:  # SystemExit is the model's, click has its own
-            # Exit code 1 means "not equivalent": what nobody foresaw may not be taken for it.
+            # Exit code 1 means "not equivalent". An unexpected error must not look like it.
             logging.getLogger(__name__).debug("unexpected", exc_info=True)
             said = f"unexpected {type(error).__name__}: {one_line(error)} (--verbose shows where)"
             click.echo(f"fx-passes: {said}", err=True)

@@ -51,7 +51,7 @@ class Source:
         with as_exporting():
             captured = capture_for_inference(self.model, self.inputs, dynamic_shapes=self.dynamic_shapes)
         if isinstance(self.model, ExportedProgram):
-            # torch's check of the inputs, which wants those by keyword that were captured so.
+            # torch's check of the inputs requires keywords for inputs that were captured by keyword.
             forward_pre_hooks(captured.graph_module).clear()
         return captured
 

@@ -75,7 +75,7 @@ def _require(value: Any, key: str) -> None:
     elif isinstance(value, dict):
         if key == "metadata":
             kept = {name: value[name] for name in _META if isinstance(value.get(name), str)}
-            if not kept.get("nn_module_stack", "").isprintable():  # part of what users read
+            if not kept.get("nn_module_stack", "").isprintable():  # users read it
                 raise LoadError("its program holds a path of modules that cannot be printed")
             value.clear()
             value.update(kept)
@@ -159,9 +159,9 @@ def _require_plain_inputs(program: dict[str, Any]) -> None:
                     raise LoadError(f"its program holds the keyword {str(name)[:80]!r}, which is no name")
 
 
-# Keys of what torch would unpickle, or look up among classes.
+# torch would unpickle the values of these keys, or look them up among classes.
 _OBJECTS = ("as_custom_obj", "custom_obj_values")
-# What a text has to be, by the key it stands under; under any other one, a name.
+# The kind of a text, by its key. Under any other key it is a name.
 _KINDS: dict[str, Callable[[str], None]] = {
     "as_string": _any_text,
     "as_strings": _any_text,

@@ -21,7 +21,7 @@ from export.read_pt2.archive import Archive
 from export.read_pt2.tensors import strided
 from fx_passes.errors import LoadError
 
-# More values than any model has inputs; a few bytes of pickle can name one list inside itself many times.
+# No model has more inputs. A few bytes of pickle can put one list into itself many times.
 _MOST_VALUES = 100_000
 
 
@@ -70,7 +70,7 @@ def _parameter(data: _View, grad: Any, _: Any) -> _View:
 
 
 def _with_attributes(rebuild: Any, kind: Any, args: Any, _: Any) -> _View:
-    # torch marks tensors by attributes; they say nothing that the program does not.
+    # torch marks tensors by attributes. The program has the same information.
     if kind != _TENSOR or not isinstance(rebuild, _Call) or rebuild.does not in (_tensor, _parameter):
         raise LoadError("a tensor in it is of a class of its own, which is not opened")
     return rebuild(*args)  # type: ignore[no-any-return]

@@ -32,7 +32,7 @@ def print_sites(findings: Any, report: Report | None = None) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    # A table cut to 80 columns loses the reasons: off a terminal, lines are as long as they need to be.
+    # A table of 80 columns would cut the reasons. If this is no terminal, lines are as long as necessary.
     wide = Console(width=10_000)
     with wide.capture() as text:
         wide.print(table)

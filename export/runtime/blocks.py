@@ -16,7 +16,7 @@ import numpy as np
 
 # Blocks that are planned.
 BLOCKS = 24
-# Runs of each contestant in a block: the lower quartile of fewer is no quartile; more make it no better.
+# Runs of each contestant in a block. Fewer give no lower quartile, more do not improve it.
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.

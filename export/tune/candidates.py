@@ -135,7 +135,7 @@ def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
     """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
     source, end = (_node(graph_module, name) for name in (site.source, site.end))
     needed: set[Node] = set()
-    like: set[Node] = set()  # what only the shape and type are taken of, as by ``x.new_zeros``
+    like: set[Node] = set()  # only their shape and type are used, as by ``x.new_zeros``
     stack = [end]
     while stack:
         node = stack.pop()

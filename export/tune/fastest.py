@@ -33,7 +33,7 @@ GAIN = 1.03
 # Among candidates this close to the fastest, the first in order of preference is taken: the same each time.
 # Times of one candidate differ by as much between two runs of a noisy machine.
 CLOSE = 1.08
-# Graphs that differ in one group of sites each; more would take too much memory.
+# The largest number of graphs, each without one group of sites. More would need too much memory.
 _GROUPS = 15
 
 

@@ -35,6 +35,6 @@ def make_plan(subject: Subject, options: Options, stages: Stages) -> Plan:
     try:
         plan = tune(subject, options, stages)
     except ExportError as error:
-        # What cannot be exported or run cannot be timed; the convolutions as they are can be.
+        # A lowering that cannot be exported or run cannot be timed. The convolutions as they are can be.
         plan = Plan(kept, {"by": "tuning", "failed": str(error)})
     return replace(plan, made={**plan.made, "environment": environment(options.threads)})

@@ -25,7 +25,7 @@ from fx_passes.records import Finding
 
 log = logging.getLogger(__name__)
 
-# A kernel is rounded to float32 once more where it is factored, and again with its scale: of sum |term|.
+# Of sum |term|: a factored kernel is rounded to float32 once more, and again with its scale.
 UNITS = 8.0
 
 
@@ -78,7 +78,7 @@ def blame_site(
         inputs: what showed the difference.
         bitwise: compare bits. Otherwise both graphs run in float64, where only a real error is visible.
     """
-    # A lowered site is one call, which computes what the last node it replaced did.
+    # A lowered site is one call. Its value is that of the last node that it replaced.
     lowered = {
         n.meta[SITE_OF_CALL][0]: (n.meta[SITE_OF_CALL][1], n.name)
         for n in rewritten.graph.nodes

@@ -84,7 +84,7 @@ def _fill(
         raise UsageError(f"inputs of type {onnx_type} are not supported by the equivalence check")
     dtype = _DTYPES[onnx_type]
     if not np.issubdtype(dtype, np.floating):
-        # Indices and flags have a meaning; only values seen in the example are known to be valid.
+        # Indices and flags have a meaning. Only the values of the example are known to be valid.
         low, high = (0, 1) if example is None or not example.size else (example.min(), example.max())
         return rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
     values = rng.standard_normal(shape)

@@ -124,7 +124,7 @@ class Float64(TorchDispatchMode):
         return self._copies[id(value)][1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with DisableTorchFunction():  # here, types are what they are
+        with DisableTorchFunction():  # here, types are not disguised
             return self._run(func, args, kwargs or {})
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:

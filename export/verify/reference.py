@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 # Weights above this are not run in float64: a run holds them three times, and takes minutes.
 LARGEST_BYTES = 1_000_000_000
-# How many times as large as a rounding error noise is: what the bound allows for ...
+# The size of the noise, in rounding errors: for the bound ...
 LEVEL = 2.0
-# ... and where a decision is looked for that rounding could turn.
+# ... and for the search for decisions that rounding could turn.
 FAR = 64.0
-# A held run that moves an output so many times less than a free one shows a jump.
+# If a free run moves an output so many times farther than a held run, the output jumps.
 JUMP = 4.0
-# An output of few elements is drawn as often as to have about so many, at least once.
+# The noise is drawn until an output has about so many elements in all draws, at least once.
 DRAWS = 8
 
 

@@ -36,7 +36,7 @@ from fx_passes.graph.torch_internals import pytree
 
 # Noise below this is lost in the rounding of float64 itself.
 _LEAST_UNIT = 2.0**-40
-# The smallest number above 0, by the unit: what underflows is off by as much.
+# The smallest number above 0, by the unit. The error of an underflow is as large.
 _SMALLEST = {2.0**-24: 2.0**-149, 2.0**-11: 2.0**-24, 2.0**-8: 2.0**-133}
 _SUMS = frozenset("convolution mm bmm addmm baddbmm mv dot sum mean cumsum avg_pool1d avg_pool2d".split())
 # They give numbers that they were given, or that have few bits.

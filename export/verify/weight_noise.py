@@ -22,7 +22,7 @@ from onnx.external_data_helper import uses_external_data
 
 from export.runtime.session import Array, open_session, run
 
-# How many times as large as rounding, and how often; see reference.py, which draws less noisily.
+# The size of the noise, in rounding errors, and the number of draws. ``reference.py`` needs less noise.
 LEVEL = 4.0
 DRAWS = 4
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -20,7 +20,7 @@ from fx_passes.errors import ExportError
 
 try:
     import fcntl
-except ImportError:  # Windows: what a killed run leaves behind stays
+except ImportError:  # Windows: the folder of a killed run stays
     fcntl = None  # type: ignore[assignment]
 
 # A folder without a lock may be one that another run is making just now.
@@ -86,7 +86,7 @@ def _locked(folder: Path) -> IO[str] | None:
 
 
 def _remove_stale(parent: Path, prefix: str) -> None:
-    with contextlib.suppress(OSError):  # no such folder: making one in it will say so
+    with contextlib.suppress(OSError):  # no such folder: making one in it will raise
         for folder in parent.iterdir():
             if folder.name.startswith(prefix) and _is_stale(folder):
                 shutil.rmtree(folder, ignore_errors=True)

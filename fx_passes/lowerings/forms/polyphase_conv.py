@@ -34,8 +34,8 @@ class PolyphaseConv(Lowered):
     ) -> None:
         self.interleave, self.count = interleave, phases
         self.down, self.across = _phases(resample, phases)
-        # torch 2.13 on oneDNN computes channels-last convolutions of stride (1, s) wrongly where the output
-        # has width 1: so only where it is known to be wider.
+        # torch 2.13 on oneDNN computes channels-last convolutions of stride (1, s) wrongly if the output has
+        # width 1. So the output must be known to be wider.
         width = resample.out_shape[-1]
         self.channels_last = resample.static and width is not None and width > phases
         super().__init__(resample, kernel, bias, phases=phases, interleave=interleave)
