@@ -73,13 +73,13 @@ def test_the_folder_of_a_killed_run_goes_with_the_next(tmp_path: Path) -> None:
     other = started("-c", HOLDS, str(tmp_path / "other.onnx"))
     for process in (killed, other):
         process.kill()
-        process.wait()
+        process.communicate()  # waits, and closes the pipe
     assert len(os.listdir(tmp_path)) == 3
     with folder_beside(out) as folder:
         assert len(os.listdir(tmp_path)) == 3  # of the one that lives, of the other file, and this one
     assert not folder.exists()
     alive.terminate()
-    alive.wait()
+    alive.communicate()
     assert sum(name.startswith(".other.onnx.") for name in os.listdir(tmp_path)) == 1
 
 
