@@ -20,6 +20,11 @@ from fx_passes.train.shared_conv import SharedKernelConv
 
 
 def trace(model: nn.Module) -> GraphModule:
+    """A symbolically traced graph of ``model``, with the model's own tensors, state_dict and modes.
+
+    Raises:
+        TypeError: the graph would lose something: hooks, random numbers, or a mode of gradients or autocast.
+    """
     if forward_hooks(model) or forward_pre_hooks(model):
         raise TypeError("the model has forward hooks, which tracing would drop")
     # Tracing runs the model's code. It runs on a clone, so that it does not write to the user's model.
@@ -39,6 +44,7 @@ def trace(model: nn.Module) -> GraphModule:
 
 
 def copy_modes(model: nn.Module, graph_module: GraphModule) -> None:
+    """Put each module of ``graph_module`` in the training or evaluation mode that it has in ``model``."""
     modes = {name: module.training for name, module in model.named_modules()}
     for name, module in graph_module.named_modules():
         module.training = modes.get(name, module.training)

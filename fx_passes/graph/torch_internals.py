@@ -1,7 +1,6 @@
 """Every private name of torch that this project uses, each with its reason. No other file uses any.
 
-torch may rename or change each of them in any version. ``tests/fx_passes/graph/test_torch_internals.py`` has
-one test for each, which then fails. No name belongs here without such a test.
+torch may change any of them. Then its test in ``tests/fx_passes/graph/test_torch_internals.py`` fails.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from torch.fx import Graph, GraphModule, Node
 # Returns the values of containers in the order in which a graph takes them.
 from torch.fx._pytree import tree_flatten_spec as tree_flatten_spec
 from torch.fx.experimental import _config
-from torch.fx.graph_module import _assign_attr
 from torch.utils import _pytree
 
 # Sees every operator that a model runs.
@@ -65,16 +63,15 @@ ConvTransposeNd = nn.modules.conv._ConvTransposeNd
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-# The padding of a convolution as ``F.pad`` takes it: only torch's own has "same" worked out.
-reversed_padding: Callable[[Any], list[int]] = attrgetter("_reversed_padding_repeated_twice")
+def reversed_padding(conv: Any) -> Any:  # dynamo traces no attrgetter
+    """The padding of a convolution as ``F.pad`` takes it. torch computes it, also for "same"."""
+    return conv._reversed_padding_repeated_twice
 
 
 def output_padding(conv: Any, input: Tensor, output_size: list[int] | None) -> list[int]:
     """The output padding that gives a transposed convolution ``output_size``, with torch's own errors."""
-    dim = len(conv.kernel_size)
-    geometry = conv.stride, conv.padding, conv.kernel_size, dim, conv.dilation
-    added: list[int] = conv._output_padding(input, output_size, *geometry)
-    return added
+    sizes = conv.stride, conv.padding, conv.kernel_size, len(conv.kernel_size), conv.dilation
+    return conv._output_padding(input, output_size, *sizes)  # type: ignore[no-any-return]
 
 
 def has_own_forward(conv: nn.Module) -> bool:
@@ -83,8 +80,11 @@ def has_own_forward(conv: nn.Module) -> bool:
 
 
 # --- What a module holds ---------------------------------------------------------------------------------
-# The parameters of one module, to read or replace: attributes may be proxies, iterators skip None.
-parameters_held: Callable[[Any], dict[str, nn.Parameter | None]] = attrgetter("_parameters")
+def parameters_held(module: Any) -> Any:
+    """The parameters of one module, to read or replace. Attributes may be proxies, iterators skip None."""
+    return module._parameters
+
+
 # Its buffers, for the same reasons.
 buffers_held: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
 # Its children: ``named_children`` leaves out the second name of one.
@@ -100,7 +100,7 @@ def own_registries(module: nn.Module) -> None:
 # The names of its buffers that are in no state_dict: no public way tells them apart.
 unsaved_buffers: Callable[[nn.Module], set[str]] = attrgetter("_non_persistent_buffers_set")
 # Sets a dotted name as torch.fx does when it traces, with modules on the way: (tensor, module, name).
-assign_attribute = _assign_attr
+assign_attribute = torch.fx.graph_module._assign_attr
 
 
 def storage_id(tensor: Tensor) -> int:

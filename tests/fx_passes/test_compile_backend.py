@@ -142,6 +142,8 @@ def test_a_stale_constant_would_be_seen(model: nn.Module, monkeypatch: pytest.Mo
         require_same(compiled, model, image())
 
 
+# dynamo looks at the gradient of every input, of those as well that have none.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_training_is_left_to_inductor(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     """Every parameter gets the gradient it has without; the kernel of a shared module the sum."""
     model = nn.Sequential(model, SharedKernelConv2d(3, 3, 3, groups=3, formulation="polyphase")).train()
