@@ -69,6 +69,7 @@ def test_fx_passes_imports_neither_onnx_nor_export() -> None:
         assert not re.search(r"^\s*(from|import) (onnx|export)", file.read_text(), re.M), file
 
 
+@pytest.mark.slow
 def test_python_in_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

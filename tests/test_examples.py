@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_fine_tuning(tmp_path: Path) -> None:
     """The loss goes down, the model has learned, and the file is written, in under two minutes."""
     out = tmp_path / "textures.onnx"

@@ -112,6 +112,7 @@ def test_as_it_was(kind: str, tmp_path: Path) -> None:
     assert made(kind, tmp_path) == json.loads((HERE / "golden" / f"{kind}.json").read_text())
 
 
+@pytest.mark.slow
 def test_an_old_plan_gives_the_same_file(tmp_path: Path) -> None:
     """A plan that was saved by an earlier version still fits, and makes what the rules made."""
     file = tmp_path / "o.onnx"

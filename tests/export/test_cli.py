@@ -136,6 +136,7 @@ def test_find_json(source: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "find.json").read_text()) == data
 
 
+@pytest.mark.slow
 def test_find_and_optimize_name_sites_alike(source: Path, tmp_path: Path) -> None:
     """One site has one id in both commands."""
     found = json.loads(run("find", f"{source}:shared", "--json", "-").stdout)
@@ -144,6 +145,7 @@ def test_find_and_optimize_name_sites_alike(source: Path, tmp_path: Path) -> Non
     assert [s["id"] for s in found["sites"]] == [s["id"] for s in optimized["sites"]]
 
 
+@pytest.mark.slow
 def test_find_looks_where_optimize_does(source: Path, tmp_path: Path) -> None:
     """Under ``no_grad`` and without autocast, where torch.export makes graphs of their own, as well."""
     result = run("find", f"{source}:measured")
@@ -160,6 +162,7 @@ def test_find_without_inputs(source: Path) -> None:
     assert "captured by torch.export" in result.stdout
 
 
+@pytest.mark.slow
 def test_optimize_writes_verifies_and_measures(source: Path, tmp_path: Path) -> None:
     """Exit 0, the table, the verdicts in words, and the file."""
     output = tmp_path / "out.onnx"
@@ -176,6 +179,7 @@ def test_optimize_writes_verifies_and_measures(source: Path, tmp_path: Path) -> 
     assert output.exists()
 
 
+@pytest.mark.slow
 def test_nothing_shared_is_the_plain_export_and_says_so(source: Path, tmp_path: Path) -> None:
     """Exit 0 without --strict, exit 4 with it; the verified file is written either way."""
     output = tmp_path / "out.onnx"
@@ -189,6 +193,7 @@ def test_nothing_shared_is_the_plain_export_and_says_so(source: Path, tmp_path: 
     assert output.exists()
 
 
+@pytest.mark.slow
 def test_not_equivalent_is_exit_1_and_no_file(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +215,7 @@ def test_not_equivalent_is_exit_1_and_no_file(
     assert set(os.listdir(tmp_path)) - {"__pycache__"} == {"models.py", "out.onnx"}
 
 
+@pytest.mark.slow
 def test_check(source: Path, tmp_path: Path) -> None:
     """Two equal files pass, two different ones exit 1 with the place."""
     for name in ("shared", "unshared"):
@@ -283,6 +289,7 @@ def test_nothing_is_written_over_something_else(
     assert {file: file.read_text() for file in Path().iterdir() if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_what_torch_logs_is_not_repeated(source: Path) -> None:
     """In a process of its own, as torch logs to the standard error that it found when it was imported."""
     command = [sys.executable, "-c", "from export.cli import main; main()", "find", f"{source}:untraceable"]
@@ -312,6 +319,7 @@ def test_what_cannot_be_loaded_captured_or_exported_is_exit_3(name: str, source:
     assert not re.search("Traceback|unexpected", result.output)
 
 
+@pytest.mark.slow
 def test_strict_without_a_gain_is_exit_4(source: Path, tmp_path: Path) -> None:
     """``expand`` is never faster: --strict says so after the file is written."""
     result = run("optimize", f"{source}:shared", "-o", tmp_path / "o.onnx", "--seconds", 0, "--strict")
@@ -407,6 +415,7 @@ def test_json_of_optimize(tuned: Tuned) -> None:
     assert tuned.data["equivalence"]["bitwise"] is False
 
 
+@pytest.mark.slow
 def test_a_plan_reproduces_the_tuned_file(
     tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +434,7 @@ def test_a_plan_reproduces_the_tuned_file(
     assert json.loads(result.stdout)["sites"] == tuned.data["sites"]
 
 
+@pytest.mark.slow
 def test_a_plan_that_does_not_fit(tuned: Tuned, tmp_path: Path) -> None:
     """Made for another model, or less exact than is allowed: exit 2, one line, an existing file untouched."""
     output = tmp_path / "out.onnx"
@@ -444,6 +454,7 @@ def test_a_plan_that_does_not_fit(tuned: Tuned, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out.onnx"]
 
 
+@pytest.mark.slow
 def test_a_faulty_lowering_is_exit_1(tuned: Tuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line that names the output and the site, and the existing file is untouched."""
     polyphase = MODULES["polyphase"].Module

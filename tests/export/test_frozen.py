@@ -34,6 +34,7 @@ def lowered(report: Report) -> int:
 NORMS = (nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS, ids=["old", "new", "spectral"])
 @pytest.mark.parametrize("lowering", ["static", "expand"])
 def test_a_weight_norm_is_a_constant_in_the_file(

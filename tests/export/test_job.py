@@ -68,6 +68,7 @@ def lowered(report: Report) -> list[str]:
     return [choice.proposal.lowering for choice in report.plan.choices.values() if choice.proposal]
 
 
+@pytest.mark.slow
 def test_a_tuned_file_that_is_slower_is_not_written(tmp_path: Path) -> None:
     """Every convolution is kept, verified and measured; the report says so, by site and in its summary."""
     report = Desk(0.8, 1.0).optimize(blur(), X, tmp_path / "out.onnx")
@@ -84,6 +85,7 @@ def test_a_tuned_file_that_is_slower_is_not_written(tmp_path: Path) -> None:
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tuned_file_that_is_not_slower_is_written(tmp_path: Path) -> None:
     """Faster, or no difference that can be claimed."""
     report = Desk(1.0).optimize(blur(), X, tmp_path / "out.onnx")
@@ -91,6 +93,7 @@ def test_a_tuned_file_that_is_not_slower_is_written(tmp_path: Path) -> None:
     assert not report.kept
 
 
+@pytest.mark.slow
 def test_rules_and_plans_are_done_as_asked(tmp_path: Path) -> None:
     """A plan that is slower here is a plan all the same: the report says that it is slower."""
     desk = Desk(2.0, 0.8)
@@ -100,6 +103,7 @@ def test_rules_and_plans_are_done_as_asked(tmp_path: Path) -> None:
     assert any("slower" in line for line in summary_lines(report))
 
 
+@pytest.mark.slow
 def test_tuned_on_what_is_measured(tmp_path: Path) -> None:
     """An open batch from an example of one item: traced with two, timed and measured with one."""
     desk = Desk(1.0)
@@ -138,6 +142,7 @@ def test_an_original_that_onnxruntime_refuses_is_refused_first(tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_every_stage_is_timed(tmp_path: Path) -> None:
     """Each once, in order, a line each in the summary; together they are the run."""
     report = optimize(blur(), (X,), tmp_path / "out.onnx", budget=1, seconds=0.5)
@@ -167,6 +172,7 @@ class BigHead(nn.Module):
         return self.head(self.blur(x).flatten(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowering", ["tuned", "static", "expand"])
 def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights beyond what one file holds: written beside it, verified, timed one session at a time."""

@@ -73,6 +73,7 @@ MODELS: dict[str, tuple[Callable[..., Any], Tensor, tuple[Any, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "lowering"),
     [*((name, "static") for name in MODELS), ("a bias of zeros like another tensor", "tuned")],
@@ -89,6 +90,7 @@ def test_it_is_lowered(name: str, lowering: str, tmp_path: Path) -> None:
         assert all(choice.proposal is not None for choice in report.plan.choices.values())
 
 
+@pytest.mark.slow
 def test_a_case_that_overflows_is_noted(tmp_path: Path) -> None:
     """And only there: a file that has no numbers where the original has some is not the same."""
     use, kernel, inputs = MODELS["it overflows for large inputs"]
@@ -113,6 +115,7 @@ def test_a_case_that_overflows_is_noted(tmp_path: Path) -> None:
     assert not check.passed
 
 
+@pytest.mark.slow
 def test_a_constant_input_still_finds_an_error(tmp_path: Path) -> None:
     """Rounding of the terms is allowed where they cancel, and no more."""
 
@@ -126,6 +129,7 @@ def test_a_constant_input_still_finds_an_error(tmp_path: Path) -> None:
     assert check.mismatch.case == "constant"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowering", ["expand", "static"])
 def test_one_tensor_for_two_inputs(lowering: str, tmp_path: Path) -> None:
     """The exporter takes one object for one input, and the file computed a function of the first alone."""
@@ -144,6 +148,7 @@ def test_one_tensor_for_two_inputs(lowering: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, model(X, other).numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_kernel_of_one_channel_alone_is_lowered_and_said_so(tmp_path: Path) -> None:
     """Sequences, every channel by itself: nothing to share, and still not the plain export."""
 
@@ -164,6 +169,7 @@ def test_a_kernel_of_one_channel_alone_is_lowered_and_said_so(tmp_path: Path) ->
     assert not any("plain export" in line for line in summary_lines(report))
 
 
+@pytest.mark.slow
 def test_an_open_batch_from_an_example_of_one(tmp_path: Path) -> None:
     """The size that people give; torch.export alone would take it for a size that stays."""
     batch = torch.export.Dim("batch")
@@ -189,6 +195,7 @@ def test_an_open_batch_from_an_example_of_one(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, model(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["share", "share auto", "unshare", "symbolic_trace"])
 def test_a_graph_module_is_lowered_as_the_model_is(way: str, tmp_path: Path) -> None:
     """What was trained is what is exported."""

@@ -82,6 +82,7 @@ def require_right(file: Path, model: nn.Module, sizes: Any = SIZES) -> None:
         np.testing.assert_allclose(found, model(x).detach().numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("lowering", ["static", "expand"])
 def test_blurs(name: str, lowering: str, tmp_path: Path) -> None:
@@ -110,6 +111,7 @@ def test_blurs(name: str, lowering: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_tuned(tmp_path: Path) -> None:
     """Tuning times candidates with open sizes too."""
     model, x = MODELS["kornia full gauss"]().eval(), torch.rand(1, 3, 32, 32)
@@ -118,6 +120,7 @@ def test_tuned(tmp_path: Path) -> None:
     require_right(tmp_path / "o.onnx", model)
 
 
+@pytest.mark.slow
 def test_a_program_keeps_its_bounds(tmp_path: Path) -> None:
     """Cases stay within what an exported program was exported for."""
     sizes = {0: Dim("batch", max=3), 2: Dim("h", min=10, max=30), 3: 2 * Dim("half", min=4, max=20)}
@@ -161,6 +164,7 @@ def fixed(): return Blur(True), (torch.rand(1, 3, 24, 28),)
 """
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     """``--dynamic``: exit 0 and a line for each bound; exit 3 and one line where a size is fixed."""
     (tmp_path / "model.py").write_text(SOURCE)

@@ -51,6 +51,7 @@ def run(model: nn.Module, path: Path, inputs: tuple[Any, ...] = (X,), **more: An
     return optimize(model.eval(), inputs, path, **{"seconds": 0, "lowering": "expand", **more})
 
 
+@pytest.mark.slow
 def test_report_and_file(tmp_path: Path) -> None:
     """The report has the contract's JSON; the file is there and smaller, and nothing else is."""
     model = Blurs()
@@ -97,6 +98,7 @@ def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fx_passes.graph.edit, "expand_argument", faulty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["stride", "padding", "tap"])
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_faulty_rewrite_is_caught_and_its_site_named(
@@ -121,6 +123,7 @@ def test_a_faulty_rewrite_is_caught_and_its_site_named(
     assert not existing or path.read_text() == "before"
 
 
+@pytest.mark.slow
 def test_a_fault_that_pytorch_does_not_see_blames_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_fault_that_pytorch_does_not_see_blames_the_export(
         run(Blurs(), tmp_path / "out.onnx")
 
 
+@pytest.mark.slow
 def test_nothing_to_share_gives_the_plain_export(tmp_path: Path) -> None:
     """The output is the stock file, byte for byte as exported, and the report counts no shared site."""
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
@@ -149,6 +153,7 @@ def test_nothing_to_share_gives_the_plain_export(tmp_path: Path) -> None:
     assert (tmp_path / "out.onnx").stat().st_size == report.optimized_bytes
 
 
+@pytest.mark.slow
 def test_exported_program_and_graph_module(tmp_path: Path) -> None:
     """Both are taken as they are; a program brings its own inputs."""
     program = torch.export.export(Blurs().eval(), (X,))
@@ -159,6 +164,7 @@ def test_exported_program_and_graph_module(tmp_path: Path) -> None:
     assert run(traced, tmp_path / "b.onnx").shared_count == 2
 
 
+@pytest.mark.slow
 def test_dynamic_batch(tmp_path: Path) -> None:
     """The check runs other batch sizes where the batch is open."""
     dynamic = ({0: torch.export.Dim("batch")},)
@@ -179,6 +185,7 @@ class Nested(nn.Module):
         return F.conv2d(x, self.window, groups=4), x.argmax(1)
 
 
+@pytest.mark.slow
 def test_nested_inputs_and_outputs(tmp_path: Path) -> None:
     """Tensors are found wherever they are among the arguments."""
     inputs = ({"a": X}, 2.0, [X + 1])
@@ -217,6 +224,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         optimize(Blurs(), (X,), tmp_path / "missing" / "out.onnx")
 
 
+@pytest.mark.slow
 def test_external_data_moves_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large model has its data under the output's name, shared or not, and loads from where it lies."""
     monkeypatch.setattr(files, "LARGE_BYTES", 10)
@@ -240,6 +248,7 @@ def test_output_that_is_a_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_batch_norm_behind_a_shared_convolution(bias: bool, transposed: bool, tmp_path: Path) -> None:
@@ -257,6 +266,7 @@ def test_a_batch_norm_behind_a_shared_convolution(bias: bool, transposed: bool, 
     assert [site["lowering"] for site in rest] == ["expand", "expand"]
 
 
+@pytest.mark.slow
 def test_a_graph_module_is_not_changed(tmp_path: Path) -> None:
     """Neither the graph module nor the model it was traced from."""
     model = Blurs().eval()
@@ -270,6 +280,7 @@ def test_a_graph_module_is_not_changed(tmp_path: Path) -> None:
     assert torch.equal(model(X), expected)
 
 
+@pytest.mark.slow
 def test_open_sizes_of_an_exported_program_stay_open(tmp_path: Path) -> None:
     """What was dynamic when it was exported is dynamic in the file, and checked at other sizes."""
     dynamic = ({0: torch.export.Dim("batch"), 3: torch.export.Dim("width")},)
@@ -353,6 +364,7 @@ def test_the_report_says_how_exact_it_is(exactness: Exactness, statics: dict[Exa
     assert f"equivalence: passed, {bits} in {cases} cases" in "\n".join(summary_lines(report))
 
 
+@pytest.mark.slow
 def test_static_writes_the_same_file_each_time(statics: dict[Exactness, Static], tmp_path: Path) -> None:
     """Byte for byte, from a model built anew, whatever the time and the folder."""
     assert statics["finite"].report.plan.exactness == "finite"
@@ -410,12 +422,14 @@ class InARow(nn.Module):
         return F.conv2d(x[..., 1:], self.taps_7, padding=3, groups=3)
 
 
+@pytest.mark.slow
 def test_sites_in_a_row(tmp_path: Path) -> None:
     """The output of one lowered site is the input of the next; what is between belongs to one of them."""
     report = run(InARow(), tmp_path / "out.onnx", (torch.rand(1, 3, 32, 64),), lowering="static")
     assert [site["lowering"] for site in report.to_json()["sites"]] == ["polyphase(phases=16)"] * 3
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_random_numbers(tmp_path: Path) -> None:
     """Dropout in training mode: nothing can be compared with it, and the message says why."""
     model = nn.Sequential(Blurs(), nn.Dropout()).train()
@@ -425,6 +439,7 @@ def test_a_model_that_draws_random_numbers(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_faulty_lowering_is_caught_and_its_site_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -437,6 +452,7 @@ def test_a_faulty_lowering_is_caught_and_its_site_named(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_lowering_that_is_less_exact_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `finite` one that claims to be `reordered` is found out by the Inf and NaN among the inputs."""
     polyphase = MODULES["polyphase"]
@@ -451,6 +467,7 @@ def test_a_lowering_that_is_less_exact_than_it_says(tmp_path: Path, monkeypatch:
         run(Lowered(), tmp_path / "out.onnx", (IMAGE,), **more)
 
 
+@pytest.mark.slow
 def test_candidates_that_cannot_be_timed_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

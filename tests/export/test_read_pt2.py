@@ -420,6 +420,7 @@ def test_a_program_without_inputs_and_one_without_weights(tmp_path: Path) -> Non
     assert load_model(str(tmp_path / "m.pt2")).example_inputs is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="counts memory as Linux does")
 def test_large_weights_are_held_once(tmp_path: Path) -> None:
     """Reading takes the memory of the weights, not twice that."""

@@ -197,6 +197,7 @@ def test_noise_is_called_noise() -> None:
     assert not fresh(np.random.default_rng(0), 1.0, 0.01, 0.01).measure().noisy
 
 
+@pytest.mark.slow
 def test_real_sessions(tmp_path: Path) -> None:
     """Two files: one convolution against five of them."""
     x = torch.randn(1, 8, 32, 32)

@@ -59,6 +59,7 @@ def require_same(compiled: Any, model: nn.Module, x: Tensor) -> None:
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_registered(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     """By its name, as ``torch.compile`` takes it."""
     assert "fx_passes" in torch.compiler.list_backends()
@@ -76,6 +77,7 @@ def test_new_shapes(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     require_same(compiled, model, image(batch=4))
 
 
+@pytest.mark.slow
 def test_sizes_that_open_by_themselves(model: nn.Module) -> None:
     """As torch.compile does it: the second shape makes the graph one of open sizes."""
     compiled = torch.compile(model, backend="fx_passes")

@@ -99,6 +99,7 @@ PROPOSALS = st.builds(
 CHOICES = st.builds(Choice, st.text(), st.none() | PROPOSALS)
 
 
+@pytest.mark.slow
 @given(st.builds(Plan, st.dictionaries(st.text(), CHOICES), st.dictionaries(KEYS, NOTES)))
 def test_every_plan_survives_json(plan: Plan) -> None:
     """Equal, and the same text, whatever is in it: no number, order or container of one side only."""

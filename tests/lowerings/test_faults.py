@@ -24,6 +24,7 @@ def test_circular_padding_of_a_narrow_input(name: str, rank: int) -> None:
     assert all(checked.agrees for checked in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["separable", "separable_polyphase", "column_polyphase"])
 def test_a_scale_that_rounds_the_kernel(name: str) -> None:
     """A kernel that is rank 1 within the tolerance stays what was proposed when a factor rounds its taps."""

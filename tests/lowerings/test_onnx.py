@@ -42,6 +42,7 @@ def site_of(net: Net, x: torch.Tensor, open_sizes: object = None) -> Site:
     return site
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_what_each_lowering_becomes(name: str, tmp_path: Path) -> None:
     """Operators and stored numbers are counted, so that an exporter that undoes a lowering is caught."""

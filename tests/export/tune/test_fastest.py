@@ -398,6 +398,7 @@ def test_no_time_no_variants(found: Found) -> None:
     assert names(plan) == ["polyphase(phases=8)"] * 3
 
 
+@pytest.mark.slow
 def test_half_precision() -> None:
     """A model in float16, which onnxruntime runs, can be tuned."""
     half = found_in(torch.float16)
@@ -405,6 +406,7 @@ def test_half_precision() -> None:
     assert times.keys() == set(half.candidates[0].names)
 
 
+@pytest.mark.slow
 def test_a_real_tuning(tmp_path: Path) -> None:
     """Nothing pretended: every candidate has a time, what is chosen is one of them, and the file is right."""
     conv = nn.Conv2d(3, 3, 5, padding=2, groups=3)

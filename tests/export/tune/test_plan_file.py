@@ -198,6 +198,7 @@ class Clock:
         return {name: 9.0 if name == "expand" else 4.0 for name in candidates.names}
 
 
+@pytest.mark.slow
 def test_an_interrupted_tuning_is_resumed(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +259,7 @@ def test_save_plan_beside_plan_does_not_overwrite_either(source: Path, tmp_path:
     assert result.exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_plan_of_expand_has_all_sites(source: Path, tmp_path: Path) -> None:
     """What ``--lowering expand`` saves can be followed: it keeps every site as it is."""
     plan = tmp_path / "plan.json"

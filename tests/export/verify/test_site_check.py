@@ -51,6 +51,7 @@ def lowered(report: Report) -> int:
     return sum(choice.proposal is not None for choice in report.plan.choices.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_a_wrong_tap_that_no_output_shows(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -65,12 +66,14 @@ def test_a_wrong_tap_that_no_output_shows(
     assert not (tmp_path / "out.onnx").exists()
 
 
+@pytest.mark.slow
 def test_one_unit_in_the_last_place_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What rounding could do passes."""
     plant(monkeypatch, lambda model, places: spoil(model, places[0], 6e-8))
     assert lowered(run(Hidden(), tmp_path / "out.onnx")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_none(value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN is as far away as can be."""
@@ -79,6 +82,7 @@ def test_numbers_that_are_none(value: float, tmp_path: Path, monkeypatch: pytest
         run(Hidden(), tmp_path / "out.onnx")
 
 
+@pytest.mark.slow
 def test_open_sizes_are_those_of_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A site of an open batch is cut out like any other."""
     open_batch = ({0: torch.export.Dim("batch")},)
@@ -100,6 +104,7 @@ class Siblings(nn.Module):
         return torch.cat([F.conv2d(x, self.kernel, groups=3).sigmoid() for x in (a, b, a * b)])
 
 
+@pytest.mark.slow
 def test_siblings_that_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call takes the inputs of all, and gives the outputs of all."""
     model, inputs = Siblings(), (X, X + 1)

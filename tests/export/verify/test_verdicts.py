@@ -53,6 +53,7 @@ def static(model: nn.Module, inputs: tuple[Any, ...], path: Path) -> Report:
     return optimize(model.eval(), inputs, path, lowering="static", seconds=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_one_number_as_output_is_lowered(seed: int, tmp_path: Path) -> None:
     """A number whose own error is zero by chance still moves by what rounding does to it."""
@@ -62,6 +63,7 @@ def test_one_number_as_output_is_lowered(seed: int, tmp_path: Path) -> None:
     assert len(lowered(report)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["visual_information_fidelity", "spatial_correlation_coefficient"])
 def test_metrics_of_a_package_are_lowered(name: str, tmp_path: Path) -> None:
     """Torchmetrics' own, with a window on each channel."""
@@ -124,6 +126,7 @@ class Cast(Blur):
         return super().forward(x.float() + torch.ones(1, dtype=torch.float32)).to(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [normed, parametrized, Plain, Cast])
 def test_the_reference_is_float64_whatever_the_model_is_made_of(make: Any, tmp_path: Path) -> None:
     """A weight norm and a computed tensor cannot be copied; a cast undoes a conversion. Neither is done."""
@@ -162,6 +165,7 @@ class Levels(nn.Module):
 PICTURE = torch.randint(0, 256, (1, 3, 80, 80), dtype=torch.uint8)
 
 
+@pytest.mark.slow
 def test_integers_behind_a_rounding_are_kept(tmp_path: Path) -> None:
     """The file is written, every convolution in it as it was, and the report says why."""
     report = static(Levels(1000.0, window()), (PICTURE,), tmp_path / "o.onnx")
@@ -171,6 +175,7 @@ def test_integers_behind_a_rounding_are_kept(tmp_path: Path) -> None:
     assert all("sensitive to rounding" in reason for reason in report.kept.values())
 
 
+@pytest.mark.slow
 def test_what_is_exact_is_lowered_behind_a_rounding(tmp_path: Path) -> None:
     """Integers under a binomial kernel have no rounding errors: nothing jumps."""
     line = torch.tensor([1.0, 4, 6, 4, 1]) / 16
@@ -178,6 +183,7 @@ def test_what_is_exact_is_lowered_behind_a_rounding(tmp_path: Path) -> None:
     assert lowered(report)
 
 
+@pytest.mark.slow
 def test_a_threshold_that_rounding_turns_keeps_everything(tmp_path: Path) -> None:
     """Whether or not the files agree on this processor: the decision is read off the model in float64."""
 
@@ -191,6 +197,7 @@ def test_a_threshold_that_rounding_turns_keeps_everything(tmp_path: Path) -> Non
     assert "sensitive to rounding" in report.plan.made["kept"]
 
 
+@pytest.mark.slow
 def test_a_threshold_that_no_output_shows_keeps_nothing(tmp_path: Path) -> None:
     """A leaky slope has a comparison in it, and no jump."""
 
@@ -212,6 +219,7 @@ def planted(path: Path, target: Path, tap: int, by: float) -> None:
     onnx.save(model, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [True, False], ids=["float64", "no reference"])
 @pytest.mark.parametrize("tap", [0, 60, 120])
 def test_a_wrong_tap_is_found_behind_a_mean(reference: bool, tap: int, tmp_path: Path) -> None:
@@ -229,6 +237,7 @@ def test_a_wrong_tap_is_found_behind_a_mean(reference: bool, tap: int, tmp_path:
     assert check_equivalence(*files, example_inputs=tensor_arrays(inputs), reference=truth).passed
 
 
+@pytest.mark.slow
 def test_a_site_that_is_wrong_is_an_error_behind_integers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

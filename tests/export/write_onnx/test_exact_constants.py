@@ -99,6 +99,7 @@ def test_constants_are_folded_all_the_same(way: str, tmp_path: Path) -> None:
     assert found.tolist() == [1.0] * 4
 
 
+@pytest.mark.slow
 def test_a_lowered_model_divides_by_no_zero(tmp_path: Path) -> None:
     """Where nothing comes in, nothing comes out; and the site is lowered."""
     torch.manual_seed(0)

@@ -81,6 +81,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]], int]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["nn.Module", "exported program"])
 @pytest.mark.parametrize("name", CASES)
 def test_each_kernel_is_stored_once_under_its_name(name: str, route: str, tmp_path: Path) -> None:

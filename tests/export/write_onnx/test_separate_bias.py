@@ -102,6 +102,7 @@ def operators_at_run_time(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(optimized).graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_bits_and_the_work_are_those_of_the_stock_export(name: str, tmp_path: Path) -> None:
     """At both optimization levels; and onnxruntime's own joins the bias again."""
@@ -116,6 +117,7 @@ def test_the_bits_and_the_work_are_those_of_the_stock_export(name: str, tmp_path
     assert operators_at_run_time(ours) == operators_at_run_time(stock)
 
 
+@pytest.mark.slow
 def test_each_bias_is_stored_once_under_its_name(tmp_path: Path) -> None:
     """Also where two convolutions have one; what else reads it has it in its own shape."""
     ours = exported("shared bias", tmp_path)[-1]
@@ -161,6 +163,7 @@ def quantised_error(path: Path, how: str, x: Tensor, expected: Tensor) -> float:
     return float(np.abs(found - expected.numpy()).max() / expected.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["dynamic", "QDQ", "QOperator"])
 @pytest.mark.parametrize(
     "name", ["3 channels, 1d", "16 channels, 2d", "two", "relu", "residual", "transposed"]
@@ -171,6 +174,7 @@ def test_our_files_can_be_quantised(name: str, how: str, tmp_path: Path) -> None
     assert quantised_error(ours, how, x, model(x).detach()) < 8 / 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowering", ["expand", "static", "tuned"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_whatever_the_lowering(lowering: str, bias: bool, tmp_path: Path) -> None:

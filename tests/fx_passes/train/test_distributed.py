@@ -63,6 +63,7 @@ def work(way: str, out: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["DistributedDataParallel", "fully_shard"])
 def test_two_processes_train_the_same_kernel(way: str, tmp_path: Path) -> None:
     """After five steps, on loopback."""
