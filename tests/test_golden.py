@@ -106,6 +106,7 @@ def made(kind: str, folder: Path) -> Any:
 KINDS = ("names", "find", "static", "expand", "plan")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_as_it_was(kind: str, tmp_path: Path) -> None:
     """Nothing that users rely on has changed."""

@@ -31,7 +31,7 @@ from fx_passes.find.find_kernels import judge_graph
 from fx_passes.share.share_kernels import share_kernels
 
 MODELS = Path(real_models.__file__)
-QUICK = ("blur_pool", "fir_downsample")  # seconds each; the others stay whole minutes, all together
+QUICK = ("blur_pool",)  # seconds; the others take minutes, all together
 
 
 def slow(names: Iterable[str]) -> list[Any]:

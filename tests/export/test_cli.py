@@ -109,6 +109,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_find_prints_sites_and_reasons(source: Path) -> None:
     """Plain text off a terminal: site, form, groups, shapes, verdict."""
     result = run("find", f"{source}:shared")

@@ -58,6 +58,7 @@ def text(report: Report) -> str:
     return "\n".join(summary_lines(report))
 
 
+@pytest.mark.slow
 def test_a_batch_norm_behind_is_said_as_it_is(tmp_path: Path) -> None:
     """The site is shared in torch and stored whole in the file: nothing was rewritten, not nothing shared."""
     conv = nn.Conv2d(3, 3, 9, groups=3, bias=False)
@@ -87,6 +88,7 @@ def normed():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "says"), [("single", "already one kernel"), ("different", "not shared: ")])
 def test_no_row_says_shared_where_nothing_was(name: str, says: str, tmp_path: Path) -> None:
     """With ``expand``, the rows and the line below them agree."""

@@ -127,6 +127,7 @@ class Refused(nn.Module):
         return self.conv(x.double())
 
 
+@pytest.mark.slow
 def test_an_original_that_onnxruntime_refuses_is_refused_first(tmp_path: Path) -> None:
     """Before the graph is captured, let alone tuned; nothing is written."""
     said: list[str] = []

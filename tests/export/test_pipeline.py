@@ -333,6 +333,7 @@ def statics(tmp_path_factory: pytest.TempPathFactory) -> dict[Exactness, Static]
     return {exactness: static(exactness, tmp_path_factory.mktemp(exactness)) for exactness in EXACTNESS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exactness", EXACTNESS)
 def test_static_with_each_exactness(exactness: Exactness, statics: dict[Exactness, Static]) -> None:
     """Nothing less exact is chosen; bits are asked for, and Inf and NaN tried, where that is promised."""
@@ -347,6 +348,7 @@ def test_static_with_each_exactness(exactness: Exactness, statics: dict[Exactnes
     assert report.equivalence.reference.startswith("equal bits") == (exactness == "bitwise")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exactness", EXACTNESS)
 def test_the_report_says_how_exact_it_is(exactness: Exactness, statics: dict[Exactness, Static]) -> None:
     """For each site that was lowered, and for the outputs as they came out."""
@@ -371,6 +373,7 @@ def test_static_writes_the_same_file_each_time(statics: dict[Exactness, Static],
     assert static("finite", tmp_path).file == statics["finite"].file
 
 
+@pytest.mark.slow
 def test_what_is_chosen_is_among_the_candidates(statics: dict[Exactness, Static]) -> None:
     """Of a static choice, too."""
     for site in statics["finite"].report.to_json()["sites"]:

@@ -62,6 +62,7 @@ def fresh(rng: np.random.Generator, ratio: float, session: float, run: float) ->
     return Machine(runs, opens)
 
 
+@pytest.mark.slow
 def test_a_file_against_itself_is_not_called_faster() -> None:
     """Sessions of one file differ by 2 %: of 45 measurements at most 3 claim, 38 intervals cover 1."""
     timings = [fresh(np.random.default_rng(seed), 1.0, 0.02, 0.05).measure() for seed in range(45)]
@@ -82,6 +83,7 @@ def test_sessions_that_stay_open_would_claim() -> None:
     assert sum(not t.ci95[0] <= 1 <= t.ci95[1] for t in map(stuck, range(20))) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [0.9, 1.1, 3.0])
 def test_a_difference_is_found(truth: float) -> None:
     """A tenth is claimed, by its right name, and the interval holds the truth."""

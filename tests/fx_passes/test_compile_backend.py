@@ -67,6 +67,7 @@ def test_it_is_registered(model: nn.Module, caplog: pytest.LogCaptureFixture) ->
     assert caplog.messages == ["2 convolutions lowered"]
 
 
+@pytest.mark.slow
 def test_new_shapes(model: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
     """In a graph of open sizes, each set of shapes is lowered for itself, once."""
     compiled = torch.compile(model, backend="fx_passes", dynamic=True)
@@ -85,6 +86,7 @@ def test_sizes_that_open_by_themselves(model: nn.Module) -> None:
         require_same(compiled, model, image(height, width))
 
 
+@pytest.mark.slow
 def test_few_graphs_are_kept(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was not used for longest goes."""
     monkeypatch.setattr(compile_backend, "_KEPT", 2)
@@ -111,6 +113,7 @@ class WithoutAutocast(Blur):
             return super().forward(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Blur, WithoutAutocast])
 def test_weights_that_change(kind: type[Blur], caplog: pytest.LogCaptureFixture) -> None:
     """Constants of a lowered graph are compared with their sources before every call, also past autograd."""
@@ -171,6 +174,7 @@ class Scaled(Blur):
         return super().forward(x) * self.scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [Scaled(), nn.Conv2d(3, 6, 3, groups=3)], ids=["lowered", "not lowered"])
 def test_parameters_that_are_replaced(net: nn.Module) -> None:
     """By another object, by ``assign=True``, by other data: baked into the graph or not."""
@@ -215,6 +219,7 @@ def test_inputs_that_overlap() -> None:
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_that_the_model_switches_on(caplog: pytest.LogCaptureFixture) -> None:
     """A graph that does so goes to inductor."""
 

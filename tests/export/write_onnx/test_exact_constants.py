@@ -69,6 +69,7 @@ def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", KEPT)
 def test_small_numbers_are_kept(name: str, way: str, tmp_path: Path) -> None:
@@ -82,6 +83,7 @@ def test_small_numbers_are_kept(name: str, way: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, function(x).exp().numpy(), rtol=3e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", DROPPED)
 def test_what_changes_nothing_is_dropped(name: str, way: str, tmp_path: Path) -> None:
@@ -90,6 +92,7 @@ def test_what_changes_nothing_is_dropped(name: str, way: str, tmp_path: Path) ->
     assert operators(path) == ["Exp"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_constants_are_folded_all_the_same(way: str, tmp_path: Path) -> None:
     """A sum of constants is one, to the last bit."""

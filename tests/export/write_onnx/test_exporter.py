@@ -108,6 +108,7 @@ def test_the_plain_exporter_would_undo_the_sharing(tmp_path: Path) -> None:
     assert (8, 1, 3, 3) in initializers(path).values()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", SHARED_CLASSES.values(), ids=lambda cls: cls.__name__)
 def test_every_shared_class_exports(cls: type[Any], tmp_path: Path) -> None:
     """All six classes, read back by onnxruntime, agree with PyTorch."""
@@ -119,6 +120,7 @@ def test_every_shared_class_exports(cls: type[Any], tmp_path: Path) -> None:
     np.testing.assert_allclose(found, conv(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_rest_is_as_optimized_as_the_stock_export(tmp_path: Path) -> None:
     """Batch norms are folded into convolutions as they are in the stock file; one bias is behind its own."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *module_model()).eval()
@@ -129,6 +131,7 @@ def test_the_rest_is_as_optimized_as_the_stock_export(tmp_path: Path) -> None:
     assert sorted(ops) == sorted(["Add", "Expand", *(n.op_type for n in stock.graph.node)])
 
 
+@pytest.mark.slow
 def test_dynamic_batch(tmp_path: Path) -> None:
     """An open batch stays open."""
     x = torch.randn(2, 8, 12, 12)
@@ -139,6 +142,7 @@ def test_dynamic_batch(tmp_path: Path) -> None:
     assert run(session, [torch.randn(5, 8, 12, 12).numpy()])[0].shape == (5, 8, 12, 12)
 
 
+@pytest.mark.slow
 def test_large_models_have_their_data_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the size of a protobuf message, initializers go to a second file, also moved into place."""
     monkeypatch.setattr(files, "LARGE_BYTES", 10)
@@ -165,6 +169,7 @@ def test_nothing_half_written_when_the_checker_refuses(
     assert target.read_text() == "before"
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
     """The cause, not the exporter's page of advice."""
 

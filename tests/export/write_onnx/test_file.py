@@ -66,6 +66,7 @@ def test_the_folder_goes_at_the_end(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_run_goes_with_the_next(tmp_path: Path) -> None:
     """What a run that was killed left is removed; that of a run that lives, or of another file, is not."""
     out = tmp_path / "out.onnx"

@@ -243,6 +243,7 @@ def require_close(found: np.ndarray, expected: Tensor) -> None:
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["polyphase", "sibling_merge"])
 def test_what_siblings_become(name: str, fixed: Exported) -> None:
     """Operators are counted, and numbers stored: one call for both sites, or one for each."""
@@ -255,6 +256,7 @@ def test_what_siblings_become(name: str, fixed: Exported) -> None:
     assert sum(sizes) - numbers(stored) < 64  # shapes and the like
 
 
+@pytest.mark.slow
 def test_all_of_them_in_one_file(fixed: Exported) -> None:
     """It is sound, and in onnxruntime, whether or not that optimizes, each gives what torch does."""
     require_sound(onnx.load(fixed.file))
@@ -265,6 +267,7 @@ def test_all_of_them_in_one_file(fixed: Exported) -> None:
             require_close(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPEN)
 def test_open_batch_and_sizes(name: str, dynamic: Exported) -> None:
     """What was exported at one size is right at others, smaller and larger, with more items and fewer."""
@@ -278,6 +281,7 @@ def test_open_batch_and_sizes(name: str, dynamic: Exported) -> None:
         require_close(found[index], dynamic.model(inputs)[index])
 
 
+@pytest.mark.slow
 def test_a_file_with_open_sizes_is_sound(dynamic: Exported) -> None:
     """Valid, unique names, nothing opaque; and each kernel is stored as small as with known sizes."""
     model = onnx.load(dynamic.file)
@@ -346,6 +350,7 @@ def test_a_module_that_is_called_often_is_stored_once(chained: Chained) -> None:
     require_close(run(open_session(chained.file), [chained.x.numpy()])[0], chained.model(chained.x))
 
 
+@pytest.mark.slow
 def test_a_trial_puts_sites_back(chained: Chained, tmp_path: Path) -> None:
     """One export gives the graph with any of its sites as they were; without any it is the file itself."""
     trial = make_trial(chained.graph_module, chained.original, chained.sites, (chained.x,), None, tmp_path)
@@ -379,6 +384,7 @@ ENDS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDS)
 def test_outputs_are_named_as_in_the_stock_export(name: str, tmp_path: Path) -> None:
     """Whatever a lowered site is to the outputs: their names, in order, and their values."""
@@ -393,6 +399,7 @@ def test_outputs_are_named_as_in_the_stock_export(name: str, tmp_path: Path) -> 
         require_close(found, expected)
 
 
+@pytest.mark.slow
 def test_a_value_within_that_has_the_name_of_an_output(tmp_path: Path) -> None:
     """It gives way: the output has the name, and both keep their values."""
     x = torch.randn(1, 3, 9, 32)
@@ -472,6 +479,7 @@ def test_an_entry_of_a_library() -> None:
     assert ir.to_proto(library).SerializeToString() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped", "separable"])
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_chain_of_convolutions_is_not_broken(name: str, batch: int, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_each_bias_is_stored_once_under_its_name(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_only_a_bias_in_float32_is_taken_out(dtype: torch.dtype, tmp_path: Path) -> None:
     """In a shorter type, what is in front of the bias would be rounded once more."""

@@ -67,6 +67,7 @@ def test_sizes_that_are_one() -> None:
     assert sizes.at(dict.fromkeys(sizes.ranges or {}, 7)) == ((2, 3, 7, 7),)
 
 
+@pytest.mark.slow
 def test_refined_sizes_are_accepted_by_the_stock_exporter() -> None:
     """A named size beside an unnamed one: torch.onnx.export itself gives up on its own suggestion there."""
     model, shapes = Model(blur).eval(), ({2: Dim("h"), 3: Dim.DYNAMIC},)

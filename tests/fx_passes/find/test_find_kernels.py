@@ -352,6 +352,7 @@ def test_leaf_modules_are_looked_into() -> None:
     assert finding.reason == "inside `0` (Sequential), which the graph calls as a whole"
 
 
+@pytest.mark.slow
 def test_bodies_of_control_flow_are_looked_into() -> None:
     """A convolution in groups in the branch of a cond is listed, with that reason."""
 

@@ -190,6 +190,7 @@ def test_copies_of_a_model_with_ties(seed: int, route: str) -> None:
         assert_same_state(back, other)
 
 
+@pytest.mark.slow
 def test_what_is_drawn_covers_what_it_is_for() -> None:
     """Among the models are shared and refused ones, two names, and two readers of one shared weight."""
     several, refused, read = 0, 0, 0

@@ -820,6 +820,7 @@ def test_options_of_mode() -> None:
         internals.options_of_mode("nonsense")
 
 
+@pytest.mark.slow
 def test_inductor() -> None:
     """What a backend returns, with settings of inductor."""
     torch.compiler.reset()

@@ -12,6 +12,7 @@ from fx_passes.kernels.expand import expand_block_diagonal
 from fx_passes.kernels.repeats import Mismatch, Repeats
 
 
+@pytest.mark.slow
 @given(groups=st.integers(2, 5), rows=st.integers(1, 3), columns=st.integers(1, 3), size=st.integers(1, 4))
 def test_blocks_are_found(groups: int, rows: int, columns: int, size: int) -> None:
     """Any number of blocks of any shape; a kernel without zeros cannot be split further."""

@@ -117,6 +117,7 @@ def test_gradients_are_the_sums_over_the_groups(cls: type[Any], geometry: dict[s
         require_gradients(shared, image(shared)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cls", "geometry"), CASES, ids=str)
 def test_gradcheck(cls: type[Any], geometry: dict[str, Any]) -> None:
     """First and second derivatives against finite differences; of large blocks, along random directions."""
@@ -218,6 +219,7 @@ def test_torch_func(cls: type[Any]) -> None:
         torch.testing.assert_close(several[0], plain_of(shared)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiled(cls: type[Any], dynamic: bool) -> None:
