@@ -122,7 +122,7 @@ def _compare_floats(pair: Pair) -> Comparison:
     baseline_error = float(near.of_original.max())
     scale = np.abs(pair.original[np.isfinite(pair.original)]).max(initial=0.0)
     bound = ULPS * float(np.spacing(scale))
-    if same.all():  # and then as near to the truth as the original, however near that is
+    if same.all():  # equal bits are as close to the truth as the original is, however close that is
         bound = max(bound, baseline_error)
     else:
         bound += pair.spread()

@@ -117,6 +117,7 @@ class _Original:
     Args:
         optimized_session: whether the session optimizes.
         cases: all inputs.
+        signature: names, types and sizes of the inputs and outputs.
         outputs: by case. A case that the original refuses has none.
         refusals: the messages for those.
     """
@@ -129,7 +130,7 @@ class _Original:
 
     @property
     def names(self) -> list[str]:
-        """Of the outputs."""
+        """The names of the outputs."""
         return [slot.name for slot in self.signature["outputs"]]
 
 
