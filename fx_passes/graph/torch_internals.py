@@ -1,6 +1,6 @@
 """Every private name of torch that this project uses, each with its reason. No other file uses any.
 
-torch may change any of them. Then its test in ``tests/fx_passes/graph/test_torch_internals.py`` fails.
+torch may change any of them. Then its test in ``tests/fx_passes/graph/test_torch_*.py`` fails.
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from fx_passes import (
     CheckpointError,
-    SharedKernelConv2d,
-    SharedKernelConvTranspose2d,
     share_kernels,
     shared_state_dict,
     unshare_kernels,
@@ -28,7 +26,7 @@ from fx_passes.train.checkpoint import cuts_of, forget_cuts
 
 
 class Net(nn.Module):
-    """A module, a dense block-diagonal module, a functional call, and something in front of them all."""
+    """Has a module, a dense block-diagonal module, a functional call, and a layer in front of them."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -60,7 +58,7 @@ def image() -> Tensor:
 
 
 def test_a_repeated_checkpoint_loads(shared: nn.Module) -> None:
-    """Each kernel is cut out of its repeats; the checkpoint is as it was."""
+    """Each kernel is cut out of its repeats. The checkpoint stays as it was."""
     other = Net(1)
     checkpoint = other.state_dict()
     shapes = {name: tensor.shape for name, tensor in checkpoint.items()}
@@ -70,7 +68,7 @@ def test_a_repeated_checkpoint_loads(shared: nn.Module) -> None:
 
 
 def test_a_shared_checkpoint_loads_into_itself(shared: nn.Module) -> None:
-    """Between two shared models, and after a deepcopy."""
+    """A shared model loads another one. So does its deepcopy."""
     other = share_kernels(Net(1))
     shared.load_state_dict(other.state_dict())
     assert torch.equal(shared(image()), other(image()))
@@ -80,7 +78,7 @@ def test_a_shared_checkpoint_loads_into_itself(shared: nn.Module) -> None:
 
 
 def test_the_plain_model_comes_back(shared: nn.Module) -> None:
-    """``unshare_kernels`` gives a state_dict that the original class loads, and that loads its own."""
+    """The original class loads the state_dict of ``unshare_kernels``. The plain model loads its own."""
     plain = unshare_kernels(shared)
     again = Net(1)
     again.load_state_dict(plain.state_dict())
@@ -108,7 +106,7 @@ def test_the_plain_model_comes_back(shared: nn.Module) -> None:
 def test_repeats_that_differ_are_refused(
     shared: nn.Module, name: str, place: tuple[int, ...], message: str
 ) -> None:
-    """Parameter, group and difference are named, and nothing at all is loaded."""
+    """The error names parameter, group and difference. Nothing at all is loaded."""
     checkpoint = Net(1).state_dict()
     with torch.no_grad():
         checkpoint[name][place] = checkpoint[name][place].round() + 0.5
@@ -130,34 +128,6 @@ def test_repeats_that_differ_are_refused(
     assert all(torch.equal(tensor, before[key]) for key, tensor in shared.state_dict().items())
 
 
-def test_shared_modules_load_by_themselves() -> None:
-    """In a model that somebody wrote with them, under any prefix; ``shared_state_dict`` checks all first."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 3, 1),
-        SharedKernelConv2d(3, 3, 3, groups=3),
-        SharedKernelConvTranspose2d(3, 3, 2, groups=3),
-    )
-    plain = nn.Sequential(
-        nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, groups=3), nn.ConvTranspose2d(3, 3, 2, groups=3)
-    )
-    with torch.no_grad():
-        for name in "12":
-            weight = plain.get_parameter(f"{name}.weight")
-            weight.copy_(weight[:1].clone().expand_as(weight))
-            plain.get_parameter(f"{name}.bias").fill_(0.5)
-    nn.ModuleDict({"net": model}).load_state_dict(nn.ModuleDict({"net": plain}).state_dict())
-    x = torch.randn(1, 3, 6, 6)
-    torch.testing.assert_close(model(x), plain(x))
-    plain.get_parameter("2.weight").data[1] += 1
-    plain.get_parameter("0.weight").data += 1
-    before = model.get_parameter("0.weight").clone()
-    with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs from group 0 by 1 at"):
-        model.load_state_dict(shared_state_dict(model, plain.state_dict()))
-    assert torch.equal(model.get_parameter("0.weight"), before)
-    with pytest.raises(CheckpointError, match=r"`2.weight`: group 1 differs"):
-        model.load_state_dict(plain.state_dict())
-
-
 def pickled(model: nn.Module) -> nn.Module:
     twin: nn.Module = pickle.loads(pickle.dumps(model))
     return twin
@@ -170,7 +140,7 @@ COPIES: tuple[Callable[[nn.Module], nn.Module], ...] = (copy.copy, copy.deepcopy
 def test_copies_of_copies_know_what_was_cut(
     first: Callable[[nn.Module], nn.Module], second: Callable[[nn.Module], nn.Module]
 ) -> None:
-    """However it came about, a copy loads what the repeated model saved, or nothing, and is unshared."""
+    """Any copy loads what the repeated model saved, or it loads nothing. It can be unshared."""
     twin = second(first(share_kernels(Net(0))))
     bad = Net(1).state_dict()
     bad["weight"][3] += 1
@@ -184,7 +154,7 @@ def test_copies_of_copies_know_what_was_cut(
 
 
 def test_a_class_derived_from_that_of_a_graph_is_copied() -> None:
-    """As FSDP derives one for each module. (What torch itself copies of such a one cannot be called.)"""
+    """FSDP derives such a class for each module. (What torch itself copies of one cannot be called.)"""
     shared = share_kernels(Net(0))
     shared.__class__ = type("Derived", (type(shared),), {})
     for made in (copy.copy(shared), copy.deepcopy(shared), pickled(shared)):
@@ -192,14 +162,14 @@ def test_a_class_derived_from_that_of_a_graph_is_copied() -> None:
 
 
 def test_a_copy_forgets_for_itself() -> None:
-    """What is unshared in place is not forgotten by the model that it was copied from."""
+    """The copy is unshared in place. The model that it was copied from forgets nothing."""
     shared = share_kernels(Net(0))
     forget_cuts(copy.copy(shared), ["weight"])
     assert "weight" in cuts_of(shared)
 
 
 def test_models_inside_models_know_what_was_cut(caplog: pytest.LogCaptureFixture) -> None:
-    """Shared again, captured either way: loaded, and unshared."""
+    """A shared model is shared again inside another one, by either route. It loads, and is unshared."""
     shared = share_kernels(Net(0))
     shared.load_state_dict(Net(1).state_dict())
     stays: list[str] = []
@@ -219,7 +189,7 @@ def test_models_inside_models_know_what_was_cut(caplog: pytest.LogCaptureFixture
 
 
 def test_what_was_loaded_is_said() -> None:
-    """Inside another model, modules in front have been loaded when the repeats are found to differ."""
+    """Repeats differ inside another model. The modules in front are loaded by then, and the error says so."""
     checkpoint = nn.Sequential(nn.Conv2d(3, 3, 1), Net(1)).state_dict()
     checkpoint["1.weight"][3] += 1
     outer = nn.Sequential(nn.Conv2d(3, 3, 1), share_kernels(Net(0)))
@@ -229,22 +199,15 @@ def test_what_was_loaded_is_said() -> None:
         shared_state_dict(outer, checkpoint)
 
 
-def test_nan_repeats_load() -> None:
-    """To look into a run that diverged."""
-    model = SharedKernelConv2d(3, 3, 3, groups=3, bias=False)
-    model.load_state_dict({"weight": torch.full((3, 1, 3, 3), torch.nan)})
-    assert model.weight.isnan().all()
-
-
 def test_other_shapes_are_left_to_torch(shared: nn.Module) -> None:
-    """A checkpoint of another model fails as torch says it does."""
+    """A checkpoint of another model fails with torch's own message."""
     checkpoint = {**Net(1).state_dict(), "weight": torch.zeros(5, 1, 3, 3)}
     with pytest.raises(RuntimeError, match="size mismatch for weight"):
         shared.load_state_dict(checkpoint)
 
 
 def test_safetensors(shared: nn.Module, tmp_path: Path) -> None:
-    """What is saved has one kernel, in its own memory, and loads into both models."""
+    """A saved file has one kernel, in its own memory. Both models load it."""
     safetensors.torch.save_file(shared.state_dict(), tmp_path / "shared.safetensors")
     loaded = safetensors.torch.load_file(tmp_path / "shared.safetensors")
     assert loaded["weight"].shape == (1, 1, 3, 3)
