@@ -1,0 +1,95 @@
+"""Outputs that jump where a number is rounded or compared: such models keep their convolutions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gaussian import Blur, lowered, static, window
+from torch import Tensor, nn
+
+from fx_passes.errors import NotEquivalentError
+from fx_passes.lower import lower_in_place
+
+pytestmark = pytest.mark.usefixtures("simple_rules")
+
+PICTURE = torch.randint(0, 256, (1, 3, 80, 80), dtype=torch.uint8)
+
+
+class Levels(nn.Module):
+    """A picture of integers, which is blurred and rounded to integers again."""
+
+    def __init__(self, scale: float, kernel: Tensor) -> None:
+        super().__init__()
+        self.scale, self.kernel = scale, nn.Buffer(kernel.expand(3, 1, -1, -1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (F.conv2d(x.float(), self.kernel, groups=3) * self.scale).to(torch.int32)
+
+
+@pytest.mark.slow
+def test_integers_behind_a_rounding_are_kept(tmp_path: Path) -> None:
+    """The file is written with every convolution as it was, and the report says why."""
+    report = static(Levels(1000.0, window()), (PICTURE,), tmp_path / "o.onnx")
+    assert lowered(report) == []
+    assert report.equivalence.bitwise
+    assert "sensitive to rounding" in report.plan.made["kept"]
+    assert all("sensitive to rounding" in reason for reason in report.kept.values())
+
+
+@pytest.mark.slow
+def test_what_is_exact_is_lowered_behind_a_rounding(tmp_path: Path) -> None:
+    """Integers under a binomial kernel have no rounding errors, so no output jumps."""
+    line = torch.tensor([1.0, 4, 6, 4, 1]) / 16
+    report = static(Levels(1.0, torch.outer(line, line)), (PICTURE,), tmp_path / "o.onnx")
+    assert lowered(report)
+
+
+@pytest.mark.slow
+def test_a_threshold_that_rounding_turns_keeps_everything(tmp_path: Path) -> None:
+    """The model in float64 decides. Whether the files agree on this processor does not matter."""
+
+    class Edges(Blur):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            return torch.where(y > y.flatten()[100], 1.0, 0.0)
+
+    report = static(Edges(), (torch.rand(1, 16, 60, 60),), tmp_path / "o.onnx")
+    assert lowered(report) == []
+    assert "sensitive to rounding" in report.plan.made["kept"]
+
+
+@pytest.mark.slow
+def test_a_threshold_that_no_output_shows_keeps_nothing(tmp_path: Path) -> None:
+    """A leaky slope has a comparison in it, but no jump."""
+
+    class Slope(Blur):
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x - 0.5)
+            return torch.where(y > 0, y, 0.1 * y)
+
+    assert lowered(static(Slope(), (torch.rand(1, 16, 60, 60),), tmp_path / "o.onnx"))
+
+
+@pytest.mark.slow
+def test_a_site_that_is_wrong_is_an_error_behind_integers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what rounding explains is kept. A wrong lowering is blamed on its site, and nothing is written."""
+    from export.job import rewrite as second_stage
+
+    def wrong(graph_module: Any, *args: Any) -> Any:
+        done = lower_in_place(graph_module, *args)
+        factors = [b for module in graph_module.children() for b in module.buffers() if b.is_floating_point()]
+        assert factors
+        for factor in factors:
+            factor.mul_(1.01)
+        return done
+
+    monkeypatch.setattr(second_stage, "lower_in_place", wrong)
+    with pytest.raises(NotEquivalentError, match="caused by site"):
+        static(Levels(1.0, torch.ones(9, 9) / 64), (PICTURE,), tmp_path / "o.onnx")
+    assert list(tmp_path.iterdir()) == []
