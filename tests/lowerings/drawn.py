@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,9 @@ from known import TESTED
 from oracle import of
 
 from fx_passes.records import ConvGeometry
+
+# Draws one of the given options, or of those that the lowering under test steers to.
+Choose = Callable[[str, list[Any]], Any]
 
 
 def taken(name: str) -> st.SearchStrategy[Case]:
@@ -44,50 +48,43 @@ def cases(draw: st.DrawFn, name: str = "") -> Case:
     mode = "zeros" if transposed or small else draw(st.sampled_from(modes))
     if mode == "zeros" and not transposed and draw(st.integers(0, 5)) == 0:
         padding, stride = "same", (1,) * dim
-    groups, (rows, columns) = (
-        draw(st.integers(1, 4)),
-        choose("block", [(1, 1), (1, 1), (2, 1), (1, 2), (2, 3)]),
-    )
+    groups = draw(st.integers(1, 4))
+    rows, columns = choose("block", [(1, 1), (1, 1), (2, 1), (1, 2), (2, 3)])
     blocked = choose("blocked", [False, False, True])
     op = f"conv{'_transpose' if transposed else ''}{dim}d"
     groups = max(groups, 2) if blocked else groups
-    geometry = ConvGeometry(
-        op,
-        groups * columns,
-        groups * rows,
-        groups,
-        kernel,
-        stride,
-        padding,
-        dilation,
-        extra if transposed else (0,) * dim,
-        mode,
-    )
-    case = Case(
-        geometry,
-        choose("batch", [1, 2, 3]),
-        rows,
-        columns,
-        sizes,
-        blocked,
-        draw(st.sampled_from([None, "shared", "channel"])),
-        choose("rank", [0, 1, 2]),
-        draw(st.integers(0, 99)),
-        siblings=choose("siblings", [1]),
-    )
+    ends = groups * columns, groups * rows
+    extra = extra if transposed else (0,) * dim
+    geometry = ConvGeometry(op, *ends, groups, kernel, stride, padding, dilation, extra, mode)
+    batch = choose("batch", [1, 2, 3])
+    bias = draw(st.sampled_from([None, "shared", "channel"]))
+    rank, seed = choose("rank", [0, 1, 2]), draw(st.integers(0, 99))
+    siblings = choose("siblings", [1])
+    case = Case(geometry, batch, rows, columns, sizes, blocked, bias, rank, seed, siblings=siblings)
     if mode == "zeros" and draw(st.booleans()):
-        front_mode = "zeros" if small else draw(st.sampled_from(["zeros", "reflect", "replicate"]))
-        front = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in axes)
-        stuff = tuple(choose("stuff", [1, 1, 2, 3]) for _ in axes)
-        stuffed = front_mode == "zeros" and choose("stuffed", [False, True])
-        case = replace(case, front=front, front_mode=front_mode, stuff=stuff if stuffed else ())
+        case = _behind_a_pad(case, draw, choose)
     if draw(st.booleans()):
-        ends = tuple(
-            (draw(st.integers(0, 2)), choose("step", [1, 1, 2]), draw(st.integers(0, 2))) for _ in axes
-        )
-        case = replace(case, keep=ends, scale=choose("scale", [1.0, 0.5, -2.0]))
+        case = _before_a_cut(case, draw, choose)
     assume(_reaches_the_input(case))
     return case
+
+
+def _behind_a_pad(case: Case, draw: st.DrawFn, choose: Choose) -> Case:
+    """The case with padding before the convolution, and perhaps zeros between the elements."""
+    axes, small = range(len(case.sizes)), len(case.sizes) == 3
+    front_mode = "zeros" if small else draw(st.sampled_from(["zeros", "reflect", "replicate"]))
+    front = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in axes)
+    stuff = tuple(choose("stuff", [1, 1, 2, 3]) for _ in axes)
+    stuffed = front_mode == "zeros" and choose("stuffed", [False, True])
+    return replace(case, front=front, front_mode=front_mode, stuff=stuff if stuffed else ())
+
+
+def _before_a_cut(case: Case, draw: st.DrawFn, choose: Choose) -> Case:
+    """The case with a part of the output of the convolution, times a factor."""
+    kept = tuple(
+        (draw(st.integers(0, 2)), choose("step", [1, 1, 2]), draw(st.integers(0, 2))) for _ in case.sizes
+    )
+    return replace(case, keep=kept, scale=choose("scale", [1.0, 0.5, -2.0]))
 
 
 def _reaches_the_input(case: Case) -> bool:
