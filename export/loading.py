@@ -4,6 +4,8 @@
     package.module:attr      an attribute of an importable module
     model.pt2                a file that torch.export.save wrote
 
+An ONNX file is read by ``export/read_onnx``, not here.
+
 ``attr`` is an ``nn.Module``, or a callable without arguments that returns a module or ``(module,
 example_inputs)``.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from dataclasses import dataclass
@@ -48,16 +51,47 @@ def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
         UsageError: ``spec`` or ``inputs`` has none of the known forms.
         LoadError: the file, module or attribute is missing, or it raises.
     """
-    given = tuple(parse_input(text) for text in inputs) or None
     if spec.endswith(".pt2"):
         loaded = _load_exported_program(Path(spec))
     elif spec.endswith(".onnx"):
-        raise LoadError(f"{spec}: an ONNX file cannot be optimized by this version; give the torch model")
+        raise UsageError(f"{spec} is an ONNX file; here a torch model is expected")
     elif all(spec.rpartition(":")):
         loaded = _load_attribute(spec)
     else:
         raise UsageError(f"MODEL must be file.py:attr, package.module:attr or model.pt2, got {spec!r}")
-    return Loaded(loaded.model, given or loaded.example_inputs)
+    return Loaded(loaded.model, _arranged(loaded.model, inputs) or loaded.example_inputs)
+
+
+def named_input(text: str) -> tuple[str | None, Tensor]:
+    """An input of the command line, with the name that it may have: ``x=1x3x8x8``.
+
+    Example:
+        >>> name, tensor = named_input("x=1x3x8x8")
+        >>> name, tensor.shape
+        ('x', torch.Size([1, 3, 8, 8]))
+    """
+    name, equals, sizes = text.rpartition("=")
+    return (name if equals else None), parse_input(sizes)
+
+
+def _arranged(model: nn.Module | ExportedProgram, inputs: tuple[str, ...]) -> tuple[Tensor, ...] | None:
+    """The inputs of the command line in the order of the arguments of ``model``. None: there are none."""
+    given = [named_input(text) for text in inputs]
+    if all(name is None for name, _ in given):
+        return tuple(tensor for _, tensor in given) or None
+    if isinstance(model, ExportedProgram):
+        raise UsageError("--input by name: an exported program takes its inputs in their order")
+    parameters = list(inspect.signature(model.forward).parameters)
+    by_name: dict[str, Tensor] = {}
+    for place, (name, tensor) in enumerate(given):
+        key = name if name is not None else parameters[place] if place < len(parameters) else "?"
+        if key not in parameters:
+            raise UsageError(f"--input: the model has no argument {key!r}; it has {', '.join(parameters)}")
+        by_name[key] = tensor
+    missing = [name for name in parameters[: len(by_name)] if name not in by_name]
+    if missing:
+        raise UsageError(f"--input: argument {missing[0]!r} is missing")
+    return tuple(by_name[name] for name in parameters[: len(by_name)])
 
 
 def parse_input(text: str) -> Tensor:

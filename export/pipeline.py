@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,24 @@ from export.dynamic import program_inputs, program_shapes
 from export.job.keep import verify_or_keep
 from export.job.measure import Measured, measure_or_keep
 from export.job.rewrite import rewrite
-from export.job.source import Source, export_original
+from export.job.source import Source, export_original, open_file
+from export.read_onnx.model import OnnxModel, read_model
 from export.report.result import Report
 from export.runtime.environment import environment
 from export.runtime.files import size_of
 from export.stages import Progress, Stages
 from export.tune.options import Options, Timings
 from export.write_onnx.exporter import distinct_tensors
-from export.write_onnx.file import folder_beside, move
+from export.write_onnx.file import folder_beside
+from export.write_onnx.written_file import move_model, require_free, weight_files
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
 
 
 def optimize(
-    model: nn.Module | ExportedProgram,
-    example_inputs: Sequence[Any] | None,
+    model: nn.Module | ExportedProgram | Path | str,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None,
     path: Path | str,
     *,
     lowering: str = "tuned",
@@ -46,8 +48,11 @@ def optimize(
     measured.
 
     Args:
-        model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``; not changed.
-        example_inputs: positional arguments of ``model``. An exported program has its own.
+        model: an ``nn.Module``, ``torch.fx.GraphModule`` or ``torch.export.ExportedProgram``, or the path of
+            an ONNX file; not changed.
+        example_inputs: positional arguments of ``model``. An exported program has its own. Of an ONNX file:
+            tensors or arrays, all of them in order or some by name; its inputs of fixed sizes can be left
+            out.
         path: the file to write. It is replaced only after everything was verified.
         lowering: ``"tuned"``: the fastest in onnxruntime on this machine. ``"static"``: chosen by rules, the
             same on every machine. ``"expand"``: the expanded convolution, equal to the original bit for bit.
@@ -72,12 +77,20 @@ def optimize(
     """
     options = Options(lowering, exactness, plan, timings or Timings(), threads, budget, seconds)
     stages = Stages(progress)
-    return write_optimized(
+    if isinstance(model, Path | str):
+        if dynamic_shapes is not None:
+            raise UsageError(
+                "the open sizes of an ONNX file are those that it states: give no dynamic_shapes"
+            )
+        return optimize_file(read_model(Path(model)), example_inputs, Path(path), options, stages, name=name)
+    if isinstance(example_inputs, Mapping):
+        raise UsageError("example inputs by name are for ONNX files; give a tuple of positional arguments")
+    return optimize_model(
         model, example_inputs, Path(path), options, stages, dynamic_shapes=dynamic_shapes, name=name
     )
 
 
-def write_optimized(
+def optimize_model(
     model: nn.Module | ExportedProgram,
     example_inputs: Sequence[Any] | None,
     path: Path,
@@ -87,23 +100,51 @@ def write_optimized(
     dynamic_shapes: Any = None,
     name: str | None = None,
 ) -> Report:
-    """``optimize``, with all of its options in one record. It raises what ``optimize`` raises."""
+    """``optimize`` of a torch model, with all of its options in one record."""
     if isinstance(model, ExportedProgram):
         example_inputs = program_inputs(model) if example_inputs is None else example_inputs
         dynamic_shapes = program_shapes(model, dynamic_shapes)
     if example_inputs is None:
         raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
+    _require_writable(path)
+    inputs = distinct_tensors(example_inputs)
+    with folder_beside(path) as folder:
+        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
+        return _optimized(source, path, name or type(model).__name__, options, stages)
+
+
+def optimize_file(
+    model: OnnxModel,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None,
+    path: Path,
+    options: Options,
+    stages: Stages,
+    *,
+    name: str | None = None,
+) -> Report:
+    """``optimize`` of an ONNX file, with all of its options in one record."""
+    _require_writable(path)
+    if path.resolve() == model.path.resolve():
+        raise UsageError(f"{path} would overwrite the model that is read")
+    require_free(model, path)
+    with folder_beside(path) as folder:
+        source = open_file(model, example_inputs, folder, stages)
+        return _optimized(source, path, name or str(model.path), options, stages)
+
+
+def _require_writable(path: Path) -> None:
     if not path.parent.is_dir():
         raise ExportError(f"cannot write {path}: {path.parent} is not a folder")
     if path.is_dir():
         raise ExportError(f"cannot write {path}: it is a folder")
-    inputs = distinct_tensors(example_inputs)
-    with folder_beside(path) as folder:
-        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
-        verified = verify_or_keep(source, rewrite(source, options, stages), options, stages)
-        measured = measure_or_keep(source, verified, options, stages)
-        report = _report(name or type(model).__name__, path, source, measured, options, stages)
-        move(measured.verified.rewritten.path, path)
+
+
+def _optimized(source: Source, path: Path, name: str, options: Options, stages: Stages) -> Report:
+    """Rewrite, verify and measure; then put the file in its place."""
+    verified = verify_or_keep(source, rewrite(source, options, stages), options, stages)
+    measured = measure_or_keep(source, verified, options, stages)
+    report = _report(name, path, source, measured, options, stages)
+    move_model(measured.verified.rewritten.path, path, weight_files(source.model))
     return report
 
 
@@ -116,17 +157,16 @@ def _report(
         model=name,
         output=path,
         lowering=options.chosen_by,
-        route=rewritten.captured.route,
+        route=source.route,
         findings=rewritten.findings,
         equivalence=measured.verified.equivalence,
         speed=measured.speed,
         baseline_bytes=size_of(source.baseline),
         optimized_bytes=size_of(rewritten.path),
         environment=environment(options.threads),
-        folded=rewritten.folded,
+        once=rewritten.once,
         plan=rewritten.plan,
         kept=rewritten.reasons,
-        rejected=rewritten.captured.rejected,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
     )

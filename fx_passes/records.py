@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Form = Literal["module", "functional", "aten"]
+Form = Literal["module", "functional", "aten", "onnx"]
 OriginKind = Literal["parameter", "buffer", "computed"]
 Exactness = Literal["bitwise", "reordered", "finite"]
 # The most exact first: the same bits; other rounding; other rounding, and an Inf or NaN in the input may

@@ -26,6 +26,7 @@ fx_passes.choose
 fx_passes.lower
 fx_passes.compile_backend fx_passes
 export.stages export.runtime export.read_pt2
+export.read_onnx
 export.write_onnx
 export.speed export.verify
 export.report export.dynamic

@@ -23,7 +23,7 @@ from export.runtime.arrays import tensor_arrays
 from export.verify.equivalence import check_equivalence
 from export.verify.reference import float64_reference
 from export.write_onnx.exporter import stock_export, to_onnx
-from export.write_onnx.library import Place
+from export.write_onnx.lowered_sites import Place
 from fx_passes.capture.routes import capture
 from fx_passes.errors import NotEquivalentError
 from fx_passes.find.calls import find_calls

@@ -13,21 +13,23 @@ import click
 from export.cli.exit_codes import ExitCodes
 from export.cli.files import file_of, require_apart, writable
 from export.dynamic import dynamic_shapes
-from export.loading import load_model
-from export.pipeline import write_optimized
+from export.loading import load_model, named_input
+from export.pipeline import optimize_file, optimize_model
+from export.read_onnx.model import read_model
+from export.read_onnx.sites import analyse
 from export.report.result import CHECK_SCHEMA, Report, count_shared, find_json
 from export.report.terminal import print_route, print_sites, progress, write_json
 from export.report.text import summary_lines
-from export.stages import Stages
+from export.stages import Progress, Stages
 from export.tune.options import LOWERINGS, Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
 from export.verify.equivalence import Equivalence, check_equivalence
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError, NothingGainedError
 from fx_passes.find.find_kernels import judge_graph
-from fx_passes.records import EXACTNESS, Exactness
+from fx_passes.records import EXACTNESS, Exactness, Finding
 
-_INPUT_HELP = "Sizes of an example input, as 1x3x224x224 or 4x16:int64; once for each input."
+_INPUT_HELP = "Sizes of an example input, as 1x3x224x224, x=1x3x224x224 or 4x16:int64; once for each input."
 _JSON_HELP = "Write the result as JSON to FILE, or to standard output for -."
 
 
@@ -37,8 +39,8 @@ _JSON_HELP = "Write the result as JSON to FILE, or to standard output for -."
 def main(verbose: bool) -> None:
     """Find convolutions whose groups repeat one kernel, keep it once, export verified ONNX.
 
-    MODEL is path/to/file.py:attr, package.module:attr, or model.pt2. attr is an nn.Module, or a callable
-    without arguments that returns a module or (module, example_inputs).
+    MODEL is path/to/file.py:attr, package.module:attr, model.pt2 or model.onnx. attr is an nn.Module, or a
+    callable without arguments that returns a module or (module, example_inputs).
     """
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
     if not verbose:
@@ -55,17 +57,28 @@ def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
     require_apart({"--json": json_file}, [file_of(model)])
     with progress() as show:
         show(f"loading {model}")
-        loaded = load_model(model, inputs)
-        show("capturing the graph")
-        captured = capture_for_inference(loaded.model, loaded.example_inputs)
-        show("finding kernels")
-        findings = [verdict.finding for verdict in judge_graph(captured.graph_module, frozen=True)]
+        route, rejected, findings = _found(model, inputs, show)
     if json_file:
-        write_json(find_json(model, captured.route, findings), json_file)
+        write_json(find_json(model, route, findings), json_file)
     if json_file != "-":
-        print_route(captured.route, captured.rejected)
+        print_route(route, rejected)
         print_sites(findings)
         click.echo(f"{count_shared(findings)} of {len(findings)} candidate convolutions share a kernel")
+
+
+def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, str | None, Sequence[Finding]]:
+    """How a graph was got, why not by the route before, and what was found in it."""
+    if model.endswith(".onnx"):
+        if inputs:
+            said = "an ONNX file states its inputs, and find does not run it"
+            raise click.BadParameter(said, param_hint="--input")
+        return "onnx", None, analyse(read_model(Path(model))).findings
+    loaded = load_model(model, inputs)
+    show("capturing the graph")
+    captured = capture_for_inference(loaded.model, loaded.example_inputs)
+    show("finding kernels")
+    verdicts = judge_graph(captured.graph_module, frozen=True)
+    return captured.route, captured.rejected, [verdict.finding for verdict in verdicts]
 
 
 @main.command()
@@ -160,9 +173,11 @@ def _optimized(
 ) -> Report:
     with progress() as show:
         show(f"loading {model}")
+        if model.endswith(".onnx"):
+            return _optimized_file(model, inputs, dynamic, output, options, Stages(show))
         loaded = load_model(model, inputs)
         shapes = dynamic_shapes(loaded.model, loaded.example_inputs, dynamic)
-        return write_optimized(
+        return optimize_model(
             loaded.model,
             loaded.example_inputs,
             output,
@@ -173,8 +188,26 @@ def _optimized(
         )
 
 
+def _optimized_file(
+    model: str,
+    inputs: tuple[str, ...],
+    dynamic: Sequence[str],
+    output: Path,
+    options: Options,
+    stages: Stages,
+) -> Report:
+    if dynamic:
+        raise click.BadParameter("an ONNX file states which of its sizes are open", param_hint="--dynamic")
+    given = [named_input(text) for text in inputs]
+    named = {name: tensor for name, tensor in given if name is not None}
+    if named and len(named) < len(given):
+        raise click.BadParameter("give all inputs by name, or all in their order", param_hint="--input")
+    example = named or [tensor for _, tensor in given]
+    return optimize_file(read_model(Path(model)), example, output, options, stages, name=model)
+
+
 def _print_report(report: Report) -> None:
-    print_route(report.route, report.rejected)
+    print_route(report.route, None)
     print_sites(report.findings, report)
     for line in summary_lines(report):
         click.echo(line)

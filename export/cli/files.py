@@ -17,7 +17,7 @@ def writable(context: click.Context, parameter: click.Parameter, file: str | Non
 
 def file_of(model: str) -> Path:
     """The file that MODEL names."""
-    if model.endswith(".pt2"):
+    if model.endswith((".pt2", ".onnx")):
         return Path(model)
     where = model.rpartition(":")[0]
     return Path(where if where.endswith(".py") else where.replace(".", "/") + ".py")

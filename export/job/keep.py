@@ -47,7 +47,7 @@ def keep_all(source: Source, rewritten: Rewritten, options: Options, why: str, s
         NotEquivalentError: the files differ all the same.
     """
     with stages.stage("keeping every convolution"):
-        kept = rewrite(source, replace(options, lowering="expand"), stages)
+        kept = rewrite(source, options, stages, keep=True)
         reasons = {**kept.reasons, **dict.fromkeys(rewritten.lowered, f"kept, as {why}")}
         plan = replace(kept.plan, made={**rewritten.plan.made, "kept": why})
         return verify(source, replace(kept, reasons=reasons, plan=plan), stages)

@@ -1,59 +1,56 @@
-"""The first stage: the original model, and its file by the stock exporter."""
+"""The first stage: the ONNX file that is to be rewritten. From a torch model, the stock exporter makes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from export.read_onnx.example import example_arrays
+from export.read_onnx.model import OnnxModel, read_model
 from export.runtime.arrays import tensor_arrays
 from export.runtime.session import Array, open_session, run
 from export.stages import Stages
+from export.verify.file_reference import file_reference
+from export.verify.quick_reference import quick_reference
+from export.verify.reference import float64_reference
+from export.verify.truth import Reference
 from export.write_onnx.exporter import stock_export
 from fx_passes.capture.asked_sizes import OpenSizes
-from fx_passes.capture.inference import capture_for_inference
 from fx_passes.capture.open_sizes import open_sizes
-from fx_passes.capture.routes import Capture
-from fx_passes.graph.torch_internals import as_exporting, forward_pre_hooks
+from fx_passes.graph.torch_internals import as_exporting
 
 
 @dataclass(frozen=True)
 class Source:
-    """The original, as all later stages take it.
+    """The original, as all later stages take it. Its file is never changed.
 
     Args:
-        model: it is never changed.
-        inputs: positional arguments of ``model``. The result is verified and measured on them.
-        sizes: what the model needs of its open sizes. None: no size is open.
-        arrays: the tensors among ``inputs``, in the order of the inputs of the file.
-        baseline: the stock export of ``model``.
+        model: the file.
+        arrays: an example of its inputs, in their order. The result is verified and measured on them.
+        route: how the graph was got, for the report.
+        reference: gives the original in float64, or None; it takes a list for its notes.
         folder: the stages write their files below it.
+        sizes: what the original needs of its open sizes. None: it says nothing of them.
+        always_once: a kernel is stored once even if the file does not become smaller.
     """
 
-    model: nn.Module | ExportedProgram
-    inputs: tuple[Any, ...]
-    sizes: OpenSizes | None
+    model: OnnxModel
     arrays: Sequence[Array]
-    baseline: Path
+    route: str
+    reference: Callable[[list[str]], Reference | None]
     folder: Path
+    sizes: OpenSizes | None = None
+    always_once: bool = False
 
     @property
-    def dynamic_shapes(self) -> Any:
-        """Which sizes stay open, as for ``torch.export.export``."""
-        return self.sizes.dynamic_shapes if self.sizes else None
-
-    def capture(self) -> Capture:
-        """A new capture for inference, which may be rewritten in place."""
-        with as_exporting():
-            captured = capture_for_inference(self.model, self.inputs, dynamic_shapes=self.dynamic_shapes)
-        if isinstance(self.model, ExportedProgram):
-            # torch's check of the inputs requires keywords for inputs that were captured by keyword.
-            forward_pre_hooks(captured.graph_module).clear()
-        return captured
+    def baseline(self) -> Path:
+        return self.model.path
 
 
 def export_original(
@@ -64,9 +61,11 @@ def export_original(
     name: str,
     stages: Stages,
 ) -> Source:
-    """Export the original, and run it in onnxruntime once before more work is done.
+    """Export a torch model, and run its file in onnxruntime once before more work is done.
 
     Args:
+        inputs: positional arguments of ``model``.
+        dynamic_shapes: which sizes stay open, as for ``torch.export.export``.
         folder: an empty folder for the files of all stages.
         name: the name of the output. A file with external data contains its own name, so both files get it.
 
@@ -75,10 +74,49 @@ def export_original(
     """
     with as_exporting():
         sizes = open_sizes(model, inputs, dynamic_shapes)
-    source = Source(model, inputs, sizes, tensor_arrays(inputs), folder / "baseline" / name, folder)
-    source.baseline.parent.mkdir()
+    baseline = folder / "baseline" / name
+    baseline.parent.mkdir()
     with stages.stage("exporting the original"):
-        stock_export(model, inputs, source.baseline, dynamic_shapes=source.dynamic_shapes)
+        stock_export(model, inputs, baseline, dynamic_shapes=sizes.dynamic_shapes if sizes else None)
+    arrays = tensor_arrays(inputs)
     with stages.stage("running the original"):
-        run(open_session(source.baseline), source.arrays)
-    return source
+        run(open_session(baseline), arrays)
+
+    file = read_model(baseline)
+
+    def reference(notes: list[str]) -> Reference | None:
+        return quick_reference(float64_reference(model, inputs, notes=notes), file, arrays, notes)
+
+    return Source(file, arrays, "torch.export", reference, folder, sizes=sizes, always_once=True)
+
+
+def open_file(
+    model: OnnxModel,
+    inputs: Sequence[Array | Tensor] | Mapping[str, Array | Tensor] | None,
+    folder: Path,
+    stages: Stages,
+) -> Source:
+    """Take an ONNX file, and run it in onnxruntime once before more work is done.
+
+    Args:
+        inputs: an example of its inputs: all in their order, or some by name. Those that are left out are
+            made, if their sizes are known.
+        folder: an empty folder for the files of all stages.
+
+    Raises:
+        UsageError: the inputs do not fit, or a size is open and was not given.
+        ExportError: onnxruntime cannot run the file on them.
+    """
+    given: list[tuple[str | None, Array]]
+    if isinstance(inputs, Mapping):
+        given = [(name, _array(value)) for name, value in inputs.items()]
+    else:
+        given = [(None, _array(value)) for value in inputs or ()]
+    arrays = example_arrays(model, given)
+    with stages.stage("running the original"):
+        run(open_session(model.path), arrays)
+    return Source(model, arrays, "onnx", partial(file_reference, model, arrays), folder)
+
+
+def _array(value: Array | Tensor) -> Array:
+    return tensor_arrays([value])[0] if isinstance(value, Tensor) else value

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from export.job.blame import blame_site
 from export.job.rewrite import Rewritten
 from export.job.source import Source
-from export.runtime.arrays import with_arrays
 from export.stages import Stages
-from export.verify.blame import blame_site
 from export.verify.equivalence import Equivalence, check_equivalence
-from export.verify.reference import float64_reference
 from export.verify.site_check import Wrong, check_sites
 from fx_passes.errors import NotEquivalentError
 
@@ -43,7 +41,7 @@ def _compare_files(source: Source, rewritten: Rewritten, notes: list[str], stage
         source.baseline,
         rewritten.path,
         example_inputs=source.arrays,
-        reference=float64_reference(source.model, source.inputs, notes=notes),
+        reference=source.reference(notes),
         require_bitwise=used == "bitwise",
         non_finite=used != "finite",
         finite_only=used == "finite",
@@ -62,17 +60,6 @@ def _error(
     if wrong is None and equivalence.sensitive is not None:
         return NotEquivalentError(f"not equivalent: {equivalence.sensitive}")
     assert equivalence.mismatch is not None
-    site = wrong.site if wrong is not None else _blame(source, rewritten, equivalence)
-    cause = f"caused by site {site}" if site else "no site differs in PyTorch: the export causes it"
+    site = wrong.site if wrong is not None else blame_site(source, rewritten, equivalence)
+    cause = f"caused by site {site}" if site else "no single site causes it"
     return NotEquivalentError(f"not equivalent: {equivalence.mismatch}; {cause}", site)
-
-
-def _blame(source: Source, rewritten: Rewritten, equivalence: Equivalence) -> str | None:
-    assert equivalence.failing_inputs is not None
-    return blame_site(
-        source.capture().graph_module,
-        rewritten.captured.graph_module,
-        rewritten.findings,
-        with_arrays(source.inputs, equivalence.failing_inputs),
-        bitwise=rewritten.plan.exactness == "bitwise",
-    )

@@ -15,7 +15,6 @@ from fx_passes.records import Finding
 FIND_SCHEMA = "fx-passes/find/1"
 OPTIMIZE_SCHEMA = "fx-passes/optimize/1"
 CHECK_SCHEMA = "fx-passes/check/1"
-FOLDED = "stored whole: the exporter folds the batch norm behind it into the weight, a scale for each channel"
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,7 @@ class Report:
     Args:
         output: the file that was written; None if none was.
         route, rejected: how the graph was captured, and why the route before gave none.
-        folded: the ids of shared sites whose weight is stored whole, because the exporter multiplies the
-            scales of a batch norm into it.
+        once: the ids of the sites whose repeated kernel is now stored once, and expanded.
         kept: by id, why a shared site cannot be lowered.
         seconds: how long each stage took.
         sizes: what the model needs of its open sizes, beyond what was asked for.
@@ -42,7 +40,7 @@ class Report:
     baseline_bytes: int
     optimized_bytes: int
     environment: dict[str, Any]
-    folded: frozenset[str] = frozenset()
+    once: frozenset[str] = frozenset()
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
     rejected: str | None = None
@@ -64,8 +62,7 @@ class Report:
         choice = self.plan.choices.get(finding.id)
         if choice is not None and choice.proposal is not None:
             return choice.proposal.name
-        stored_once = finding.shared and finding.groups > 1 and finding.id not in self.folded
-        return "expand" if stored_once else None
+        return "expand" if finding.id in self.once else None
 
     def exactness_of(self, finding: Finding) -> str | None:
         """How exact the new form of a site is. None if it is as the stock exporter writes it."""
@@ -98,7 +95,6 @@ class Report:
                     "exactness": self.exactness_of(f),
                     "candidates": self.candidates_of(f),
                 }
-                | ({"reason": FOLDED} if f.id in self.folded else {})
                 for f in self.findings
             ],
             "equivalence": self.equivalence.to_json(),

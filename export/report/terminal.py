@@ -20,7 +20,8 @@ from export.report.text import site_table
 
 def print_route(route: str, rejected: str | None) -> None:
     """How the graph was captured, and why the route before failed."""
-    click.echo(f"captured by {route}" + (f" ({rejected})" if rejected else ""))
+    got = "read from the ONNX file" if route == "onnx" else f"captured by {route}"
+    click.echo(got + (f" ({rejected})" if rejected else ""))
 
 
 def print_sites(findings: Any, report: Report | None = None) -> None:

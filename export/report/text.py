@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from export.report.result import FOLDED, Report
+from export.report.result import Report
 from export.runtime.blocks import Ratio
 from export.speed import Timing
 from fx_passes.records import Finding
@@ -44,8 +44,6 @@ def _verdict(finding: Finding, report: Report | None) -> str:
     if not finding.shared:
         return f"not shared: {finding.reason}"
     lowering = report.lowering_of(finding) if report else None
-    if report and finding.id in report.folded:
-        return FOLDED
     if lowering and lowering != "expand":
         assert report is not None
         return f"{lowering} ({EXACTNESS_TEXT[report.exactness_of(finding) or 'bitwise']})"

@@ -36,8 +36,3 @@ def size_of(path: Path) -> int:
 
 def _item_bytes(tensor: onnx.TensorProto) -> float:
     return ir.DataType(tensor.data_type).itemsize
-
-
-def output_names(path: Path) -> list[str]:
-    """The names of the outputs of an ONNX file."""
-    return [output.name for output in onnx.load(path, load_external_data=False).graph.output]

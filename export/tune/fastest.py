@@ -155,7 +155,7 @@ def _in_graph(
     made_in = stopwatch.clock() - (end - seconds)
     # Each graph is made once, and opened in two blocks or more: a third of the time is for making them.
     count = min(_GROUPS, int(seconds / 3 / max(made_in, 1e-3)))
-    groups = _grouped([key for key in chosen if key in trial.originals], count)
+    groups = _grouped([key for key in chosen if key in trial.keys], count)
     dropped: frozenset[str] = frozenset()
     ratios: dict[str, float] = {}
     if len(groups) > 1:

@@ -78,6 +78,10 @@ class Float64Reference:
             jumps = [a or b for a, b in zip(jumps, here, strict=True)]
         return jumps
 
+    def takes_decisions(self, arrays: Sequence[Array]) -> bool:
+        """Whether the model computes anything that is no floating-point number from its inputs."""
+        return bool(self._known(arrays)[1].decisions)
+
     def _known(self, arrays: Sequence[Array]) -> tuple[list[Array], Float64]:
         if self._clean is None or self._clean[0] is not arrays:
             self._clean = None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from export.runtime.session import Array, open_session, run
 from export.verify.compare_output import ULPS
 from export.verify.reference import Float64Reference
-from export.write_onnx.library import Place
+from export.write_onnx.lowered_sites import Place
 from fx_passes.errors import one_line
 
 # Of the spread of the site: a kernel that is factored is rounded again, factor by factor.

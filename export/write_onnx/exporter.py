@@ -26,7 +26,7 @@ from torch.export import ExportedProgram
 from export.write_onnx.exact_constants import exact_constants
 from export.write_onnx.expansions import Expansions
 from export.write_onnx.file import save
-from export.write_onnx.library import Call, Library, Place, hide_lowered, open_sizes, place_of, splice
+from export.write_onnx.library import Library, hide_lowered, open_sizes, splice
 from export.write_onnx.separate_bias import separate_biases
 from fx_passes.errors import ExportError
 from fx_passes.graph.torch_internals import pytree
@@ -40,8 +40,6 @@ def to_onnx(
     path: Path | str,
     *,
     dynamic_shapes: Any = None,
-    output_names: Sequence[str] | None = None,
-    places: list[Place] | None = None,
 ) -> Path:
     """Write ``model`` to ``path``, with each shared kernel as one initializer and an Expand.
 
@@ -51,8 +49,6 @@ def to_onnx(
         path: the file. It is written under a temporary name, and moved to its place when it is complete and
             valid.
         dynamic_shapes: as for ``torch.onnx.export``.
-        output_names: the names of the outputs. Without them, torch names the outputs.
-        places: a list that receives where the lowered sites are in the file.
 
     Raises:
         ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
@@ -69,28 +65,12 @@ def to_onnx(
     hidden = hide_lowered(model)
     program = export_program(hidden.model, example_inputs, dynamic_shapes)
     fold_constants(program.model)
-    calls: list[Call] = []
     if hidden.modules:
         sizes = open_sizes(hidden.modules)
         library = export_program(Library(hidden.modules), hidden.inputs, sizes)
         fold_constants(library.model)
-        calls = splice(program.model, library.model)
-    if output_names is not None:
-        _name_outputs(program.model.graph, output_names)
-    file = save(program.model, Path(path))
-    if places is not None:
-        places += [place_of(hidden, call) for call in calls]
-    return file
-
-
-def _name_outputs(graph: ir.Graph, names: Sequence[str]) -> None:
-    """Name the outputs. Inner values that have one of these names get another one."""
-    inner = [value for node in graph for value in node.outputs if value.name in names]
-    for value in [*inner, *(v for v in graph.initializers.values() if v.name in names)]:
-        value.name = f"{value.name}_inner"
-    for output, name in zip(graph.outputs, names, strict=True):
-        if output not in graph.inputs:
-            output.name = name
+        splice(program.model, library.model)
+    return save(program.model, Path(path))
 
 
 def fold_constants(model: ir.Model) -> None:

@@ -197,28 +197,3 @@ def _constant(graph: ir.Graph, value: ir.Value, stored: dict[ir.Value, ir.Value]
         stored[value] = ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
         graph.register_initializer(stored[value])
     return stored[value]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a call of a lowered module is in a file.
-
-    Args:
-        key: the key of the sites that the module computes.
-        source, end: the names of the value that its nodes read, and of the value that they compute.
-        nodes: the names of the nodes.
-        example: zeros in the shape of the source.
-    """
-
-    key: str
-    source: str
-    end: str
-    nodes: frozenset[str]
-    example: Tensor
-
-
-def place_of(hidden: Hidden, call: Call) -> Place:
-    """Where ``call`` is in the file."""
-    nodes = frozenset(str(node.name) for node in call.nodes)
-    key, example = hidden.modules[call.index].key, hidden.inputs[call.index]
-    return Place(key, str(call.source.name), str(call.end.name), nodes, example)

@@ -26,6 +26,9 @@ from fx_passes.graph.torch_internals import ConvNd
 from fx_passes.kernels.repeats import EXACT, Allowed, Force
 from fx_passes.records import Finding
 
+# In ``meta`` of a node: the id of its site, for a graph that has names of its own.
+SITE_ID = "site_id"
+
 
 def find_shared_kernels(
     model: nn.Module | ExportedProgram,
@@ -103,8 +106,8 @@ class _SiteIds:
         self._seen: dict[str, int] = defaultdict(int)
 
     def of(self, node: Node, prefix: str = "") -> str:
-        name = str(node.target)
-        if node.op != "call_module":
+        name = str(node.meta.get(SITE_ID, node.target))
+        if node.op != "call_module" and SITE_ID not in node.meta:
             stack = node.meta.get("nn_module_stack") or {}
             path = next(reversed(stack.values()))[0] if stack else ""
             path = path.removeprefix("L['self'].").removeprefix("L__self__.")

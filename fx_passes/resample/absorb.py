@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
-from fx_passes.graph.constants import NotConstant, static_value
 from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
 from fx_passes.resample.axes import Axis, Moved, Resample, absorb_after, absorb_before
-from fx_passes.resample.index_map import all_planes, axis_maps, positions
+from fx_passes.resample.chains import MOST_ELEMENTS, axes_moved, places_kept, steps_of
 
 _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
@@ -29,8 +26,8 @@ _VIEWS = TRANSPARENT | frozenset(
 _PADS = frozenset(
     "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
 )
-# For a larger tensor, making the map takes longer than running most models.
-_MOST_ELEMENTS = 1 << 27
+# In ``meta`` of a node: it is one step of what its source has as one node. A site cannot begin or end there.
+WITHIN = "within"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def absorb(conv: Node, source: Node, resample: Resample, taken: set[Node]) -> Su
         taken: the nodes that earlier sites have absorbed; what is absorbed behind this one is added.
     """
     alone = Surroundings(source, conv, resample)
-    if not resample.static or max(resample.planes or 0, 1) > _MOST_ELEMENTS:
+    if not resample.static or max(resample.planes or 0, 1) > MOST_ELEMENTS:
         return alone
     return _absorb_front(_absorb_back(conv, alone, taken), taken)
 
@@ -64,7 +61,7 @@ def _absorb_front(found: Surroundings, taken: set[Node]) -> Surroundings:
     while node not in taken and _moves(node) and len(_readers(node)) == 1:
         chain.append(node)
         node = chain[-1].all_input_nodes[0]
-        if (longer := _front(node, chain, found)) is not None:
+        if WITHIN not in node.meta and (longer := _front(node, chain, found)) is not None:
             best = longer
     return best
 
@@ -74,11 +71,8 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
     shape = _shape(source)
     if shape is None or not _same_dtype([source, *chain]):
         return None
-    index = _run(reversed(chain), shape)
-    if index is None:
-        return None
     resample = found.resample
-    moved = axis_maps(index, shape, resample.dim)
+    moved = axes_moved(steps_of(reversed(chain)), shape, resample.dim)
     if moved is None:
         return None
     if any(
@@ -110,7 +104,7 @@ def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundi
             break
         scale *= factor or 1.0
         chain.append(node)
-        if (longer := _back(conv, node, chain, found, scale)) is not None:
+        if WITHIN not in node.meta and (longer := _back(conv, node, chain, found, scale)) is not None:
             best = longer
     if best.end is not conv:
         taken.update((conv, *chain[: chain.index(best.end) + 1]))
@@ -121,24 +115,15 @@ def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: 
     shape, before = _shape(end), _shape(conv)
     if shape is None or before is None or not _same_dtype([conv, *chain]):
         return None
-    index = _run([node for node in chain if _factor(node) is None], before)
-    if index is None or len(shape) < found.resample.dim:
-        return None
     resample = found.resample
-    if index.numel() == 0 or not all_planes(index, shape, before, resample.dim):
-        return None
-    lines = positions(index.reshape(-1, *shape[-resample.dim :]), before[-resample.dim :])
-    if lines is None:
+    steps = steps_of(node for node in chain if _factor(node) is None)
+    cuts = places_kept(steps, before, shape, resample.dim) if len(shape) >= resample.dim else None
+    if cuts is None:
         return None
     axes, in_sizes = [], resample.in_shape[-resample.dim :]
-    for axis, line, size in zip(resample.axes, lines, in_sizes, strict=True):
-        if -1 in line:
-            return None
-        step = line[1] - line[0] if len(line) > 1 else 1
-        if step < 1 or line != list(range(line[0], line[0] + step * len(line), step)):
-            return None
+    for axis, (first, step, count), size in zip(resample.axes, cuts, in_sizes, strict=True):
         assert size is not None
-        kept = absorb_after(axis, size, line[0], step, len(line))
+        kept = absorb_after(axis, size, first, step, count)
         if _reads_padding_alone(kept, size):
             return None
         axes.append(kept)
@@ -172,29 +157,6 @@ def _moves(node: Node, pads: bool = True) -> bool:
         return False
     extra = [*node.args[2:], *node.kwargs.values()]
     return all(value is None or isinstance(value, str) or value == 0 for value in extra)
-
-
-def _run(chain: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """The result of the chain for the numbers 1, 2, ... in a tensor of ``shape``. Padding with zeros leaves
-    0."""
-    count = 1
-    for size in shape:
-        count *= size
-    if not 0 < count <= _MOST_ELEMENTS:
-        return None
-    index = torch.arange(1, count + 1, dtype=torch.float64).reshape(shape)
-    try:
-        for node in chain:
-            if base_name(node) in TRANSPARENT:
-                index = index.contiguous()  # for a view behind it
-                continue
-            args, kwargs = static_value(node.args[1:]), static_value(dict(node.kwargs))
-            target = node.target
-            call = getattr(index, target) if isinstance(target, str) else target
-            index = call(*args, **kwargs) if isinstance(target, str) else call(index, *args, **kwargs)
-    except (NotConstant, RuntimeError):  # RuntimeError: of an operator, on numbers in another layout
-        return None
-    return index.long()
 
 
 def _shape(node: Node) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from fx_passes.find.verdict import Verdict
 from fx_passes.graph.tensors import State
 from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.records import Finding, Refusal
-from fx_passes.resample.absorb import Surroundings, absorb
+from fx_passes.resample.absorb import WITHIN, Surroundings, absorb
 from fx_passes.resample.axes import Resample, resample_of
 from fx_passes.resample.siblings import independent_groups
 from fx_passes.resample.values import kernel_and_bias, refuse
@@ -132,6 +132,8 @@ def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bo
     rows, columns = kernel.shape[:2]
     resample = resample_of(geometry, shared.groups, rows, columns, shared.block_diagonal, shapes)
     around = _surroundings(verdict.call.node, source, resample, taken, [kernel, bias])
+    if WITHIN in around.source.meta or WITHIN in around.end.meta:
+        return refuse(verdict, "padding", "its two sides are padded differently, and its sizes are open")
     return Site(
         verdict.finding,
         around.resample,

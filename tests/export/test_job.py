@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from export import optimize
-from export.pipeline import write_optimized
+from export.pipeline import optimize_model
 from export.report.result import Report
 from export.report.text import summary_lines
 from export.runtime import files
@@ -52,7 +52,7 @@ class Desk:
     ) -> Report:
         stopwatch = Stopwatch(self.alone, lambda files, *_: [Ratio(2.0, (2.0, 2.0))], self.speed)
         options = Options(plan=plan, seconds=1, stopwatch=stopwatch)
-        return write_optimized(model, (x,), path, options, Stages(), **more)
+        return optimize_model(model, (x,), path, options, Stages(), **more)
 
     def alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
         return {name: 9.0 if name == "expand" else 3.0 for name in candidates.names}
@@ -185,7 +185,7 @@ def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.Monkey
         return measure_speed(*pair, **more)
 
     options = Options(lowering, budget=2, seconds=0.5, stopwatch=Stopwatch(speed=measured))
-    report = write_optimized(BigHead().eval(), (X,), tmp_path / "out.onnx", options, Stages())
+    report = optimize_model(BigHead().eval(), (X,), tmp_path / "out.onnx", options, Stages())
     assert report.equivalence.passed
     assert "failed" not in report.plan.made
     assert sorted(os.listdir(tmp_path)) == ["out.onnx", "out.onnx.data"]

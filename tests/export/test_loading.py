@@ -94,7 +94,7 @@ ERRORS = {
     "nothing.pt2": (LoadError, "no such file: nothing.pt2"),
     "no_such_package.x:model": (LoadError, "importing no_such_package.x raised ModuleNotFoundError"),
     "fx_passes.example:edgse": (LoadError, "has no attribute 'edgse'; did you mean 'edges'?"),
-    "model.onnx": (LoadError, "cannot be optimized by this version"),
+    "model.onnx": (UsageError, "here a torch model is expected"),
     "just_a_name": (UsageError, "MODEL must be file.py:attr"),
     "{source}:needs": (LoadError, "raised TypeError: needs() missing 1 required positional argument"),
     "{source}:number": (LoadError, "is a int; expected an nn.Module"),

@@ -108,7 +108,7 @@ class Desk:
     def trial_of(self, plan: Plan) -> Any:
         self.tried.append(plan)
         keys = {c.key for c in plan.choices.values() if c.proposal} if self.variable else ()
-        return SimpleNamespace(originals=dict.fromkeys(keys, 0), write=lambda without: without)
+        return SimpleNamespace(keys=tuple(keys), write=lambda without: without)
 
 
 def decide(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,23 @@ import pytest
 from onnx import numpy_helper
 
 from export.job import rewrite as second_stage
-from export.write_onnx.exporter import to_onnx
-from export.write_onnx.library import Place
+from export.write_onnx.lowered_sites import Place
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[onnx.ModelProto, Sequence[Place]], None]) -> None:
     """From now on, ``fault(model, place)`` spoils every optimized file before it is verified."""
 
-    def faulty(*arguments: Any, **keywords: Any) -> Path:
-        path = to_onnx(*arguments, **keywords)
-        if keywords["places"]:
-            model = onnx.load(path)
-            fault(model, keywords["places"])
-            onnx.save(model, path)
-        return path
+    write = second_stage._write
 
-    monkeypatch.setattr(second_stage, "to_onnx", faulty)
+    def faulty(*arguments: Any) -> Any:
+        path, places, once = write(*arguments)
+        if places:
+            model = onnx.load(path)
+            fault(model, places)
+            onnx.save(model, path)
+        return path, places, once
+
+    monkeypatch.setattr(second_stage, "_write", faulty)
 
 
 def spoil(model: onnx.ModelProto, place: Place, by: float) -> None:

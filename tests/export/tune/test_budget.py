@@ -49,7 +49,7 @@ def test_no_time_no_variants(found: Found) -> None:
         return without
 
     def trial_of(plan: Plan) -> Any:
-        return SimpleNamespace(originals=dict.fromkeys(found.keys, 0), write=write)
+        return SimpleNamespace(keys=tuple(found.keys), write=write)
 
     desk.trial_of = trial_of  # type: ignore[method-assign]
     plan = decide(desk, found, budget=20.0)

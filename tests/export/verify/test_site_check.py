@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from export import optimize
 from export.report.result import Report
 from export.verify.site_check import Replaced, check_sites
-from export.write_onnx.library import Place
+from export.write_onnx.lowered_sites import Place
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError
 from fx_passes.lowerings import propose

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from export import to_onnx
 from export.runtime.session import open_session, run
-from export.tune.trial import make_trial
 from fx_passes.capture.routes import capture
 from fx_passes.resample.site import Site, lowerable_sites
 
@@ -69,22 +68,3 @@ def test_a_module_that_is_called_often_is_stored_once(chained: Chained) -> None:
     assert operators == {"Conv": 4, "Transpose": 4, "Sin": 3}
     assert numbers(stored.graph.initializer) == 16 * 5 * 20 + 16 * 3 * 18
     require_close(run(open_session(chained.file), [chained.x.numpy()])[0], chained.model(chained.x))
-
-
-@pytest.mark.slow
-def test_a_trial_puts_sites_back(chained: Chained, tmp_path: Path) -> None:
-    """One export gives the graph with any of its sites as they were.
-
-    If no site is put back, the graph is that of the file itself.
-    """
-    trial = make_trial(chained.graph_module, chained.original, chained.sites, (chained.x,), None, tmp_path)
-    often, once = dict.fromkeys(site.key for site in chained.sites)
-    counts = {}
-    for without in (frozenset(), frozenset([often]), frozenset([once]), frozenset([often, once])):
-        file = trial.write(without)
-        require_sound(onnx.load(file))
-        require_close(run(open_session(file), [chained.x.numpy()])[0], chained.model(chained.x))
-        counts[without] = Counter(node.op_type for node in onnx.load(file).graph.node)
-    assert [count["Transpose"] for count in counts.values()] == [4, 1, 3, 0]
-    assert {count["Conv"] for count in counts.values()} == {4}
-    assert counts[frozenset()] == Counter(node.op_type for node in onnx.load(chained.file).graph.node)

@@ -1,0 +1,161 @@
+"""The convolutions of a model that may share a kernel among their groups."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from onnx import GraphProto, NodeProto
+from torch import Tensor
+
+from export.read_onnx.constants import Constants
+from export.read_onnx.model import OnnxModel, bodies
+from export.read_onnx.movement import attribute
+from fx_passes.kernels.block_diagonal import find_diagonal_blocks
+from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, WeightOrigin
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+# Convolutions in integers, or joined with what follows.
+_OTHERS = ("ConvInteger", "QLinearConv", "FusedConv", "NhwcFusedConv", "NhwcConv", "QLinearConvTranspose")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A convolution that may share a kernel.
+
+    Args:
+        id: unique in the model.
+        node: the node.
+        weight: its numbers; None if the graph computes them while it runs.
+        weight_shape: their shape.
+        weight_name: the name of the initializer that they are made of.
+    """
+
+    id: str
+    node: NodeProto
+    weight: Tensor | None
+    weight_shape: tuple[int, ...]
+    weight_name: str | None
+
+
+def candidates_in(model: OnnxModel, constants: Constants) -> tuple[dict[str, Candidate], list[Finding]]:
+    """The candidates by the value that they compute, and a refusal of each convolution in groups that is out
+    of reach."""
+    ids = _Ids()
+    found: dict[str, Candidate] = {}
+    refused: list[Finding] = []
+    convolutions = [n for n in model.graph.node if n.op_type in _CONVOLUTIONS and model.is_standard(n)]
+    constants.load(name for node in convolutions for name in node.input[1:] if name not in model.stored)
+    for node in convolutions:
+        candidate = _candidate(node, model, constants, ids)
+        if isinstance(candidate, Candidate):
+            found[node.output[0]] = candidate
+        elif candidate is not None:
+            refused.append(candidate)
+    return found, [*refused, *_out_of_reach(model, ids)]
+
+
+class _Ids:
+    """Readable ids, unique in the model."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def of(self, node: NodeProto, prefix: str = "") -> str:
+        name = prefix + (_from_torch(node) or node.name or (node.output[0] if node.output else node.op_type))
+        self._seen[name] += 1
+        return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
+
+
+def _from_torch(node: NodeProto) -> str | None:
+    """The id that torch's exporter lets one give: the path of the module, and the node of the FX graph."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES:
+            try:
+                scopes = [str(scope) for scope in json.loads(entry.value.replace("'", '"'))]
+            except ValueError:
+                return None
+            return "/".join(_as_torch(scope, node) for scope in scopes[-2:] if scope) or None
+    return None
+
+
+def _as_torch(name: str, node: NodeProto) -> str:
+    """torch's exporter has one operator for all transposed convolutions, and names its nodes after it."""
+    if node.op_type != "ConvTranspose" or not re.fullmatch(r"convolution(_\d+)?", name):
+        return name
+    dim = len(attribute(node, "strides", [0, 0]))
+    return name.replace("convolution", f"conv_transpose{dim}d")
+
+
+def _candidate(
+    node: NodeProto, model: OnnxModel, constants: Constants, ids: _Ids
+) -> Candidate | Finding | None:
+    """The candidate, a refusal of it, or None for an ordinary dense convolution."""
+    weight, groups = node.input[1], attribute(node, "group", 1)
+    if weight not in constants:
+        return None if groups == 1 else _runtime(node, model, ids)
+    if groups == 1 and not _may_repeat(node, model, constants):
+        return None
+    array = constants.get(weight)
+    if array is None or array.ndim not in (3, 4, 5):
+        return (
+            None if groups == 1 else _refusal(ids.of(node), node, "weight", "its weight cannot be computed")
+        )
+    tensor = torch.from_numpy(np.array(array))
+    return Candidate(ids.of(node), node, tensor, tuple(tensor.shape), constants.source(weight))
+
+
+def _runtime(node: NodeProto, model: OnnxModel, ids: _Ids) -> Finding:
+    producer = model.producers.get(node.input[1])
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        return _refusal(ids.of(node), node, "quantised", "its weight is quantised for integer arithmetic")
+    said = "its weight is not constant: the graph computes it, or a user gives it"
+    return _refusal(ids.of(node), node, "runtime", said)
+
+
+def _may_repeat(node: NodeProto, model: OnnxModel, constants: Constants) -> bool:
+    """Whether a convolution without groups has one channel, or a weight in equal diagonal blocks."""
+    name = node.input[1]
+    shape = tuple(model.stored[name].dims) if name in model.stored else None
+    if shape is not None and (len(shape) not in (3, 4, 5) or 1 in shape[:2]):
+        return shape[:2] == (1, 1)
+    array = constants.peek(name)
+    if array is None or array.ndim not in (3, 4, 5):
+        return False
+    return array.shape[:2] == (1, 1) or find_diagonal_blocks(torch.from_numpy(np.array(array))) is not None
+
+
+def _out_of_reach(model: OnnxModel, ids: _Ids) -> Iterator[Finding]:
+    for node in model.graph.node:
+        if node.op_type in _OTHERS and attribute(node, "group", 1) > 1:
+            full = "::".join(part for part in (node.domain, node.op_type) if part)
+            said = f"it is a {full}, which is left as it is"
+            yield _refusal(ids.of(node), node, "quantised" if "Fused" not in node.op_type else "fused", said)
+        for body in bodies(node):
+            yield from _inside(body, f"{node.name or node.op_type}/", "the body of a node", ids)
+    for function in model.proto.functions:
+        body = GraphProto(node=function.node)
+        yield from _inside(body, f"{function.name}/", "a function of the model", ids)
+
+
+def _inside(body: GraphProto, prefix: str, what: str, ids: _Ids) -> Iterator[Finding]:
+    for node in body.node:
+        if node.op_type in _CONVOLUTIONS and attribute(node, "group", 1) > 1:
+            said = f"it is inside {what}; only the main graph is rewritten"
+            yield _refusal(ids.of(node, prefix), node, "subgraph", said)
+        for inner in bodies(node):
+            yield from _inside(inner, f"{prefix}{node.name or node.op_type}/", what, ids)
+
+
+def _refusal(site_id: str, node: NodeProto, code: str, reason: str) -> Finding:
+    op = "conv_transpose" if "Transpose" in node.op_type else "conv"
+    dim = len(attribute(node, "kernel_shape", [])) or 2
+    geometry = ConvGeometry(f"{op}{dim}d", 0, 0, attribute(node, "group", 1), (), (), (), (), ())
+    site = ConvSite(site_id, "onnx", node.name, geometry, (), WeightOrigin("computed"))
+    return Finding(site, refusal=Refusal(site_id, "site", code, reason))

@@ -1,0 +1,135 @@
+"""The values of an ONNX graph that are known before it runs.
+
+A value is constant if it is an initializer that no input replaces, or if a node computes it from constants
+only. onnxruntime computes such a value, with the nodes of the file at the opset of the file. So the numbers
+are those that the file itself computes with, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+from onnx import NodeProto
+from onnx.external_data_helper import uses_external_data
+
+from export.read_onnx.model import OnnxModel, bodies
+from export.runtime.session import Array, open_session, run
+from fx_passes.errors import ExportError, LoadError
+
+# They give other numbers each time.
+_RANDOM = frozenset(
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Multinomial Bernoulli Dropout".split()
+)
+# Integer arithmetic that a runtime recognises: its constants are not taken apart.
+_QUANTISED = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
+
+
+class Constants:
+    """The constants of a model. Each is read or computed when it is first asked for.
+
+    Args:
+        model: the file.
+    """
+
+    def __init__(self, model: OnnxModel) -> None:
+        self.model = model
+        self._known: dict[str, Array | None] = {}
+        self._names = set(model.stored)
+        for node in model.graph.node:
+            if self._is_foldable(node):
+                self._names.update(node.output)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def __getitem__(self, name: str) -> Array:
+        """The numbers of a constant.
+
+        Raises:
+            KeyError: it is no constant, or onnxruntime cannot compute it.
+            LoadError: its numbers lie in another file, and cannot be read there.
+        """
+        self.load([name])
+        value = self._known.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def get(self, name: str) -> Array | None:
+        """The numbers of a constant; None if it is none, or cannot be computed."""
+        return self[name] if name in self._names and self._is_computable(name) else None
+
+    def peek(self, name: str) -> Array | None:
+        """As :meth:`get`, but the numbers of an initializer are not kept."""
+        return self._stored(name) if name in self.model.stored else self.get(name)
+
+    def load(self, names: Iterable[str]) -> None:
+        """Read or compute several constants at once, which is faster than one after the other."""
+        wanted = [name for name in dict.fromkeys(names) if name in self._names and name not in self._known]
+        computed = []
+        for name in wanted:
+            if name in self.model.stored:
+                self._known[name] = self._stored(name)
+            else:
+                computed.append(name)
+        if computed:
+            self._known.update(self._computed(computed))
+
+    def source(self, name: str) -> str | None:
+        """The initializer whose numbers a constant is made of, if it is made of only one that is large enough
+        to be a weight."""
+        node = self.model.producers.get(name)
+        while name not in self.model.stored and node is not None and node.input:
+            name = node.input[1 if node.op_type == "Where" else 0]
+            node = self.model.producers.get(name)
+        return name if name in self.model.stored else None
+
+    def _is_computable(self, name: str) -> bool:
+        self.load([name])
+        return self._known.get(name) is not None
+
+    def _is_foldable(self, node: NodeProto) -> bool:
+        if not self.model.is_standard(node) or node.op_type in _RANDOM | _QUANTISED:
+            return False
+        if next(iter(bodies(node)), None) is not None:
+            return False
+        given = [name for name in node.input if name]
+        return all(name in self._names for name in given) and (bool(given) or node.op_type == "Constant")
+
+    def _stored(self, name: str) -> Array:
+        tensor = self.model.stored[name]
+        try:
+            return onnx.numpy_helper.to_array(tensor, base_dir=str(self.model.path.parent))
+        except Exception as error:
+            where = "its file of weights" if uses_external_data(tensor) else "the file"
+            raise LoadError(
+                f"{self.model.path}: initializer `{name}` cannot be read from {where}: {error}"
+            ) from error
+
+    def _computed(self, names: list[str]) -> dict[str, Array | None]:
+        try:
+            session = open_session(self._program(names), optimized=False, folder=self.model.path.parent)
+            return dict(zip(names, run(session, []), strict=True))
+        except ExportError:
+            if len(names) == 1:
+                return {names[0]: None}
+        return {name: value for one in names for name, value in self._computed([one]).items()}
+
+    def _program(self, names: list[str]) -> bytes:
+        """The nodes that compute the constants, as a model without inputs."""
+        needed, stack = set[str](), list(names)
+        while stack:
+            name = stack.pop()
+            if name and name not in needed:
+                needed.add(name)
+                node = self.model.producers.get(name)
+                stack.extend(node.input if node is not None else ())
+        nodes = [node for node in self.model.graph.node if not needed.isdisjoint(node.output)]
+        stored = [tensor for name, tensor in self.model.stored.items() if name in needed]
+        outputs = [onnx.ValueInfoProto(name=name) for name in names]
+        graph = onnx.helper.make_graph(nodes, "constants", [], outputs, stored)
+        proto = onnx.helper.make_model(
+            graph, opset_imports=self.model.proto.opset_import, ir_version=self.model.proto.ir_version
+        )
+        return bytes(proto.SerializeToString())

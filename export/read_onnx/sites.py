@@ -1,0 +1,71 @@
+"""The convolutions of an ONNX file, and the verdict on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from torch.fx import GraphModule, Node
+
+from export.read_onnx.candidates import Candidate
+from export.read_onnx.mirror import VALUE, Mirror, mirror
+from export.read_onnx.model import OnnxModel
+from fx_passes.find.find_kernels import judge_graph
+from fx_passes.find.verdict import Verdict
+from fx_passes.records import Finding, Refusal, WeightOrigin
+from fx_passes.resample.site import Site, lowerable_sites
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is found in a file.
+
+    Args:
+        model: the file.
+        graph_module: its graph as an FX graph; it is not changed, and cannot be run.
+        verdicts: on the candidates of the graph.
+        convolutions: the candidates, by the ids of their sites.
+        refused: the findings on convolutions that the graph does not show.
+    """
+
+    model: OnnxModel
+    graph_module: GraphModule
+    verdicts: tuple[Verdict, ...]
+    convolutions: Mapping[str, Candidate]
+    refused: tuple[Finding, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """One for each convolution in groups, or of one channel."""
+        return (*(verdict.finding for verdict in self.verdicts), *self.refused)
+
+    def sites(
+        self, stays: Callable[[Node], str | None] | None = None
+    ) -> tuple[list[Site], dict[str, Refusal]]:
+        """The shared convolutions that can be lowered, and a refusal of each of the others by id."""
+        return lowerable_sites(self.graph_module, self.verdicts, stays=stays, any_order=True)
+
+    def values(self) -> dict[str, str]:
+        """For each node of the FX graph by its name: the ONNX value that it stands for."""
+        return {n.name: n.meta[VALUE] for n in self.graph_module.graph.nodes if VALUE in n.meta}
+
+
+def analyse(model: OnnxModel) -> Analysis:
+    """Find the convolutions of a file, and judge each.
+
+    Raises:
+        LoadError: weights that lie in another file cannot be read.
+    """
+    seen = mirror(model)
+    verdicts = tuple(_in_file(verdict, seen) for verdict in judge_graph(seen.graph_module, frozen=True))
+    return Analysis(model, seen.graph_module, verdicts, seen.convolutions, seen.refused)
+
+
+def _in_file(verdict: Verdict, seen: Mirror) -> Verdict:
+    """The verdict in the names of the file."""
+    site = verdict.finding.site
+    origin = site.origin
+    if (name := seen.convolutions[site.id].weight_name) is not None:
+        origin = WeightOrigin("parameter", name)
+    site = replace(site, form="onnx", origin=origin)
+    return replace(verdict, finding=replace(verdict.finding, site=site))

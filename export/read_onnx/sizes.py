@@ -1,0 +1,54 @@
+"""Shapes of ONNX values as the shapes of fake tensors, which the search for sites reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from export.read_onnx.types import ValueType
+from fx_passes.graph.torch_internals import FakeTensorMode
+
+
+class FakeValues:
+    """Gives FX nodes their example values.
+
+    Args:
+        types: what is known of the ONNX values. An open size of one name is one symbol everywhere.
+    """
+
+    def __init__(self, types: Mapping[str, ValueType]) -> None:
+        self.types = types
+        self._environment = ShapeEnv()
+        self._mode = FakeTensorMode(shape_env=self._environment, allow_non_fake_inputs=True)
+        self._named: dict[str, Any] = {}
+
+    def give(self, node: Node, value: str | None) -> None:
+        """Set the example value of ``node``: that of an ONNX value, or what its operator makes of its
+        inputs."""
+        if value is not None and value in self.types:
+            kind = self.types[value]
+            with self._mode:
+                node.meta["val"] = torch.empty([self._size(n) for n in kind.shape], dtype=kind.dtype)
+        elif node.op == "call_function" and all("val" in n.meta for n in node.all_input_nodes):
+            self._computed(node)
+
+    def _size(self, size: int | str | None) -> Any:
+        if isinstance(size, int):
+            return size
+        if size is None:
+            return self._environment.create_unbacked_symint()
+        if size not in self._named:
+            self._named[size] = self._environment.create_unbacked_symint()
+        return self._named[size]
+
+    def _computed(self, node: Node) -> None:
+        args = torch.fx.map_arg(node.args, lambda n: n.meta["val"])
+        try:
+            with self._mode:
+                node.meta["val"] = node.target(*args)  # type: ignore[operator]
+        except Exception:  # noqa: BLE001 - on open sizes torch may refuse; the value stays unknown
+            return

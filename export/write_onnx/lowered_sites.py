@@ -1,0 +1,138 @@
+"""The lowered sites of an ONNX file. They are made once, and any selection of them can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor
+
+from export.read_onnx.example import shapes_at
+from export.read_onnx.model import OnnxModel
+from export.runtime.session import Array
+from export.write_onnx.parts import parts_of
+from export.write_onnx.surgery import Replacement, replace_parts
+from fx_passes.lowerings import build
+from fx_passes.plan import Plan
+from fx_passes.records import Proposal
+from fx_passes.resample.site import Site
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a call of a lowered module is in a file.
+
+    Args:
+        key: the key of the sites that the module computes.
+        source, end: the names of the value that its nodes read, and of the value that they compute.
+        nodes: the names of the nodes.
+        example: zeros in the shape of the source.
+    """
+
+    key: str
+    source: str
+    end: str
+    nodes: frozenset[str]
+    example: Tensor
+
+
+@dataclass(frozen=True)
+class LoweredCall:
+    """One call of a lowered module.
+
+    Args:
+        key, ids: the sites that it computes.
+        replacement: how it stands in the file.
+        example: zeros in the shape of what it reads.
+    """
+
+    key: str
+    ids: tuple[str, ...]
+    replacement: Replacement
+    example: Tensor
+
+
+@dataclass(frozen=True)
+class LoweredSites:
+    """What a plan makes of the sites of a file.
+
+    Args:
+        model: the file.
+        calls: the calls of lowered modules.
+        batches: the batch size of each value that is computed together with others.
+    """
+
+    model: OnnxModel
+    calls: tuple[LoweredCall, ...]
+    batches: Mapping[str, int]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the sites that are lowered."""
+        return tuple(dict.fromkeys(call.key for call in self.calls))
+
+    def applied(self, without: Collection[str] = ()) -> tuple[ModelProto, tuple[Place, ...]]:
+        """A new message with the sites lowered, except those of some keys; and where they are in it."""
+        return self.only([call for call in self.calls if call.key not in without])
+
+    def only(self, calls: Sequence[LoweredCall]) -> tuple[ModelProto, tuple[Place, ...]]:
+        """The same, with some of the calls."""
+        proto = onnx.load(self.model.path, load_external_data=False)
+        written = replace_parts(proto, [call.replacement for call in calls], self.batches)
+        places = tuple(
+            Place(call.key, where.source, where.end, where.nodes, call.example)
+            for call, where in zip(calls, written, strict=True)
+        )
+        return proto, places
+
+
+def lower_sites(
+    model: OnnxModel, sites: Sequence[Site], values: Mapping[str, str], plan: Plan, arrays: Sequence[Array]
+) -> LoweredSites:
+    """Make the lowered sites of ``plan``.
+
+    Args:
+        model: the file.
+        sites: its sites.
+        values: for each node of their graph, the name of its value in the file.
+        plan: the decisions.
+        arrays: an example of the inputs of the file; it gives open sizes.
+
+    Raises:
+        ExportError: a lowering cannot be exported.
+    """
+    chosen = [(site, p) for site in sites if (p := plan.choices[site.id].proposal) is not None]
+    groups: dict[tuple[str, Proposal], list[Site]] = {}
+    for site, proposal in chosen:
+        groups.setdefault((site.key, proposal), []).append(site)
+    open_ = [values[site.source] for site, _ in chosen if not site.resample.static]
+    shapes = shapes_at(model, arrays, open_) if open_ else {}
+    modules, examples, dynamic = [], [], []
+    for (_, proposal), same in groups.items():
+        site = same[0]
+        modules.append(build(proposal, site.resample, site.kernel, site.bias, site.siblings))
+        examples.append(_example(site, proposal, shapes.get(values[site.source])))
+        sizes = enumerate(site.resample.in_shape)
+        dynamic.append({i: torch.export.Dim.AUTO for i, size in sizes if size is None})
+    parts = parts_of(modules, examples, model.opset, dynamic if any(dynamic) else None)
+    calls: list[LoweredCall] = []
+    batches: dict[str, int] = {}
+    for ((key, proposal), same), part, example in zip(groups.items(), parts, examples, strict=True):
+        for together in [same] if proposal.merged else [[site] for site in same]:
+            sources = tuple(values[site.source] for site in together)
+            ends = tuple(values[site.end] for site in together)
+            replacement = Replacement(together[0].id, part, sources, ends)
+            calls.append(LoweredCall(key, tuple(site.id for site in together), replacement, example))
+            counts = (site.resample.out_shape[0] or 0 for site in together)
+            batches.update(zip(ends, counts, strict=True))
+    return LoweredSites(model, tuple(calls), batches)
+
+
+def _example(site: Site, proposal: Proposal, shape: Sequence[int] | None) -> Tensor:
+    sizes = shape or tuple(size for size in site.resample.in_shape if size is not None)
+    if proposal.merged:
+        sizes = (sizes[0] * site.siblings, *sizes[1:])
+    return torch.zeros(tuple(sizes), dtype=site.kernel.dtype)

@@ -1,0 +1,190 @@
+"""Edits of an ONNX message: nodes are replaced, and everything else stays as it was, byte for byte.
+
+New nodes stand where the last node that they replace stood, and compute a value of the same name. What only
+replaced nodes read is removed with them. All new names begin with ``fx_passes/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from export.read_onnx.model import bodies
+from export.write_onnx.parts import Part
+from export.write_onnx.put_nodes import in_order, put_nodes
+
+PREFIX = "fx_passes/"
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """One or more values that are to be computed by a part.
+
+    Args:
+        name: a name for the new nodes.
+        part: what computes the values.
+        sources, ends: the values that it reads and computes. Of several, the sources are joined along the
+            batch, and the result is split.
+    """
+
+    name: str
+    part: Part
+    sources: tuple[str, ...]
+    ends: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where a replacement is in a graph: the value that its part reads, the one that it computes, and the
+    names of the nodes of the part."""
+
+    source: str
+    end: str
+    nodes: frozenset[str]
+
+
+def replace_parts(
+    proto: ModelProto, replacements: Sequence[Replacement], batches: Mapping[str, int] | None = None
+) -> list[Written]:
+    """Carry out the replacements, in place.
+
+    Args:
+        proto: a model that nobody else reads.
+        replacements: no node computes the ends of two of them.
+        batches: the batch size of each end of a replacement with several ends.
+
+    Returns:
+        Where each replacement is.
+    """
+    names = Names(proto.graph)
+    stored: dict[int, dict[str, str]] = {}
+    written, made = [], dict[str, list[NodeProto]]()
+    constants: list[TensorProto] = []
+    for replacement in replacements:
+        part = replacement.part
+        if id(part) not in stored:
+            stored[id(part)] = _store(part, names, constants)
+        nodes, where = _nodes_of(replacement, names, stored[id(part)], batches or {})
+        made[replacement.ends[0]] = nodes
+        written.append(where)
+    ends = {end for replacement in replacements for end in replacement.ends}
+    nodes, removed = [], []
+    for node in proto.graph.node:
+        if ends.isdisjoint(node.output):
+            nodes.append(node)
+        else:
+            removed.append(node)
+            nodes += made.get(node.output[0], [])
+    if any(len(replacement.ends) > 1 for replacement in replacements):
+        nodes = in_order(nodes)
+    _add_constants(proto, constants, nodes)
+    put_nodes(proto.graph, nodes, removed)
+    return written
+
+
+def _store(part: Part, names: Names, constants: list[TensorProto]) -> dict[str, str]:
+    """Add the constants of a part, and return their new names."""
+    renamed = {}
+    for name, tensor in part.constants.items():
+        renamed[name] = names.free(PREFIX + name)
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        copy.name = renamed[name]
+        constants.append(copy)
+    return renamed
+
+
+def _nodes_of(
+    replacement: Replacement, names: Names, stored: Mapping[str, str], batches: Mapping[str, int]
+) -> tuple[list[NodeProto], Written]:
+    part, prefix = replacement.part, f"{PREFIX}{replacement.name}/"
+    source, end = replacement.sources[0], replacement.ends[0]
+    before, behind = [], []
+    if len(replacement.ends) > 1:
+        source, end = names.free(f"{prefix}joined"), names.free(f"{prefix}computed")
+        before.append(
+            onnx.helper.make_node("Concat", replacement.sources, [source], name=names.node(source), axis=0)
+        )
+        behind += _parted(replacement, end, names, prefix, batches)
+    mapping = {part.input: source, part.output: end, "": "", **stored}
+    nodes = []
+    for node in part.nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        for name in node.output:
+            if name not in mapping:
+                mapping[name] = names.free(prefix + name)
+        copy.input[:] = [mapping[name] for name in node.input]
+        copy.output[:] = [mapping[name] for name in node.output]
+        copy.name = names.node(prefix + node.name)
+        nodes.append(copy)
+    return [*before, *nodes, *behind], Written(source, end, frozenset(node.name for node in nodes))
+
+
+def _parted(
+    replacement: Replacement, computed: str, names: Names, prefix: str, batches: Mapping[str, int]
+) -> list[NodeProto]:
+    """Each end as a slice of the batch of ``computed``: Slice has one form at all opsets."""
+    nodes, first = [], 0
+    for place, end in enumerate(replacement.ends):
+        last = first + batches[end]
+        bounds = [names.free(f"{prefix}{what}{place}") for what in ("from", "to", "axis")]
+        nodes += [_number(name, n) for name, n in zip(bounds, (first, last, 0), strict=True)]
+        given = [computed, *bounds]
+        nodes.append(onnx.helper.make_node("Slice", given, [end], name=names.node(f"{prefix}part{place}")))
+        first = last
+    return nodes
+
+
+def _number(name: str, number: int) -> NodeProto:
+    value = onnx.helper.make_tensor(name, TensorProto.INT64, [1], [number])
+    return onnx.helper.make_node("Constant", [], [name], name=name, value=value)
+
+
+class Names:
+    """Names of values and of nodes that the graph does not have yet."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self._values: set[str] = set()
+        self._nodes: set[str] = set()
+        self._take(graph)
+
+    def _take(self, graph: GraphProto) -> None:
+        self._values.update(value.name for value in (*graph.input, *graph.output, *graph.value_info))
+        self._values.update(tensor.name for tensor in graph.initializer)
+        self._values.update(sparse.values.name for sparse in graph.sparse_initializer)
+        for node in graph.node:
+            self._nodes.add(node.name)
+            self._values.update(node.input)
+            self._values.update(node.output)
+            for body in bodies(node):
+                self._take(body)
+
+    def free(self, name: str) -> str:
+        """``name``, or ``name`` with a number, as the name of a value."""
+        return _free(name, self._values)
+
+    def node(self, name: str) -> str:
+        """The same for the name of a node."""
+        return _free(name, self._nodes)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
+    return free
+
+
+def _add_constants(proto: ModelProto, constants: Sequence[TensorProto], nodes: list[NodeProto]) -> None:
+    """Store constants: as initializers, or as nodes, where an initializer would have to be an input."""
+    if proto.ir_version >= 4:
+        proto.graph.initializer.extend(constants)
+        return
+    made = [onnx.helper.make_node("Constant", [], [c.name], name=c.name, value=c) for c in constants]
+    nodes[:0] = made

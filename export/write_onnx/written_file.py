@@ -1,0 +1,124 @@
+"""Writes an edited ONNX message as a file. Weights in other files are shared with the original."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+from onnx import GraphProto, ModelProto, TensorProto
+
+from export.read_onnx.model import OnnxModel, bodies
+from fx_passes.errors import ExportError, LoadError, UsageError, one_line
+
+_REFUSALS = (onnx.checker.ValidationError, onnx.shape_inference.InferenceError)
+
+
+def write_file(proto: ModelProto, path: Path, original: OnnxModel) -> None:
+    """Write ``proto`` to ``path``, with the files of weights of the original beside it.
+
+    Raises:
+        ExportError: ``onnx.checker`` refuses the result, and does not refuse the original; or the folder
+            cannot be written to.
+    """
+    try:
+        path.write_bytes(proto.SerializeToString())
+        link_weights(original, path.parent)
+        onnx.checker.check_model(str(path), full_check=True)
+    except _REFUSALS as error:
+        if _is_valid(original.path):
+            raise ExportError(f"onnx.checker refuses the rewritten model: {one_line(error)}") from error
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_valid(path: Path) -> bool:
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except _REFUSALS:
+        return False
+    return True
+
+
+def link_weights(model: OnnxModel, folder: Path) -> None:
+    """Put the files of weights of ``model`` into ``folder``: as links if it is on the same file system.
+
+    Raises:
+        LoadError: a file is missing, or is not below the folder of the model.
+    """
+    for location in weight_files(model):
+        target = folder / location
+        if target.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = (model.path.parent / location).resolve()
+        try:
+            os.link(source, target)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, target)
+
+
+def require_free(model: OnnxModel, path: Path) -> None:
+    """Refuse to write a model to ``path`` if its files of weights would replace other files there.
+
+    Raises:
+        UsageError: they would.
+    """
+    for location in weight_files(model):
+        ours, theirs = model.path.parent / location, path.parent / location
+        if theirs.exists() and not (theirs.samefile(ours) or filecmp.cmp(ours, theirs, shallow=False)):
+            said = f"{path} needs its weights in {theirs}, which is another file"
+            raise UsageError(f"{said}; choose another folder")
+
+
+def move_model(source: Path, target: Path, weights: Sequence[str]) -> None:
+    """Move a model with its files of weights over ``target``, on the same file system.
+
+    Raises:
+        ExportError: ``target`` cannot be replaced.
+    """
+    try:
+        for location in weights:
+            place = target.parent / location
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source.parent / location, place)
+        os.replace(source, target)
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def weight_files(model: OnnxModel) -> list[str]:
+    """The files with weights, relative to the folder of the model.
+
+    Raises:
+        LoadError: a file is missing, or is not below the folder of the model.
+    """
+    found = dict.fromkeys(
+        entry.value
+        for tensor in _tensors(model.graph)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    )
+    home = model.path.parent.resolve()
+    for location in found:
+        file = (home / location).resolve()
+        if not file.is_relative_to(home):
+            raise LoadError(f"{model.path}: its weights are in {location}, outside of its folder")
+        if not file.is_file():
+            raise LoadError(f"{model.path}: its weights are in {location}, which is missing")
+    return list(found)
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every tensor that a graph stores."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+        for body in bodies(node):
+            yield from _tensors(body)
