@@ -79,6 +79,8 @@ class SharedKernel:
         max_difference: the largest distance of a repeat from the kernel that is kept; 0.0 if bitwise equal.
         bias_shared: the bias repeats over the groups, too.
         output_change: how far sharing may move the output, for inputs of magnitude 1.
+        scaled: the groups repeat the kernel up to a factor for each of them. Such a weight is not cut; a
+            lowering computes the kernel and multiplies behind it.
     """
 
     groups: int
@@ -88,6 +90,7 @@ class SharedKernel:
     max_difference: float = 0.0
     bias_shared: bool = False
     output_change: float = 0.0
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ class Finding:
             "bias_shared": bool(self.kernel and self.kernel.bias_shared),
             "max_difference": self.kernel.max_difference if self.kernel else None,
             "output_change": self.kernel.output_change if self.kernel else None,
+            "scaled": bool(self.kernel and self.kernel.scaled),
             "shared": self.shared,
             "code": self.refusal.code if self.refusal else None,
             "reason": self.reason,

@@ -23,14 +23,14 @@ class Measured:
 def measure_or_keep(source: Source, verified: Verified, options: Options, stages: Stages) -> Measured:
     """Time both files against each other, after they are verified.
 
-    A tuned file that measures slower than the original is not written. Every convolution is kept instead, and
-    the result is verified and measured. Rules and plans are carried out as the caller asked; then the report
-    says that the file is slower.
+    A copy of the original is not timed. A tuned file that measures slower than the original is not written.
+    Every convolution is kept instead, and the result is verified and measured. Rules and plans are carried
+    out as the caller asked; then the report says that the file is slower.
 
     Raises:
         NotEquivalentError: the files differ although every convolution is kept.
     """
-    if options.seconds <= 0:
+    if options.seconds <= 0 or verified.rewritten.unchanged:
         return Measured(verified, None)
     speed = _speed(source, verified, options, stages)
     if not (speed.slower and options.tunes and verified.rewritten.lowered):
@@ -39,7 +39,7 @@ def measure_or_keep(source: Source, verified: Verified, options: Options, stages
     said = f"{speed.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
     why = f"the tuned file is slower than the original: {said}"
     kept = keep_all(source, verified.rewritten, options, why, stages)
-    return Measured(kept, _speed(source, kept, options, stages))
+    return Measured(kept, None if kept.rewritten.unchanged else _speed(source, kept, options, stages))
 
 
 def _speed(source: Source, verified: Verified, options: Options, stages: Stages) -> Timing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from export.job.source import Source
-from export.read_onnx.sites import Analysis, analyse
+from export.read_onnx.sites import Analysis
 from export.stages import Stages
 from export.tune.candidates import in_frame, original_of
 from export.tune.fastest import Subject
@@ -20,7 +20,7 @@ from export.tune.trial import Trial
 from export.verify.site_check import Replaced
 from export.write_onnx.kernels_once import repeated_in, store_once
 from export.write_onnx.lowered_sites import LoweredSites, Place, lower_sites
-from export.write_onnx.written_file import link_weights, write_file
+from export.write_onnx.written_file import copy_weights, write_file
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Finding
 from fx_passes.resample.site import Site
@@ -74,8 +74,8 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
         ExportError: a lowering cannot be exported.
         UsageError: the given plan does not fit.
     """
+    found = source.found
     with stages.stage("finding kernels"):
-        found = analyse(source.model)
         sites, refusals = found.sites()
     values = found.values()
     if keep:
@@ -104,7 +104,7 @@ def _decide(
 
     def trial_of(plan: Plan) -> Trial:
         parts = lower_sites(source.model, sites, values, plan, source.arrays)
-        link_weights(source.model, folder)
+        copy_weights(source.model, folder)
 
         def write(without: frozenset[str]) -> Path:
             path = folder / f"{len(list(folder.glob('*.onnx')))}.onnx"
@@ -151,5 +151,5 @@ def _write(
         write_file(proto, path, source.model)
     else:
         shutil.copyfile(source.baseline, path)
-        link_weights(source.model, path.parent)
+        copy_weights(source.model, path.parent)
     return path, places, frozenset(once)

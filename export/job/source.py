@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from export.read_onnx.example import example_arrays
 from export.read_onnx.model import OnnxModel, read_model
+from export.read_onnx.sites import Analysis, analyse
 from export.runtime.arrays import tensor_arrays
 from export.runtime.session import Array, open_session, run
 from export.stages import Stages
@@ -31,7 +32,7 @@ class Source:
     """The original, as all later stages take it. Its file is never changed.
 
     Args:
-        model: the file.
+        found: the file, and the convolutions in it.
         arrays: an example of its inputs, in their order. The result is verified and measured on them.
         route: how the graph was got, for the report.
         reference: gives the original in float64, or None; it takes a list for its notes.
@@ -40,13 +41,17 @@ class Source:
         always_once: a kernel is stored once even if the file does not become smaller.
     """
 
-    model: OnnxModel
+    found: Analysis
     arrays: Sequence[Array]
     route: str
     reference: Callable[[list[str]], Reference | None]
     folder: Path
     sizes: OpenSizes | None = None
     always_once: bool = False
+
+    @property
+    def model(self) -> OnnxModel:
+        return self.found.model
 
     @property
     def baseline(self) -> Path:
@@ -87,7 +92,9 @@ def export_original(
     def reference(notes: list[str]) -> Reference | None:
         return quick_reference(float64_reference(model, inputs, notes=notes), file, arrays, notes)
 
-    return Source(file, arrays, "torch.export", reference, folder, sizes=sizes, always_once=True)
+    with stages.stage("finding kernels"):
+        found = analyse(file)
+    return Source(found, arrays, "torch.export", reference, folder, sizes=sizes, always_once=True)
 
 
 def open_file(
@@ -96,7 +103,8 @@ def open_file(
     folder: Path,
     stages: Stages,
 ) -> Source:
-    """Take an ONNX file, and run it in onnxruntime once before more work is done.
+    """Take an ONNX file, and run it in onnxruntime once before more work is done. A file without a shared
+    kernel is not run: nothing will be done to it.
 
     Args:
         inputs: an example of its inputs: all in their order, or some by name. Those that are left out are
@@ -112,10 +120,14 @@ def open_file(
         given = [(name, _array(value)) for name, value in inputs.items()]
     else:
         given = [(None, _array(value)) for value in inputs or ()]
+    with stages.stage("finding kernels"):
+        found = analyse(model)
+    if not given and not any(finding.shared for finding in found.findings):
+        return Source(found, (), "onnx", lambda notes: None, folder)
     arrays = example_arrays(model, given)
     with stages.stage("running the original"):
         run(open_session(model.path), arrays)
-    return Source(model, arrays, "onnx", partial(file_reference, model, arrays), folder)
+    return Source(found, arrays, "onnx", partial(file_reference, model, arrays), folder)
 
 
 def _array(value: Array | Tensor) -> Array:

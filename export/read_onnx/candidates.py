@@ -16,6 +16,7 @@ from torch import Tensor
 from export.read_onnx.constants import Constants
 from export.read_onnx.model import OnnxModel, bodies
 from export.read_onnx.movement import attribute
+from export.runtime.session import Array
 from fx_passes.kernels.block_diagonal import find_diagonal_blocks
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, WeightOrigin
 
@@ -32,15 +33,13 @@ class Candidate:
     Args:
         id: unique in the model.
         node: the node.
-        weight: its numbers; None if the graph computes them while it runs.
-        weight_shape: their shape.
+        weight: its numbers.
         weight_name: the name of the initializer that they are made of.
     """
 
     id: str
     node: NodeProto
-    weight: Tensor | None
-    weight_shape: tuple[int, ...]
+    weight: Tensor
     weight_name: str | None
 
 
@@ -81,7 +80,10 @@ def _from_torch(node: NodeProto) -> str | None:
                 scopes = [str(scope) for scope in json.loads(entry.value.replace("'", '"'))]
             except ValueError:
                 return None
-            return "/".join(_as_torch(scope, node) for scope in scopes[-2:] if scope) or None
+            if scopes and re.match(r"_?conv", scopes[-1]):
+                return "/".join(_as_torch(scope, node) for scope in scopes[-2:] if scope)
+            # A batch norm that was multiplied into a convolution gives the name; the weight knows better.
+            return node.input[1].rpartition(".")[0] or None
     return None
 
 
@@ -104,19 +106,25 @@ def _candidate(
         return None
     array = constants.get(weight)
     if array is None or array.ndim not in (3, 4, 5):
-        return (
-            None if groups == 1 else _refusal(ids.of(node), node, "weight", "its weight cannot be computed")
-        )
-    tensor = torch.from_numpy(np.array(array))
-    return Candidate(ids.of(node), node, tensor, tuple(tensor.shape), constants.source(weight))
+        said = "its weight cannot be computed"
+        return None if groups == 1 else refusal(ids.of(node), node, "weight", said)
+    tensor = tensor_of(array)
+    return Candidate(ids.of(node), node, tensor, constants.source(weight))
 
 
 def _runtime(node: NodeProto, model: OnnxModel, ids: _Ids) -> Finding:
     producer = model.producers.get(node.input[1])
     if producer is not None and producer.op_type == "DequantizeLinear":
-        return _refusal(ids.of(node), node, "quantised", "its weight is quantised for integer arithmetic")
+        return refusal(ids.of(node), node, "quantised", "its weight is quantised for integer arithmetic")
     said = "its weight is not constant: the graph computes it, or a user gives it"
-    return _refusal(ids.of(node), node, "runtime", said)
+    return refusal(ids.of(node), node, "runtime", said)
+
+
+def tensor_of(array: Array) -> Tensor:
+    """A tensor of its own with the numbers of an array. numpy has bfloat16 only as an extension."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
 
 
 def _may_repeat(node: NodeProto, model: OnnxModel, constants: Constants) -> bool:
@@ -128,7 +136,7 @@ def _may_repeat(node: NodeProto, model: OnnxModel, constants: Constants) -> bool
     array = constants.peek(name)
     if array is None or array.ndim not in (3, 4, 5):
         return False
-    return array.shape[:2] == (1, 1) or find_diagonal_blocks(torch.from_numpy(np.array(array))) is not None
+    return array.shape[:2] == (1, 1) or find_diagonal_blocks(tensor_of(array)) is not None
 
 
 def _out_of_reach(model: OnnxModel, ids: _Ids) -> Iterator[Finding]:
@@ -136,7 +144,7 @@ def _out_of_reach(model: OnnxModel, ids: _Ids) -> Iterator[Finding]:
         if node.op_type in _OTHERS and attribute(node, "group", 1) > 1:
             full = "::".join(part for part in (node.domain, node.op_type) if part)
             said = f"it is a {full}, which is left as it is"
-            yield _refusal(ids.of(node), node, "quantised" if "Fused" not in node.op_type else "fused", said)
+            yield refusal(ids.of(node), node, "quantised" if "Fused" not in node.op_type else "fused", said)
         for body in bodies(node):
             yield from _inside(body, f"{node.name or node.op_type}/", "the body of a node", ids)
     for function in model.proto.functions:
@@ -146,14 +154,21 @@ def _out_of_reach(model: OnnxModel, ids: _Ids) -> Iterator[Finding]:
 
 def _inside(body: GraphProto, prefix: str, what: str, ids: _Ids) -> Iterator[Finding]:
     for node in body.node:
-        if node.op_type in _CONVOLUTIONS and attribute(node, "group", 1) > 1:
+        if node.op_type in _CONVOLUTIONS and _may_have_groups(node):
             said = f"it is inside {what}; only the main graph is rewritten"
-            yield _refusal(ids.of(node, prefix), node, "subgraph", said)
+            yield refusal(ids.of(node, prefix), node, "subgraph", said)
         for inner in bodies(node):
             yield from _inside(inner, f"{prefix}{node.name or node.op_type}/", what, ids)
 
 
-def _refusal(site_id: str, node: NodeProto, code: str, reason: str) -> Finding:
+def _may_have_groups(node: NodeProto) -> bool:
+    """Whether a convolution has groups, or a call of its function may give it some."""
+    given = any(one.name == "group" and one.ref_attr_name for one in node.attribute)
+    return given or attribute(node, "group", 1) > 1
+
+
+def refusal(site_id: str, node: NodeProto, code: str, reason: str) -> Finding:
+    """The finding on a convolution that is left out, with the reason."""
     op = "conv_transpose" if "Transpose" in node.op_type else "conv"
     dim = len(attribute(node, "kernel_shape", [])) or 2
     geometry = ConvGeometry(f"{op}{dim}d", 0, 0, attribute(node, "group", 1), (), (), (), (), ())

@@ -7,15 +7,16 @@ are those that the file itself computes with, bit for bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import onnx
-from onnx import NodeProto
-from onnx.external_data_helper import uses_external_data
+from onnx import NodeProto, TensorProto
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from export.read_onnx.model import OnnxModel, bodies
 from export.runtime.session import Array, open_session, run
-from fx_passes.errors import ExportError, LoadError
+from fx_passes.errors import ExportError, LoadError, one_line
 
 # They give other numbers each time.
 _RANDOM = frozenset(
@@ -38,7 +39,7 @@ class Constants:
         self._names = set(model.stored)
         for node in model.graph.node:
             if self._is_foldable(node):
-                self._names.update(node.output)
+                self._names.update(name for name in node.output if name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -77,13 +78,12 @@ class Constants:
             self._known.update(self._computed(computed))
 
     def source(self, name: str) -> str | None:
-        """The initializer whose numbers a constant is made of, if it is made of only one that is large enough
-        to be a weight."""
-        node = self.model.producers.get(name)
-        while name not in self.model.stored and node is not None and node.input:
-            name = node.input[1 if node.op_type == "Where" else 0]
-            node = self.model.producers.get(name)
-        return name if name in self.model.stored else None
+        """The initializer whose numbers a constant is made of, if there is one. Initializers that can only
+        be shapes, indices or factors do not count."""
+        found = [one for one in self._needed([name]) if one in self.model.stored]
+        if name not in found:
+            found = [one for one in found if _is_kernel(self.model.stored[one])]
+        return found[0] if len(found) == 1 else None
 
     def _is_computable(self, name: str) -> bool:
         self.load([name])
@@ -99,13 +99,23 @@ class Constants:
 
     def _stored(self, name: str) -> Array:
         tensor = self.model.stored[name]
+        self._require_file(tensor)
         try:
             return onnx.numpy_helper.to_array(tensor, base_dir=str(self.model.path.parent))
         except Exception as error:
-            where = "its file of weights" if uses_external_data(tensor) else "the file"
             raise LoadError(
-                f"{self.model.path}: initializer `{name}` cannot be read from {where}: {error}"
+                f"{self.model.path}: initializer `{name}` cannot be read: {one_line(error)}"
             ) from error
+
+    def _require_file(self, tensor: TensorProto) -> None:
+        """Raise LoadError if a tensor lies in a file that is missing. onnxruntime would not say which."""
+        if uses_external_data(tensor):
+            file = self.model.path.parent / ExternalDataInfo(tensor).location
+            if not file.is_file():
+                raise LoadError(
+                    f"{self.model.path}: the weights of initializer `{tensor.name}` are missing: no such "
+                    f"file: {file}"
+                )
 
     def _computed(self, names: list[str]) -> dict[str, Array | None]:
         try:
@@ -118,6 +128,20 @@ class Constants:
 
     def _program(self, names: list[str]) -> bytes:
         """The nodes that compute the constants, as a model without inputs."""
+        needed = self._needed(names)
+        nodes = [node for node in self.model.graph.node if not needed.isdisjoint(node.output)]
+        stored = [tensor for name, tensor in self.model.stored.items() if name in needed]
+        for tensor in stored:
+            self._require_file(tensor)
+        outputs = [onnx.ValueInfoProto(name=name) for name in names]
+        graph = onnx.helper.make_graph(nodes, "constants", [], outputs, stored)
+        proto = onnx.helper.make_model(
+            graph, opset_imports=self.model.proto.opset_import, ir_version=self.model.proto.ir_version
+        )
+        return bytes(proto.SerializeToString())
+
+    def _needed(self, names: Iterable[str]) -> set[str]:
+        """The values that ``names`` are made of, and themselves."""
         needed, stack = set[str](), list(names)
         while stack:
             name = stack.pop()
@@ -125,11 +149,9 @@ class Constants:
                 needed.add(name)
                 node = self.model.producers.get(name)
                 stack.extend(node.input if node is not None else ())
-        nodes = [node for node in self.model.graph.node if not needed.isdisjoint(node.output)]
-        stored = [tensor for name, tensor in self.model.stored.items() if name in needed]
-        outputs = [onnx.ValueInfoProto(name=name) for name in names]
-        graph = onnx.helper.make_graph(nodes, "constants", [], outputs, stored)
-        proto = onnx.helper.make_model(
-            graph, opset_imports=self.model.proto.opset_import, ir_version=self.model.proto.ir_version
-        )
-        return bytes(proto.SerializeToString())
+        return needed
+
+
+def _is_kernel(tensor: TensorProto) -> bool:
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    return tensor.data_type in floats and math.prod(tensor.dims) > 1

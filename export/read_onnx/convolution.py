@@ -38,7 +38,7 @@ class Convolution:
 def convolution_of(
     node: NodeProto, weight: Sequence[int], given: Sequence[int | str | None] | None
 ) -> Convolution | None:
-    """The node in the terms of torch; None if its padding depends on sizes that are not known.
+    """The node in the terms of torch; None if it has no such form, or needs sizes that are not known.
 
     Args:
         weight: the shape of the weight.
@@ -79,7 +79,10 @@ def _pads(
             if stride != 1:
                 return None
             size = 1  # with a stride of 1, the padding does not depend on the size
-        totals.append(max(0, (-(-size // stride) - 1) * stride + span + 1 - size))
+        total = (-(-size // stride) - 1) * stride + span + 1 - size
+        if total < -2:
+            return None  # onnxruntime then skips the first numbers, and other runtimes do not
+        totals.append(max(0, total))
     smaller = [total // 2 for total in totals]
     larger = [total - part for total, part in zip(totals, smaller, strict=True)]
     return [*smaller, *larger] if mode == "SAME_UPPER" else [*larger, *smaller]
@@ -95,59 +98,49 @@ def _transposed(
 ) -> Convolution | None:
     dim = len(strides)
     extra = list(attribute(node, "output_padding", [0] * dim))
-    wanted = attribute(node, "output_shape")
-    mode = attribute(node, "auto_pad", "NOTSET")
-    if wanted is None and mode in ("NOTSET", "VALID"):
-        pads = list(attribute(node, "pads", [0] * 2 * dim)) if mode == "NOTSET" else [0] * 2 * dim
-    else:
-        if wanted is None:
-            wanted = [None if n is None else n * s for n, s in zip(sizes, strides, strict=True)]
-        wanted = list(wanted)[-dim:]
-        total = _pads_to(sizes, wanted, strides, spans, extra, upper=mode == "SAME_UPPER")
-        if total is None:
+    cuts = _cuts(node, sizes, strides, spans, extra)
+    if cuts is None:
+        return None
+    padding, more = [0] * dim, [0] * dim
+    back = []
+    for axis, ((low, high), size) in enumerate(zip(cuts, sizes, strict=True)):
+        # torch cuts the same off both sides, and adds again behind; in a file, that is less than a stride.
+        rest = extra[axis] - high
+        if 0 <= low + rest < strides[axis]:
+            padding[axis], more[axis] = low, low + rest
+        elif size is None:
             return None
-        pads = total
-    low, high = pads[:dim], pads[dim:]
+        else:
+            more[axis] = max(0, rest)
+            back.append((axis + 2, low, strides[axis] * (size - 1) + spans[axis] + 1 + rest))
     op = getattr(_aten, f"conv_transpose{dim}d")
     op = op.default if dim == 1 else op.input
-    if low == high and all(e < max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
-        return Convolution(op, (), (strides, low, extra, group, dilations))
-    return _cut(op, sizes, (strides, low, high, extra, group, dilations), spans)
+    return Convolution(op, (), (strides, padding, more, group, dilations), tuple(back))
 
 
-def _pads_to(
+def _cuts(
+    node: NodeProto,
     sizes: Sequence[int | None],
-    wanted: Sequence[int | None],
     strides: Sequence[int],
     spans: Sequence[int],
     extra: Sequence[int],
-    *,
-    upper: bool,
-) -> list[int] | None:
-    """How much to cut in front of each axis, then behind each, to get the ``wanted`` sizes."""
-    totals = []
-    for size, out, stride, span, more in zip(sizes, wanted, strides, spans, extra, strict=True):
-        if size is None or out is None:
+) -> list[tuple[int, int]] | None:
+    """How much is cut off in front of each axis, and behind it. A negative number is added."""
+    dim = len(strides)
+    wanted = attribute(node, "output_shape")
+    mode = attribute(node, "auto_pad", "NOTSET")
+    if wanted is not None:
+        known = [size for size in sizes if size is not None]
+        if len(known) < dim:
             return None
-        totals.append(stride * (size - 1) + more + span + 1 - out)
-    if any(total < 0 for total in totals):
-        return None
-    halves = [total // 2 for total in totals]
-    rests = [total - half for total, half in zip(totals, halves, strict=True)]
+        shapes = zip(known, list(wanted)[-dim:], strides, spans, extra, strict=True)
+        totals = [step * (n - 1) + span + 1 + more - out for n, out, step, span, more in shapes]
+    elif mode in ("NOTSET", "VALID"):
+        pads = list(attribute(node, "pads", [0] * 2 * dim)) if mode == "NOTSET" else [0] * 2 * dim
+        return list(zip(pads[:dim], pads[dim:], strict=True))
+    else:  # as many outputs as inputs times the stride, or fewer if there are not so many
+        totals = [max(0, span + 1 + n - step) for step, span, n in zip(strides, spans, extra, strict=True)]
     # The specification: only SAME_UPPER cuts the larger part behind.
-    return [*halves, *rests] if upper else [*rests, *halves]
-
-
-def _cut(
-    op: Any, sizes: Sequence[int | None], arguments: tuple[Any, ...], spans: Sequence[int]
-) -> Convolution | None:
-    """The whole output, and slices behind it."""
-    strides, low, high, extra, group, dilations = arguments
-    back = []
-    for axis, size in enumerate(sizes):
-        if size is None or extra[axis] > high[axis]:
-            return None
-        end = strides[axis] * (size - 1) + spans[axis] + 1 - high[axis] + extra[axis]
-        back.append((axis + 2, low[axis], end))
-    none = [0] * len(strides)
-    return Convolution(op, (), (strides, none, none, group, dilations), tuple(back))
+    upper = mode == "SAME_UPPER"
+    front = [max(0, total // 2 if upper else total - total // 2) for total in totals]
+    return [(low, total - low) for low, total in zip(front, totals, strict=True)]

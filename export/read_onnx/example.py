@@ -27,7 +27,8 @@ def example_arrays(model: OnnxModel, given: Sequence[tuple[str | None, Array]]) 
     """An array for each input of a model, in their order.
 
     Args:
-        given: arrays of the user: all of them in order, or each with the name of its input.
+        given: arrays of the user: all of them in order, or each with the name of its input. One of
+            floating-point numbers for an input of integers gives only the sizes, as on the command line.
 
     Raises:
         UsageError: an input has an open size and no array, or an array does not fit its input.
@@ -37,7 +38,7 @@ def example_arrays(model: OnnxModel, given: Sequence[tuple[str | None, Array]]) 
         raise UsageError(f"{model.path} takes {len(names)} inputs ({', '.join(names)}), got {len(given)}")
     by_name: dict[str, Array] = {}
     for place, (name, array) in enumerate(given):
-        key = names[place] if name is None else name
+        key = name if name is not None else names[place] if place < len(names) else "?"
         if key not in model.inputs:
             raise UsageError(f"{model.path} has no input `{key}`; its inputs are: {', '.join(names)}")
         by_name[key] = array
@@ -53,16 +54,17 @@ def _fitting(model: OnnxModel, name: str, array: Array | None) -> Array:
     said = "x".join(str(size) for size in sizes)
     if array is None:
         if not kind.HasField("shape") or any(isinstance(size, str) for size in sizes):
-            raise UsageError(
-                f"input `{name}` of {model.path} has open sizes ({said}); give them: "
-                f"--input {name}={'x'.join(str(n) if isinstance(n, int) else '1' for n in sizes)}"
-            )
+            what = f"has open sizes ({said}); give them:" if sizes else "states no sizes; give them, as in"
+            example = "x".join(str(n) if isinstance(n, int) else "1" for n in sizes) or "1x3x224x224"
+            raise UsageError(f"input `{name}` of {model.path} {what} --input {name}={example}")
         return _made(dtype, [int(size) for size in sizes])
     fits = len(array.shape) == len(sizes) or not kind.HasField("shape")
     if not fits or any(isinstance(s, int) and s != n for s, n in zip(sizes, array.shape, strict=False)):
         got = "x".join(map(str, array.shape))
         raise UsageError(f"input `{name}` of {model.path} has sizes {said}, got {got}")
-    return array if array.dtype == dtype else _made(dtype, array.shape)
+    if array.dtype.kind == "f" and not np.issubdtype(dtype, np.floating):
+        return _made(dtype, array.shape)
+    return array.astype(dtype, copy=False)
 
 
 def _made(dtype: type[np.generic], shape: Sequence[int]) -> Array:

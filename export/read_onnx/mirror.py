@@ -13,18 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from onnx import NodeProto
 from torch.fx import Graph, GraphModule, Node
 
-from export.read_onnx.candidates import Candidate, candidates_in
+from export.read_onnx.candidates import Candidate, candidates_in, refusal, tensor_of
 from export.read_onnx.constants import Constants
 from export.read_onnx.convolution import convolution_of
 from export.read_onnx.model import OnnxModel, read_by
 from export.read_onnx.movement import MOVEMENTS, Call, Context, calls_of, data_input
 from export.read_onnx.sizes import FakeValues
-from export.read_onnx.types import value_types
+from export.read_onnx.types import ValueType, value_types
 from fx_passes.find.find_kernels import SITE_ID
 from fx_passes.records import Finding
 from fx_passes.resample.absorb import WITHIN
@@ -63,9 +62,13 @@ def mirror(model: OnnxModel) -> Mirror:
     found, refused = candidates_in(model, constants)
     wanted = [name for one in found.values() for name in (one.node.input[0], one.node.output[0])]
     types = value_types(model, wanted) if found else {}
+    for one in found.values():  # of these, the rank is known in any case
+        sizes = (None,) * one.weight.ndim
+        for name in (one.node.input[0], one.node.output[0]):
+            types.setdefault(name, ValueType(one.weight.dtype, sizes))
     builder = _Builder(model, Context(constants, types, model.opset), found)
     builder.build()
-    return Mirror(builder.finish(), tuple(refused), {one.id: one for one in found.values()})
+    return Mirror(builder.finish(), (*builder.refused, *refused), {one.id: one for one in found.values()})
 
 
 class _Builder:
@@ -76,6 +79,7 @@ class _Builder:
         self.graph, self.root = Graph(), torch.nn.Module()
         self.values: dict[str, Node] = {}
         self.fakes = FakeValues(context.types)
+        self.refused: list[Finding] = []
 
     def build(self) -> None:
         for value in self.model.graph.input:
@@ -97,8 +101,8 @@ class _Builder:
 
     def _add(self, node: NodeProto) -> None:
         given = [name for name in dict.fromkeys(read_by(node)) if name in self.values]
-        if not given:
-            return  # a constant
+        if not given and all(name in self.context.constants for name in node.output if name):
+            return
         if node.output and node.output[0] in self.candidates:
             self._convolution(node, self.candidates[node.output[0]])
             return
@@ -107,11 +111,10 @@ class _Builder:
             if calls is not None:
                 self._chain(self.values[str(source)], calls, node.output[0])
                 return
-        self._opaque(node, given)
+        self._opaque(node.op_type, given, [name for name in node.output if name])
 
-    def _opaque(self, node: NodeProto, given: Sequence[str]) -> None:
-        made = [name for name in node.output if name]
-        all_ = self.graph.call_function(_OPAQUE, ([self.values[name] for name in given], node.op_type))
+    def _opaque(self, op: str, given: Sequence[str], made: Sequence[str]) -> None:
+        all_ = self.graph.call_function(_OPAQUE, ([self.values[name] for name in given], op))
         for place, name in enumerate(made):
             self._name(self.graph.call_function(operator.getitem, (all_, place)), name)
 
@@ -128,13 +131,15 @@ class _Builder:
         return node
 
     def _convolution(self, node: NodeProto, candidate: Candidate) -> None:
-        shape = candidate.weight_shape
+        shape = tuple(candidate.weight.shape)
         kind = self.context.types.get(node.input[0])
         form = convolution_of(node, shape, None if kind is None else kind.shape)
         if form is None:
-            self._opaque(node, [name for name in node.input if name in self.values])
+            said = "its padding depends on sizes that are open, or has no form in torch"
+            self.refused.append(refusal(candidate.id, node, "padding", said))
+            self._opaque(node.op_type, [n for n in node.input if n in self.values], node.output)
             return
-        before = self.values[node.input[0]]
+        before = self._value(node.input[0])
         if form.front:
             before = self.graph.call_function(_aten.constant_pad_nd.default, (before, list(form.front), 0.0))
             self.fakes.give(before, None)
@@ -157,16 +162,25 @@ class _Builder:
         """A weight or bias: a buffer of its own for each convolution if it is constant."""
         if name in self.values:
             return self.values[name]
+        if role == "weight":
+            tensor = candidate.weight
+        elif (array := self.context.constants.get(name)) is not None:
+            tensor = tensor_of(array)
+        else:
+            return self._value(name)
         target = f"{_fx_name(candidate.id)}_{role}"
         while hasattr(self.root, target):
             target += "_"
-        array = self.context.constants[name]
-        tensor = torch.from_numpy(np.array(array)) if role == "bias" else candidate.weight
-        assert tensor is not None
         self.root.register_buffer(target, tensor)
         node = self.graph.get_attr(target)
         node.meta["val"] = tensor
         return node
+
+    def _value(self, name: str) -> Node:
+        """The node of a value. A constant that is no buffer is shown as a value of which nothing is known."""
+        if name not in self.values:
+            self._opaque("Constant", [], [name])
+        return self.values[name]
 
     def _tensor(self, name: str) -> Any:
         """The node of an output; None for a constant."""

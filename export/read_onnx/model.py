@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from fx_passes.errors import LoadError
+from fx_passes.errors import LoadError, one_line
 
 # The oldest operators that the written lowerings can be expressed in.
 OLDEST_OPSET = 11
@@ -87,9 +87,9 @@ def read_model(path: Path) -> OnnxModel:
     if not path.is_file():
         raise LoadError(f"no such file: {path}")
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
-        raise LoadError(f"{path} cannot be read as an ONNX file: {error}") from error
+        raise LoadError(f"{path} cannot be read as an ONNX file: {one_line(error)}") from error
     if not proto.graph.node and not proto.graph.output:
         raise LoadError(f"{path} holds no ONNX graph")
     opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)

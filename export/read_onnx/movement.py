@@ -57,9 +57,9 @@ class Context:
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """The value of an attribute. A text is a ``str``."""
+    """The value of an attribute. A text is a ``str``. What the call of a function gives is not known."""
     for found in node.attribute:
-        if found.name == name:
+        if found.name == name and not found.ref_attr_name:
             value = onnx.helper.get_attribute_value(found)
             return value.decode() if isinstance(value, bytes) else value
     return default
@@ -111,7 +111,8 @@ def _slice(node: NodeProto, context: Context) -> list[Call] | None:
     if any(step < 1 for step in steps):
         return None
     arguments = zip(axes, starts, ends, steps, strict=True)
-    return [(_aten.slice.Tensor, (axis % rank, start, end, step)) for axis, start, end, step in arguments]
+    calls: list[Call] = [(_aten.slice.Tensor, (axis % rank, *cut)) for axis, *cut in arguments]
+    return calls or _identity(node, context)
 
 
 def _pad(node: NodeProto, context: Context) -> list[Call] | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -34,7 +35,7 @@ class FakeValues:
             with self._mode:
                 node.meta["val"] = torch.empty([self._size(n) for n in kind.shape], dtype=kind.dtype)
         elif node.op == "call_function" and all("val" in n.meta for n in node.all_input_nodes):
-            self._computed(node)
+            node.meta["val"] = self._computed(node)
 
     def _size(self, size: int | str | None) -> Any:
         if isinstance(size, int):
@@ -45,10 +46,12 @@ class FakeValues:
             self._named[size] = self._environment.create_unbacked_symint()
         return self._named[size]
 
-    def _computed(self, node: Node) -> None:
-        args = torch.fx.map_arg(node.args, lambda n: n.meta["val"])
-        try:
-            with self._mode:
-                node.meta["val"] = node.target(*args)  # type: ignore[operator]
-        except Exception:  # noqa: BLE001 - on open sizes torch may refuse; the value stays unknown
-            return
+    def _computed(self, node: Node) -> Tensor:
+        """What an operator gives that keeps the rank of its input. With open sizes, every size is open: torch
+        cannot compute with sizes of which it knows nothing."""
+        given = node.all_input_nodes[0].meta["val"]
+        with self._mode:
+            if all(isinstance(size, int) for size in given.shape):
+                args = torch.fx.map_arg(node.args, lambda n: n.meta["val"])
+                return node.target(*args)  # type: ignore[operator,no-any-return]
+            return torch.empty([self._size(None) for _ in given.shape], dtype=given.dtype)

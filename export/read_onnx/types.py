@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 import torch
@@ -106,9 +107,21 @@ def _symbolically(proto: ModelProto) -> ModelProto:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return SymbolicShapeInference.infer_shapes(proto, auto_merge=True)  # type: ignore[no-any-return]
+            return _complete(SymbolicShapeInference, proto)
     finally:
         logger.level = level
+
+
+def _complete(inference: Any, proto: ModelProto) -> ModelProto:
+    """What ``SymbolicShapeInference.infer_shapes`` does. Where it finds no shape, that one writes a file into
+    the current folder, or guesses: it takes two sizes that are added for equal, though one may be 1."""
+    run = inference(int_max=2**31 - 1, auto_merge=False, guess_output_rank=False, verbose=0)
+    run._preprocess(proto)  # noqa: SLF001
+    while run.run_:
+        if not run._infer_impl():  # noqa: SLF001
+            raise ValueError("a shape cannot be inferred")
+    run._update_output_from_vi()  # noqa: SLF001
+    return run.out_mp_  # type: ignore[no-any-return]
 
 
 def _by_onnx(proto: ModelProto) -> ModelProto:
@@ -129,9 +142,11 @@ def _without_weights(proto: ModelProto) -> ModelProto:
     light.graph.value_info.extend(graph.value_info)
     listed = {value.name for value in graph.input}
     for tensor in graph.initializer:
+        if tensor.name in listed:
+            continue  # a default: the user may give another shape
         if tensor.ByteSize() <= _SHAPE_BYTES and not tensor.external_data:
             light.graph.initializer.append(tensor)
-        elif tensor.name not in listed:
+        else:
             light.graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )

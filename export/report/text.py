@@ -65,13 +65,14 @@ def summary_lines(report: Report) -> list[str]:
     check, lines = report.equivalence, list(report.sizes)
     if not report.rewritten:
         what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
-        lines.append(f"{what}: the output is the plain export")
+        lines.append(f"{what}: the output is {_original(report)}")
     if why := report.plan.made.get("kept"):
         lines.append(f"every convolution is kept: {why}")
     if failed := report.plan.made.get("failed"):
         lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
-    bits = "equal bits" if check.bitwise else "within bounds"
-    lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
+    if check.cases:
+        bits = "equal bits" if check.bitwise else "within bounds"
+        lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
     lines += [f"  {case}: {', '.join(map(shape_text, shapes))}" for case, shapes in check.sizes.items()]
     lines += [f"  {note}" for note in check.notes]
     if report.speed is not None:
@@ -81,6 +82,10 @@ def summary_lines(report: Report) -> list[str]:
     lines.append(f"time: {sum(report.seconds.values()):.1f} s")
     lines += [f"  {seconds:6.1f} s {stage}" for stage, seconds in report.seconds.items()]
     return lines
+
+
+def _original(report: Report) -> str:
+    return "a copy of the file" if report.route == "onnx" else "the plain export"
 
 
 def speed_text(speed: Timing) -> str:

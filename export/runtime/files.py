@@ -28,7 +28,8 @@ def is_large_file(path: Path) -> bool:
 def size_of(path: Path) -> int:
     """Bytes of an ONNX file, with its external data."""
     own = path.stat().st_size
-    if not any(path.parent.glob("*.data")):
+    # External data can have any name. The usual folder without it is seen at a glance.
+    if all(other.suffix == ".onnx" or other.name == path.name for other in path.parent.iterdir()):
         return own
     stored = onnx.load(path, load_external_data=False).graph.initializer
     return own + round(sum(math.prod(t.dims) * _item_bytes(t) for t in stored if uses_external_data(t)))

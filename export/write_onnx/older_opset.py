@@ -41,8 +41,10 @@ def at_opset(nodes: Iterable[NodeProto], opset: int, constants: Constants) -> li
 def _reshape(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
     if opset >= 14:
         return [node]
-    shape = _numbers(node.input[1], constants)
-    if _attribute(node, "allowzero") and (shape is None or 0 in shape):
+    # A computed shape has a zero only if there are no elements. Then a zero that is taken for "as before" gives
+    # no elements either, or an error: never other numbers.
+    shape = _numbers(node.input[1], constants) or []
+    if _attribute(node, "allowzero") and 0 in shape:
         raise ExportError(f"Reshape to a size of zero has no form at opset {opset}")
     return [_changed(node, without="allowzero")]
 
@@ -54,6 +56,10 @@ def _split(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]
 
 def _axes(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
     return [node] if opset >= 13 else [_as_attribute(node, 1, "axes", opset, constants)]
+
+
+def _sum(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
+    return _axes(_changed(node, without="noop_with_empty_axes"), opset, constants) if opset < 13 else [node]
 
 
 def _pad(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
@@ -91,6 +97,7 @@ _RULES: dict[str, _Rule] = {
     "Split": _split,
     "Squeeze": _axes,
     "Unsqueeze": _axes,
+    "ReduceSum": _sum,
     "Pad": _pad,
     "Shape": _shape,
 }

@@ -1,4 +1,4 @@
-"""Writes an edited ONNX message as a file. Weights in other files are shared with the original."""
+"""Writes an edited ONNX message as a file, with copies of the files of weights of the original beside it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def write_file(proto: ModelProto, path: Path, original: OnnxModel) -> None:
         ExportError: ``onnx.checker`` refuses the result, and does not refuse the original; or the folder
             cannot be written to.
     """
+    copy_weights(original, path.parent)
     try:
         path.write_bytes(proto.SerializeToString())
-        link_weights(original, path.parent)
         onnx.checker.check_model(str(path), full_check=True)
     except _REFUSALS as error:
         if _is_valid(original.path):
@@ -43,48 +43,56 @@ def _is_valid(path: Path) -> bool:
     return True
 
 
-def link_weights(model: OnnxModel, folder: Path) -> None:
-    """Put the files of weights of ``model`` into ``folder``: as links if it is on the same file system.
+def copy_weights(model: OnnxModel, folder: Path) -> None:
+    """Put copies of the files of weights of ``model`` into ``folder``. A file that is there stays.
+
+    Links would save space. But onnx loads no weights from a file with a second name, hard link or symbolic.
 
     Raises:
         LoadError: a file is missing, or is not below the folder of the model.
+        ExportError: the folder cannot be written to.
     """
     for location in weight_files(model):
         target = folder / location
         if target.exists():
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = (model.path.parent / location).resolve()
         try:
-            os.link(source, target)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.path.parent / location, target)
+        except OSError as error:
+            raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def require_free(model: OnnxModel, path: Path) -> None:
-    """Refuse to write a model to ``path`` if its files of weights would replace other files there.
+    """Refuse to write a model to ``path`` if it or its files of weights would replace other files there.
 
     Raises:
         UsageError: they would.
+        LoadError: a file of weights is missing, or is not below the folder of the model.
     """
     for location in weight_files(model):
         ours, theirs = model.path.parent / location, path.parent / location
+        if path.resolve() in (ours.resolve(), theirs.resolve()):
+            raise UsageError(f"{path} would overwrite the weights of the model that is read")
         if theirs.exists() and not (theirs.samefile(ours) or filecmp.cmp(ours, theirs, shallow=False)):
             said = f"{path} needs its weights in {theirs}, which is another file"
             raise UsageError(f"{said}; choose another folder")
 
 
 def move_model(source: Path, target: Path, weights: Sequence[str]) -> None:
-    """Move a model with its files of weights over ``target``, on the same file system.
+    """Move a model with its files of weights over ``target``, on the same file system. A file of weights that
+    is there already, with the same contents, stays.
 
     Raises:
         ExportError: ``target`` cannot be replaced.
     """
     try:
         for location in weights:
-            place = target.parent / location
+            ours, place = source.parent / location, target.parent / location
+            if place.exists() and filecmp.cmp(ours, place, shallow=False):
+                continue
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source.parent / location, place)
+            os.replace(ours, place)
         os.replace(source, target)
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror or error}") from error

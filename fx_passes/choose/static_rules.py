@@ -38,7 +38,8 @@ def static_gain(site: Site, proposal: Proposal) -> float:
         0.0
     """
     resample, bias = site.resample, site.bias
-    own_bias = bias is not None and bias.numel() != resample.rows
+    # A factor for each group is one more pass over the output, as such a bias is.
+    own_bias = bool(resample.factors) or (bias is not None and bias.numel() != resample.rows)
     gains = []
     for assumed in _ASSUMED[:1] if resample.static else _ASSUMED:
         sizes = sizes_of(resample, own_bias=own_bias, transposed=site.transposed, assumed=assumed)

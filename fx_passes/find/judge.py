@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from torch import Tensor
 from torch.fx import Node
 
 from fx_passes.find.calls.call import ConvCall
 from fx_passes.find.construction import Construction, find_construction
+from fx_passes.find.judge_values import judge_values, refused
 from fx_passes.find.origin import (
     direct_node,
     geometry,
@@ -19,13 +18,23 @@ from fx_passes.find.origin import (
     weight_shape,
 )
 from fx_passes.find.plain_module import not_plain
-from fx_passes.find.verdict import Action, CutTensor, ExpandConstruction, ExpandValue, KeepOne, Verdict
+from fx_passes.find.verdict import (
+    CutTensor,
+    ExpandConstruction,
+    ExpandValue,
+    KeepOne,
+    Verdict,
+)
 from fx_passes.graph.constants import NotConstant, fold, literal, quantiser_of, static_value
 from fx_passes.graph.tensors import State, storage_key
 from fx_passes.graph.torch_internals import has_hooks
-from fx_passes.kernels.block_diagonal import diagonal_blocks, find_diagonal_blocks
-from fx_passes.kernels.repeats import Allowed, Mismatch, Repeats, find_repeats, first_nan, output_change
-from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, SharedKernel, WeightOrigin
+from fx_passes.kernels.repeats import (
+    Allowed,
+    Repeats,
+    find_repeats,
+    first_nan,
+)
+from fx_passes.records import ConvGeometry, ConvSite, Finding, SharedKernel, WeightOrigin
 from fx_passes.train.shared_conv import SharedKernelConv
 
 SHARED_ALREADY = "already one kernel, expanded"
@@ -72,14 +81,14 @@ def refuse_unseen(
         return None
     unknown = ConvGeometry(call.op, 0, 0, groups, (), (), (), (), ())
     site = ConvSite(site_id, call.form, call.node.name, unknown, shape, WeightOrigin("computed"))
-    return _refuse(call, site, code, reason, "site")
+    return refused(call, site, code, reason, "site")
 
 
 def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, frozen: bool) -> Verdict:
     if call.form == "module":
         module = state.graph_module.get_submodule(str(call.node.target))
         if why := not_plain(module):
-            return _refuse(call, site, why.code, why.reason)
+            return refused(call, site, why.code, why.reason)
         if isinstance(module, SharedKernelConv):
             return _already_shared(call, site, module)
     if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
@@ -99,16 +108,16 @@ def _judge_tensor(
     """The verdict if the weight is itself a parameter or a buffer: its numbers decide."""
     names = tuple(state.names[storage_key(tensor)])
     if tensor.is_meta:
-        return _refuse(call, site, "meta", f"`{names[0]}` is on the meta device and has no values")
+        return refused(call, site, "meta", f"`{names[0]}` is on the meta device and has no values")
     if isinstance(call.weight, Node) and (writers := state.writers(direct_node(call.weight))):
         reason = f"`{names[0]}` is written to by `{writers[0].name}` while the model runs"
-        return _refuse(call, site, "mutated", reason)
+        return refused(call, site, "mutated", reason)
     if has_hooks(tensor):
-        return _refuse(call, site, "hooks", f"`{names[0]}` has hooks, which are for the full weight")
+        return refused(call, site, "hooks", f"`{names[0]}` has hooks, which are for the full weight")
     if not frozen and _is_channels_last(tensor):
         reason = f"`{names[0]}` is stored channels_last, and the output takes over that order"
-        return _refuse(call, site, "layout", f"{reason}; share first, then change the memory format")
-    return _judge_values(call, site, tensor.detach(), allowed, lambda kernel: CutTensor(names, kernel))
+        return refused(call, site, "layout", f"{reason}; share first, then change the memory format")
+    return judge_values(call, site, tensor.detach(), allowed, frozen, lambda kernel: CutTensor(names, kernel))
 
 
 def _is_channels_last(weight: Tensor) -> bool:
@@ -135,7 +144,7 @@ def _judge_expression(
     assert isinstance(weight, Node)
     if (quantiser := quantiser_of(weight, call.node, state)) is not None:
         reason = f"the weight is quantised by `{quantiser.name}` for integer arithmetic"
-        return _refuse(call, site, "quantised", reason)
+        return refused(call, site, "quantised", reason)
     construction = find_construction(weight, call.node, site.geometry.groups, state)
     if construction is not None:
         return _judge_construction(call, site, construction, state)
@@ -143,12 +152,12 @@ def _judge_expression(
         value = fold(weight, call.node, state, frozen=frozen)
     except NotConstant as not_constant:
         reason = f"the weight does not repeat a kernel by construction, and {not_constant.reason}"
-        return _refuse(call, site, not_constant.code, reason)
+        return refused(call, site, not_constant.code, reason)
     except Exception as error:  # noqa: BLE001 - this ran the model's own operators
-        return _refuse(call, site, "not-foldable", f"the weight could not be computed: {error}")
+        return refused(call, site, "not-foldable", f"the weight could not be computed: {error}")
     known = literal(weight, call.node, state)
     # A copy of the kernel, so that the full weight can be freed.
-    return _judge_values(call, site, value, allowed, lambda kernel: ExpandValue(kernel.clone(), known))
+    return judge_values(call, site, value, allowed, frozen, lambda kernel: ExpandValue(kernel.clone(), known))
 
 
 def _judge_construction(call: ConvCall, site: ConvSite, construction: Construction, state: State) -> Verdict:
@@ -162,7 +171,7 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
         except Exception:  # noqa: BLE001 - no constant: it is shared for any values
             values = None
     if values is not None and not values.is_meta and (nan := first_nan(values.detach())):
-        return _refuse(call, site, nan.code, nan.reason)
+        return refused(call, site, nan.code, nan.reason)
     c = construction
     kernel = SharedKernel(c.groups, c.shape, c.block_diagonal, "construction")
     finding = Finding(site, kernel, note=SHARED_ALREADY if c.expanded else None)
@@ -172,35 +181,6 @@ def _judge_construction(call: ConvCall, site: ConvSite, construction: Constructi
     # A kernel from a state_dict, or one that may be trained, must be read whenever the model runs.
     known = values is not None and literal(kernel_node, call.node, state)
     return Verdict(call, finding, ExpandConstruction(c, values, known))
-
-
-def _judge_values(
-    call: ConvCall,
-    site: ConvSite,
-    weight: Tensor,
-    allowed: Allowed,
-    action_of: Callable[[Tensor], Action],
-) -> Verdict:
-    """The verdict by the numbers of ``weight``. ``action_of`` gives the action for the kernel that they
-    repeat."""
-    groups, found = site.geometry.groups, None
-    block_diagonal = groups == 1
-    if not block_diagonal:
-        found = find_repeats(weight, groups, allowed)
-    elif (diagonal := find_diagonal_blocks(weight, allowed)) is not None:
-        groups, found = diagonal
-    if found is None:
-        return _refuse(call, site, "dense", "the weight is dense")
-    if isinstance(found, Mismatch):
-        where = f"dense, zero outside {groups} diagonal blocks, but " if block_diagonal else ""
-        return _refuse(call, site, found.code, where + found.reason, "repeats")
-    shape = tuple(found.kernel.shape)
-    change = 0.0
-    if found.max_difference > 0:
-        blocks = diagonal_blocks(weight, groups) if block_diagonal else weight
-        change = output_change(blocks, found.kernel, groups, "transpose" in call.op)
-    kernel = SharedKernel(groups, shape, block_diagonal, "values", found.max_difference, output_change=change)
-    return Verdict(call, Finding(site, kernel), action_of(found.kernel))
 
 
 def _block(weight: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -233,13 +213,3 @@ def _already_shared(call: ConvCall, site: ConvSite, module: SharedKernelConv) ->
         module.groups, shape, module.block_diagonal, "construction", bias_shared=bias_shared
     )
     return Verdict(call, Finding(site, kernel, note=SHARED_ALREADY), KeepOne())
-
-
-def _refuse(
-    call: ConvCall,
-    site: ConvSite,
-    code: str,
-    reason: str,
-    stage: Literal["site", "weight", "repeats"] = "weight",
-) -> Verdict:
-    return Verdict(call, Finding(site, refusal=Refusal(site.id, stage, code, reason)))

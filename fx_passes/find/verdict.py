@@ -64,7 +64,20 @@ class ExpandValue:
     literal: bool
 
 
-Action = KeepOne | CutTensor | ExpandConstruction | ExpandValue
+@dataclass(frozen=True)
+class KeepScaled:
+    """The groups repeat one kernel up to a factor for each. Sharing keeps the weight as it is.
+
+    Args:
+        kernel: the values.
+        factors: one for each group, in float64.
+    """
+
+    kernel: Tensor
+    factors: Tensor
+
+
+Action = KeepOne | KeepScaled | CutTensor | ExpandConstruction | ExpandValue
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class Allowed:
 
 
 EXACT = Allowed()
+# Units in the last place by which a tap may be off that is a product of two rounded numbers.
+_SCALED_UNITS = 2.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,51 @@ def find_repeats(weight: Tensor, groups: int, allowed: Allowed = EXACT) -> Repea
     )
     reason = f"group {group} is {distance:.3g} away from {name} at {place}, {limit}"
     return Mismatch("differs", reason)
+
+
+@dataclass(frozen=True)
+class ScaledRepeats:
+    """A kernel that is repeated up to a factor for each group: ``weight[g] = factors[g] * kernel``.
+
+    Args:
+        kernel: (rows, *rest), in the type of the weight.
+        factors: one for each group, in float64.
+    """
+
+    kernel: Tensor
+    factors: Tensor
+
+
+def find_scaled_repeats(weight: Tensor, groups: int) -> ScaledRepeats | None:
+    """The kernel that ``weight`` repeats up to a factor for each group, or None.
+
+    An exporter that multiplies the scales of a batch norm into the weight in front of it writes such weights.
+    The kernel and each product were rounded once, so a tap may be off by a few units in the last place. A
+    kernel of one tap is no kernel: every weight would be one.
+
+    Args:
+        weight: (groups * rows, *rest), floating-point.
+
+    Example:
+        >>> kernel = torch.tensor([1.0, 2.0, 1.0])
+        >>> found = find_scaled_repeats(torch.stack([kernel, 3 * kernel]).unsqueeze(1), groups=2)
+        >>> (found.factors / found.factors[0]).tolist()
+        [1.0, 3.0]
+    """
+    if not weight.is_floating_point() or weight.shape[0] == 0 or not bool(weight.isfinite().all()):
+        return None
+    rows = weight.reshape(groups, -1)
+    if rows.shape[1] < 2 or int((rows != 0).any(0).sum()) < 2:
+        return None
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    kernel = rows[int(norms.argmax())].double()
+    factors = (rows.double() @ kernel) / (kernel @ kernel)
+    units = _SCALED_UNITS * torch.finfo(weight.dtype).eps
+    expected = factors.unsqueeze(1) * kernel
+    if bool(((rows.double() - expected).abs() > units * expected.abs()).any()):
+        return None
+    shape = (weight.shape[0] // groups, *weight.shape[1:])
+    return ScaledRepeats(kernel.to(weight.dtype).reshape(shape), factors)
 
 
 def output_change(weight: Tensor, kernel: Tensor, groups: int, transposed: bool) -> float:

@@ -39,14 +39,20 @@ def propose_one(
         siblings: how many sites one call computes together; None: the site by itself.
     """
     if siblings is None:
-        alone: Sequence[Proposal] | Refusal = MODULES[name].propose(resample, kernel)
-        return alone
+        return _scaled(MODULES[name].propose(resample, kernel), resample)
     if siblings == 1:
         return refuse(
             "no-siblings", "no other site has its kernel, geometry and shapes, and is independent of it"
         )
-    answer: Sequence[Proposal] | Refusal = MODULES[name].propose(resample.times(siblings), kernel)
+    answer = _scaled(MODULES[name].propose(resample.times(siblings), kernel), resample)
     return answer if isinstance(answer, Refusal) else [replace(proposal, merged=True) for proposal in answer]
+
+
+def _scaled(answer: Sequence[Proposal] | Refusal, resample: Resample) -> Sequence[Proposal] | Refusal:
+    """The proposals for a site whose groups have factors: multiplying behind the sum rounds differently."""
+    if isinstance(answer, Refusal) or not resample.factors:
+        return answer
+    return [replace(p, exactness="reordered") if p.exactness == "bitwise" else p for p in answer]
 
 
 def propose(

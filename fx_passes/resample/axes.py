@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fx_passes.records import ConvGeometry
@@ -73,6 +73,7 @@ class Resample:
         block_diagonal: the model also multiplies with the zeros outside the blocks.
         in_shape, out_shape: shapes of input and output; None is an open size.
         scale: a constant factor of the output.
+        factors: another factor for the output of each group; none if they are all 1.
     """
 
     axes: tuple[Axis, ...]
@@ -84,6 +85,8 @@ class Resample:
     in_shape: tuple[int | None, ...]
     out_shape: tuple[int | None, ...]
     scale: float = 1.0
+    # Not in the text of a resampling, from which the keys of sites are made: plans of before have none.
+    factors: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def dim(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from fx_passes.find.find_kernels import judge_graph
-from fx_passes.find.verdict import Verdict
+from fx_passes.find.verdict import KeepScaled, Verdict
 from fx_passes.graph.tensors import State
 from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.records import Finding, Refusal
@@ -131,6 +131,8 @@ def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bo
     shapes = sizes_of(before), sizes_of(after)
     rows, columns = kernel.shape[:2]
     resample = resample_of(geometry, shared.groups, rows, columns, shared.block_diagonal, shapes)
+    if isinstance(verdict.action, KeepScaled):
+        resample = replace(resample, factors=tuple(verdict.action.factors.tolist()))
     around = _surroundings(verdict.call.node, source, resample, taken, [kernel, bias])
     if WITHIN in around.source.meta or WITHIN in around.end.meta:
         return refuse(verdict, "padding", "its two sides are padded differently, and its sizes are open")
@@ -191,6 +193,7 @@ def sizes_of(value: Tensor) -> tuple[int | None, ...]:
 
 def _key(resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1) -> str:
     said = repr(resample).removesuffix(")") + f", siblings={siblings})"  # as plans have it
+    said += f" {resample.factors}" if resample.factors else ""
     digest = hashlib.sha256(f"{said} {kernel.dtype} {tuple(kernel.shape)}".encode())
     for tensor in (kernel, bias):
         digest.update(b"" if tensor is None else tensor.double().contiguous().cpu().numpy().tobytes())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from fx_passes.find.verdict import Verdict
+from fx_passes.find.verdict import KeepScaled, Verdict
 from fx_passes.graph.constants import NotConstant, fold
 from fx_passes.graph.tensors import State
 from fx_passes.records import Refusal
@@ -26,6 +26,8 @@ def kernel_and_bias(verdict: Verdict, state: State) -> tuple[Tensor, Tensor | No
         kernel = _constant(call.weight, call.node, state)
     except NotConstant as unknown:
         return refuse(verdict, "kernel", f"the values of its kernel are not known: {unknown.reason}")
+    if isinstance(verdict.action, KeepScaled):
+        kernel = verdict.action.kernel
     kernel = kernel[tuple(slice(size) for size in shared.shape)].clone()
     if call.bias is None:
         return kernel, None

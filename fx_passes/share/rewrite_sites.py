@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from fx_passes.find.origin import way_to_source
-from fx_passes.find.verdict import CutTensor, ExpandConstruction, ExpandValue, KeepOne, Verdict
+from fx_passes.find.verdict import CutTensor, ExpandConstruction, ExpandValue, KeepOne, KeepScaled, Verdict
 from fx_passes.graph import edit
 from fx_passes.records import Finding, SharedKernel
 from fx_passes.share.replace_module import share_module
@@ -55,7 +55,7 @@ def _warn_of_change(finding: Finding) -> None:
 def is_pending(verdict: Verdict, fold_constants: bool) -> bool:
     """Whether sharing has anything to rewrite at a site."""
     match verdict.action:
-        case None | KeepOne():
+        case None | KeepOne() | KeepScaled():
             weight = False
         case ExpandConstruction(expanded=True):
             weight = fold_constants and _foldable(verdict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ class Lowered(nn.Module):
     """
 
     bias: Tensor | None
+    channel_scales: Tensor
     writes_nothing = True  # as ``graph.writes`` asks
     key = ""  # of the sites that this module computes, see ``lower.Site``
 
@@ -37,6 +39,11 @@ class Lowered(nn.Module):
         self.params = params
         self.height, self.width = resample.height_width()
         self.dtype = kernel.dtype
+        if resample.factors:
+            scales = torch.tensor(resample.factors, dtype=torch.float64).repeat_interleave(resample.rows)
+            self.register_buffer("channel_scales", scales.to(kernel.dtype), persistent=False)
+            if bias is not None and bias.numel() == resample.rows:
+                bias = bias.repeat(resample.groups)
         self.bias_shared = bias is not None and bias.numel() == resample.rows
         scaled = None if bias is None else (bias.detach().double() * resample.scale).to(kernel.dtype)
         self.register_buffer("bias", scaled, persistent=False)
@@ -59,10 +66,13 @@ class Lowered(nn.Module):
         if resample.static and tuple(x.shape) != resample.in_shape:
             raise ValueError(f"lowered for inputs of shape {resample.in_shape}, got {tuple(x.shape)}")
         y = self.compute(x)
-        if self.bias is not None and not self.bias_shared:
-            height, width = self.sizes(x)
-            groups, rows = resample.groups, resample.rows
-            y = y.reshape(-1, groups * rows, height, width) + self.bias.reshape(-1, 1, 1)
+        own_bias = None if self.bias_shared else self.bias
+        if own_bias is not None or resample.factors:
+            y = y.reshape(-1, resample.groups * resample.rows, *self.sizes(x))
+            if resample.factors:
+                y = y * self.channel_scales.reshape(-1, 1, 1)
+            if own_bias is not None:
+                y = y + own_bias.reshape(-1, 1, 1)
         if not (resample.static and tuple(y.shape) == resample.out_shape):
             y = y.reshape(self.out_shape(x))
         return y.contiguous()
