@@ -146,7 +146,7 @@ def _write(
     path.parent.mkdir()
     proto, places = parts.applied()
     repeated = repeated_in(found, {name for call in parts.calls for name in call.ids})
-    once = store_once(proto, repeated, always=source.always_once or options.lowering == "expand")
+    once = store_once(proto, repeated, always=source.exported or options.lowering == "expand")
     if parts.calls or once:
         write_file(proto, path, source.model)
     else:

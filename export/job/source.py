@@ -38,7 +38,8 @@ class Source:
         reference: gives the original in float64, or None; it takes a list for its notes.
         folder: the stages write their files below it.
         sizes: what the original needs of its open sizes. None: it says nothing of them.
-        always_once: a kernel is stored once even if the file does not become smaller.
+        exported: the file was made here from a torch model. Then each repeated kernel is stored once, even if
+            the file does not become smaller, and the file is verified even if it is a copy.
     """
 
     found: Analysis
@@ -47,7 +48,7 @@ class Source:
     reference: Callable[[list[str]], Reference | None]
     folder: Path
     sizes: OpenSizes | None = None
-    always_once: bool = False
+    exported: bool = False
 
     @property
     def model(self) -> OnnxModel:
@@ -94,7 +95,7 @@ def export_original(
 
     with stages.stage("finding kernels"):
         found = analyse(file)
-    return Source(found, arrays, "torch.export", reference, folder, sizes=sizes, always_once=True)
+    return Source(found, arrays, "torch.export", reference, folder, sizes=sizes, exported=True)
 
 
 def open_file(
