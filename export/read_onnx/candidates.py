@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -64,12 +63,16 @@ class _Ids:
     """Readable ids, unique in the model."""
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
+        self._seen: set[str] = set()
 
     def of(self, node: NodeProto, prefix: str = "") -> str:
         name = prefix + (_from_torch(node) or node.name or (node.output[0] if node.output else node.op_type))
-        self._seen[name] += 1
-        return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
+        unique, count = name, 1
+        while unique in self._seen:
+            count += 1
+            unique = f"{name}#{count}"
+        self._seen.add(unique)
+        return unique
 
 
 def _from_torch(node: NodeProto) -> str | None:

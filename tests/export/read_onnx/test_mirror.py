@@ -1,0 +1,106 @@
+"""The FX graph of a file: what it shows of convolutions, and the reason for each that it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx.helper as oh
+import pytest
+from onnx import NodeProto, TensorProto
+from onnx_graphs import model_of, small_integers
+
+from export.read_onnx.mirror import VALUE, mirror
+from export.read_onnx.sites import Analysis, analyse
+from fx_passes.find.find_kernels import SITE_ID
+
+X = small_integers(1, 4, 8, 8)
+STORED = {
+    "w": np.tile(small_integers(1, 1, 3, 3), (4, 1, 1, 1)),
+    "b": np.arange(4, dtype=np.float32),
+    "bytes": np.arange(4, dtype=np.int32),
+    "scale": np.array(0.5, np.float32),
+    "none": np.zeros(0, np.int64),
+    "shape": np.array([1, 4, 64]),
+}
+
+
+def conv(*inputs: str, op: str = "Conv", **more: Any) -> NodeProto:
+    return oh.make_node(op, inputs or ("x", "w"), ["y"], group=4, name="site", **more)
+
+
+def analysed(nodes: Sequence[NodeProto], sizes: Sequence[int | str] = X.shape) -> Analysis:
+    return analyse(model_of(nodes, {"x": (TensorProto.FLOAT, sizes)}, STORED))
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("sizes", [X.shape, ("n", 4, "h", "w")], ids=["known", "open"])
+def test_every_convolution_is_found(op: str, sizes: Sequence[int | str]) -> None:
+    """It is shared, and a site, if its padding needs no size; otherwise the reason is given."""
+    more = {"output_shape": [16, 16]} if op == "ConvTranspose" else {"auto_pad": "SAME_UPPER"}
+    found = analysed([conv(op=op, strides=[2, 2], **more)], sizes)
+    (finding,) = found.findings
+    assert finding.id == "site"
+    if sizes == X.shape:
+        assert finding.shared
+        assert [site.id for site in found.sites()[0]] == ["site"]
+    else:
+        assert finding.refusal is not None
+        assert (finding.refusal.code, "sizes that are open" in finding.refusal.reason) == ("padding", True)
+
+
+BIASES = {
+    "stored": conv("x", "w", "b"),
+    "dequantized": conv("x", "w", "d"),
+    "random": conv("x", "w", "r"),
+    "impossible": conv("x", "w", "i"),
+}
+SOURCES = [
+    oh.make_node("DequantizeLinear", ["bytes", "scale"], ["d"]),
+    oh.make_node("RandomNormal", [], ["r"], shape=[4]),
+    oh.make_node("Reshape", ["b", "shape"], ["i"]),
+]
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_biases(name: str) -> None:
+    """A bias need not be known to find the kernel. A site needs it."""
+    found = analysed([*SOURCES, BIASES[name]])
+    (finding,) = found.findings
+    assert finding.shared
+    sites, refusals = found.sites()
+    assert ([site.id for site in sites], list(refusals)) == (
+        (["site"], []) if name == "stored" else ([], ["site"])
+    )
+
+
+def test_data_that_comes_from_no_input() -> None:
+    """A convolution of random numbers is found like any other."""
+    nodes = [oh.make_node("RandomNormal", [], ["r"], shape=list(X.shape)), conv("r", "w")]
+    assert [finding.id for finding in analysed(nodes).findings] == ["site"]
+
+
+def test_a_movement_that_moves_nothing() -> None:
+    """A Slice of no axes gives a value all the same."""
+    nodes = [
+        oh.make_node("Slice", ["x", "none", "none", "none"], ["s"]),
+        oh.make_node("Identity", ["s"], ["i"]),
+        conv("i", "w"),
+    ]
+    assert [site.id for site in analysed(nodes).sites()[0]] == ["site"]
+
+
+def test_names_of_values() -> None:
+    """Each value that depends on an input has one node, and constants have none."""
+    nodes = [
+        oh.make_node("Exp", ["w"], ["e"]),
+        oh.make_node("Split", ["x"], ["left", "right"], axis=3, num_outputs=2),
+        oh.make_node("Mul", ["scale", "left"], ["m"]),
+        conv("m", "e", "b", pads=[1, 0, 0, 1]),
+    ]
+    seen = mirror(model_of(nodes, {"x": X}, STORED, outputs=("y", "right")))
+    shown = [node.meta[VALUE] for node in seen.graph_module.graph.nodes if VALUE in node.meta]
+    assert sorted(shown) == ["left", "m", "right", "x", "y"]
+    (site,) = [node for node in seen.graph_module.graph.nodes if SITE_ID in node.meta]
+    assert (site.meta[SITE_ID], list(seen.convolutions)) == ("site", ["site"])
