@@ -13,8 +13,7 @@ from onnx import GraphProto, NodeProto
 from torch import Tensor
 
 from export.read_onnx.constants import Constants
-from export.read_onnx.model import OnnxModel, bodies
-from export.read_onnx.movement import attribute
+from export.read_onnx.model import OnnxModel, attribute, bodies
 from export.runtime.session import Array
 from fx_passes.kernels.block_diagonal import find_diagonal_blocks
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, WeightOrigin
@@ -57,6 +56,20 @@ def candidates_in(model: OnnxModel, constants: Constants) -> tuple[dict[str, Can
         elif candidate is not None:
             refused.append(candidate)
     return found, [*refused, *_out_of_reach(model, ids)]
+
+
+def wanted_types(model: OnnxModel, constants: Constants) -> list[str]:
+    """The values whose shapes have to be known: none if no convolution may be a candidate."""
+    convolutions = [n for n in model.graph.node if n.op_type in _CONVOLUTIONS and model.is_standard(n)]
+    if not any(_may_be_candidate(node, model, constants) for node in convolutions):
+        return []
+    read = [node.input[0] for node in model.graph.node if node.op_type == "Shape"]
+    return [*read, *(name for node in convolutions for name in (node.input[0], node.output[0]))]
+
+
+def _may_be_candidate(node: NodeProto, model: OnnxModel, constants: Constants) -> bool:
+    unknown = node.input[1] not in constants and node.input[1] not in model.inputs
+    return attribute(node, "group", 1) > 1 or unknown or _may_repeat(node, model, constants)
 
 
 class _Ids:

@@ -36,10 +36,20 @@ class Constants:
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
         self._known: dict[str, Array | None] = {}
+        self._told: dict[str, Array] = {}
         self._names = set(model.stored)
         for node in model.graph.node:
-            if self._is_foldable(node):
-                self._names.update(name for name in node.output if name)
+            self.follow(node)
+
+    def follow(self, node: NodeProto) -> None:
+        """Take the outputs of a node for constants if its inputs are."""
+        if self._is_foldable(node):
+            self._names.update(name for name in node.output if name)
+
+    def know(self, name: str, value: Array) -> None:
+        """Take a value for a constant whose numbers follow from the types of the graph."""
+        self._names.add(name)
+        self._known[name] = self._told[name] = value
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -129,10 +139,13 @@ class Constants:
     def _program(self, names: list[str]) -> bytes:
         """The nodes that compute the constants, as a model without inputs."""
         needed = self._needed(names)
-        nodes = [node for node in self.model.graph.node if not needed.isdisjoint(node.output)]
+        made = needed - self._told.keys()
+        nodes = [node for node in self.model.graph.node if not made.isdisjoint(node.output)]
         stored = [tensor for name, tensor in self.model.stored.items() if name in needed]
         for tensor in stored:
             self._require_file(tensor)
+        told = [name for name in self._told if name in needed]
+        stored += [onnx.numpy_helper.from_array(self._told[name], name) for name in told]
         outputs = [onnx.ValueInfoProto(name=name) for name in names]
         graph = onnx.helper.make_graph(nodes, "constants", [], outputs, stored)
         proto = onnx.helper.make_model(
@@ -147,7 +160,7 @@ class Constants:
             name = stack.pop()
             if name and name not in needed:
                 needed.add(name)
-                node = self.model.producers.get(name)
+                node = None if name in self._told else self.model.producers.get(name)
                 stack.extend(node.input if node is not None else ())
         return needed
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from onnx import NodeProto
 
-from export.read_onnx.movement import attribute
+from export.read_onnx.model import attribute
 
 _aten = torch.ops.aten
 

@@ -17,12 +17,13 @@ import torch
 from onnx import NodeProto
 from torch.fx import Graph, GraphModule, Node
 
-from export.read_onnx.candidates import Candidate, candidates_in, refusal, tensor_of
+from export.read_onnx.candidates import Candidate, candidates_in, refusal, tensor_of, wanted_types
 from export.read_onnx.constants import Constants
 from export.read_onnx.convolution import convolution_of
 from export.read_onnx.model import OnnxModel, read_by
 from export.read_onnx.movement import MOVEMENTS, Call, Context, calls_of, data_input
-from export.read_onnx.sizes import FakeValues
+from export.read_onnx.shape_values import add_shapes
+from export.read_onnx.sizes import OPAQUE, FakeValues
 from export.read_onnx.types import ValueType, value_types
 from fx_passes.find.find_kernels import SITE_ID
 from fx_passes.records import Finding
@@ -31,10 +32,6 @@ from fx_passes.resample.absorb import WITHIN
 # In ``meta`` of an FX node: the name of the ONNX value that it stands for.
 VALUE = "onnx_value"
 _aten = torch.ops.aten
-
-_library = torch.library.Library("fx_passes", "FRAGMENT")
-_library.define("opaque(Tensor[] inputs, str op) -> Tensor[]")
-_OPAQUE = torch.ops.fx_passes.opaque.default
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,15 @@ def mirror(model: OnnxModel) -> Mirror:
         LoadError: weights that lie in another file cannot be read.
     """
     constants = Constants(model)
+    wanted = wanted_types(model, constants)
+    types = value_types(model, wanted) if wanted else {}
+    add_shapes(constants, types)
     found, refused = candidates_in(model, constants)
-    wanted = [name for one in found.values() for name in (one.node.input[0], one.node.output[0])]
-    types = value_types(model, wanted) if found else {}
     for one in found.values():  # of these, the rank is known in any case
         sizes = (None,) * one.weight.ndim
         for name in (one.node.input[0], one.node.output[0]):
             types.setdefault(name, ValueType(one.weight.dtype, sizes))
-    builder = _Builder(model, Context(constants, types, model.opset), found)
+    builder = _Builder(model, constants, types, found)
     builder.build()
     return Mirror(builder.finish(), (*builder.refused, *refused), {one.id: one for one in found.values()})
 
@@ -74,11 +72,18 @@ def mirror(model: OnnxModel) -> Mirror:
 class _Builder:
     """Adds one ONNX node after the other to an FX graph."""
 
-    def __init__(self, model: OnnxModel, context: Context, candidates: Mapping[str, Candidate]) -> None:
-        self.model, self.context, self.candidates = model, context, candidates
+    def __init__(
+        self,
+        model: OnnxModel,
+        constants: Constants,
+        types: dict[str, ValueType],
+        candidates: Mapping[str, Candidate],
+    ) -> None:
+        self.model, self.candidates = model, candidates
+        self.context = Context(constants, types, model.opset)
         self.graph, self.root = Graph(), torch.nn.Module()
         self.values: dict[str, Node] = {}
-        self.fakes = FakeValues(context.types)
+        self.fakes = FakeValues(types)
         self.refused: list[Finding] = []
 
     def build(self) -> None:
@@ -101,8 +106,8 @@ class _Builder:
 
     def _add(self, node: NodeProto) -> None:
         given = [name for name in dict.fromkeys(read_by(node)) if name in self.values]
-        if not given and all(name in self.context.constants for name in node.output if name):
-            return
+        if all(name in self.context.constants for name in node.output if name):
+            return  # also a shape that is known, although its node reads a value
         if node.output and node.output[0] in self.candidates:
             self._convolution(node, self.candidates[node.output[0]])
             return
@@ -114,7 +119,7 @@ class _Builder:
         self._opaque(node.op_type, given, [name for name in node.output if name])
 
     def _opaque(self, op: str, given: Sequence[str], made: Sequence[str]) -> None:
-        all_ = self.graph.call_function(_OPAQUE, ([self.values[name] for name in given], op))
+        all_ = self.graph.call_function(OPAQUE, ([self.values[name] for name in given], op))
         for place, name in enumerate(made):
             self._name(self.graph.call_function(operator.getitem, (all_, place)), name)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -125,3 +126,12 @@ def outer_names(body: GraphProto) -> list[str]:
         found += [name for name in read_by(node) if name not in own]
         own.update(node.output)
     return found + [value.name for value in body.output if value.name not in own]
+
+
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+    """The value of an attribute. A text is a ``str``. What the call of a function gives is not known."""
+    for found in node.attribute:
+        if found.name == name and not found.ref_attr_name:
+            value = onnx.helper.get_attribute_value(found)
+            return value.decode() if isinstance(value, bytes) else value
+    return default

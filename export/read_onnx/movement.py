@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import onnx
 import torch
 from onnx import NodeProto
 
 from export.read_onnx.constants import Constants
-from export.read_onnx.types import ValueType
+from export.read_onnx.model import attribute
+from export.read_onnx.types import DTYPES, ValueType
 
 _aten = torch.ops.aten
 # One ATen call: the operator, and the arguments behind the tensor.
@@ -56,15 +56,6 @@ class Context:
         return None if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """The value of an attribute. A text is a ``str``. What the call of a function gives is not known."""
-    for found in node.attribute:
-        if found.name == name and not found.ref_attr_name:
-            value = onnx.helper.get_attribute_value(found)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
-
-
 def data_input(node: NodeProto, constants: Constants) -> str | None:
     """The value whose elements ``node`` moves; None if it is no such operator."""
     if node.op_type not in MOVEMENTS:
@@ -88,9 +79,34 @@ def _identity(node: NodeProto, context: Context) -> list[Call] | None:
 
 def _reshape(node: NodeProto, context: Context) -> list[Call] | None:
     before, after = context.shape(node.input[0]), context.shape(node.output[0])
-    if before is None or after is None or math.prod(before) != math.prod(after):
+    if before is None:
+        return None
+    if after is None and node.op_type == "Reshape":
+        after = _asked(node, before, context)
+    if after is None or math.prod(before) != math.prod(after):
         return None
     return [(_aten.reshape.default, (list(after),))]
+
+
+def _asked(node: NodeProto, before: tuple[int, ...], context: Context) -> tuple[int, ...] | None:
+    """The shape that a Reshape asks for: -1 is what is left, 0 is the size of before."""
+    asked = context.constants[node.input[1]].reshape(-1).tolist()
+    if 0 in asked[len(before) :] or attribute(node, "allowzero", 0):
+        return None
+    sizes = [before[place] if size == 0 else size for place, size in enumerate(asked)]
+    rest = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        if rest == 0 or math.prod(before) % rest:
+            return None
+        sizes[sizes.index(-1)] = math.prod(before) // rest
+    return tuple(sizes)
+
+
+def _cast(node: NodeProto, context: Context) -> list[Call] | None:
+    """A conversion to the type that the value has: exporters write them."""
+    kind = context.types.get(node.input[0])
+    same = kind is not None and DTYPES.get(attribute(node, "to")) == kind.dtype
+    return [(_aten.alias.default, ())] if same else None
 
 
 def _transpose(node: NodeProto, context: Context) -> list[Call] | None:
@@ -167,6 +183,7 @@ def _tile(node: NodeProto, context: Context) -> list[Call] | None:
 
 MOVEMENTS: dict[str, Callable[[NodeProto, Context], list[Call] | None]] = {
     "Identity": _identity,
+    "Cast": _cast,
     **dict.fromkeys(("Reshape", "Unsqueeze", "Squeeze", "Flatten"), _reshape),
     "Transpose": _transpose,
     "Slice": _slice,

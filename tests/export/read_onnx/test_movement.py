@@ -9,6 +9,7 @@ import numpy as np
 import onnx.helper as oh
 import pytest
 import torch
+from onnx import TensorProto
 from onnx_graphs import computed, model_of, small_integers
 
 from export.read_onnx.constants import Constants
@@ -31,6 +32,7 @@ def ints(*numbers: int) -> Array:
 def cases(opset: int) -> Iterator[Case]:
     """Every operator, in each way that its parameters can be given at ``opset``."""
     yield "Identity", [], {}
+    yield "Cast", [], {"to": TensorProto.FLOAT}
     for shape in ((6, -1), (0, 0, 20), (0, -1, 2, 5), (2, 3, 4, 5, 1), (-1,)):
         yield "Reshape", [ints(*shape)], {}
     if opset >= 14:
