@@ -132,6 +132,9 @@ def _cut(path: Path, places: Sequence[Place]) -> bytes:
         given, source = by_node[node.name]
         node.input[:] = [given if name == source else name for name in node.input]
     read = {name for node in nodes for name in node.input}
+    # Where an initializer would have to be an input, the constants of a place are nodes.
+    constants = [n for n in graph.node if n.op_type == "Constant" and not read.isdisjoint(n.output)]
+    nodes = [*(node for node in constants if node.name not in by_node), *nodes]
     stored = [tensor for tensor in graph.initializer if tensor.name in read]
     kinds = [onnx.helper.np_dtype_to_tensor_dtype(place.example.numpy().dtype) for place in places]
     inputs = [

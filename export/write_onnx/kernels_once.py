@@ -4,10 +4,12 @@ Before:  Conv(x, weight (G*r, c, *k), bias)
 After:   Add(Conv(x, Reshape(Expand(kernel (1, r, c, *k)))), bias (G*r, 1, ...))
 
 onnxruntime computes the Expand when a session starts, so it costs nothing at run time. A block-diagonal
-weight is ``Where(diagonal, kernel, 0)``. The bias moves behind the convolution: tools for quantization take a
-convolution with a bias only if its weight is an initializer. onnxruntime joins both again. The bits are the
-same, as a bias is added when the sum is complete. That is true in float32, the type that is quantized;
-convolutions in float16 keep their bias.
+weight is ``Where(diagonal, kernel, 0)``. In float16 it stays as it is: onnxruntime has no such Where, and
+would compute the weight in each run.
+
+The bias moves behind the convolution: tools for quantization take a convolution with a bias only if its
+weight is an initializer. onnxruntime joins both again. The bits are the same, as a bias is added when the sum
+is complete. That is true in float32, the type that is quantized; convolutions in float16 keep their bias.
 """
 
 from __future__ import annotations
@@ -76,9 +78,11 @@ def store_once(proto: ModelProto, repeated: Sequence[Repeated], *, always: bool)
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     by_weight: dict[str, list[Repeated]] = {}
     for one in repeated:
-        if (weight := convolutions[one.output].input[1]) in stored:
+        weight = convolutions[one.output].input[1]
+        if weight in stored and not (one.kernel.block_diagonal and one.values.dtype == np.float16):
             by_weight.setdefault(weight, []).append(one)
     names = Names(proto.graph)
+    biases: dict[tuple[str, int], str] = {}
     done: list[str] = []
     changed: dict[int, list[NodeProto]] = {}
     for weight, sites in by_weight.items():
@@ -90,7 +94,7 @@ def store_once(proto: ModelProto, repeated: Sequence[Repeated], *, always: bool)
             node = convolutions[site.output]
             changed[id(node)] = [
                 *(made.nodes if place == 0 else []),
-                *_with_weight(node, made.weight, proto, names),
+                *_with_weight(node, made.weight, proto, names, biases),
             ]
             done.append(site.id)
     if changed:
@@ -168,12 +172,14 @@ def _expansion(
     return _Expansion(value, maker.nodes, maker.constants)
 
 
-def _with_weight(conv: NodeProto, weight: str, proto: ModelProto, names: Names) -> list[NodeProto]:
+def _with_weight(
+    conv: NodeProto, weight: str, proto: ModelProto, names: Names, biases: dict[tuple[str, int], str]
+) -> list[NodeProto]:
     """The convolution with another weight, and its constant bias behind it if it can stand there."""
     changed = NodeProto()
     changed.CopyFrom(conv)
     changed.input[1] = weight
-    bias = _bias_behind(conv, proto, names)
+    bias = _bias_behind(conv, proto, names, biases)
     if bias is None:
         return [changed]
     del changed.input[2:]
@@ -182,8 +188,14 @@ def _with_weight(conv: NodeProto, weight: str, proto: ModelProto, names: Names) 
     return [changed, onnx.helper.make_node("Add", [changed.output[0], bias], [conv.output[0]], name=name)]
 
 
-def _bias_behind(conv: NodeProto, proto: ModelProto, names: Names) -> str | None:
-    """The bias of a Conv in float32 as an initializer (C, 1, ...); None if it stays where it is."""
+def _bias_behind(
+    conv: NodeProto, proto: ModelProto, names: Names, biases: dict[tuple[str, int], str]
+) -> str | None:
+    """The bias of a Conv in float32 as an initializer (C, 1, ...); None if it stays where it is.
+
+    Args:
+        biases: those that were made so far, by their bias and their dimensions.
+    """
     # A ConvTranspose is not quantized, and onnxruntime would not join it again.
     if conv.op_type != "Conv" or len(conv.input) < 3 or not conv.input[2] or proto.ir_version < 4:
         return None
@@ -193,11 +205,10 @@ def _bias_behind(conv: NodeProto, proto: ModelProto, names: Names) -> str | None
     if bias.name in {value.name for value in proto.graph.input}:
         return None
     dims = next((len(t.dims) for t in proto.graph.initializer if t.name == conv.input[1]), 0)
-    name = f"{PREFIX}{bias.name}/{dims - 2}d"
-    if all(tensor.name != name for tensor in proto.graph.initializer):
+    if (bias.name, dims) not in biases:
         wide = TensorProto()
         wide.CopyFrom(bias)
-        wide.name = name
+        wide.name = biases[bias.name, dims] = names.free(f"{PREFIX}{bias.name}/{dims - 2}d")
         wide.dims.extend([1] * (dims - 2))
         proto.graph.initializer.append(wide)
-    return name
+    return biases[bias.name, dims]

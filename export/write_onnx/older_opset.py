@@ -41,8 +41,8 @@ def at_opset(nodes: Iterable[NodeProto], opset: int, constants: Constants) -> li
 def _reshape(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
     if opset >= 14:
         return [node]
-    # A computed shape has a zero only if there are no elements. Then a zero that is taken for "as before" gives
-    # no elements either, or an error: never other numbers.
+    # A computed shape has a zero only if there are no elements. Then a zero that is taken for "as before"
+    # gives no elements either, or an error: never other numbers.
     shape = _numbers(node.input[1], constants) or []
     if _attribute(node, "allowzero") and 0 in shape:
         raise ExportError(f"Reshape to a size of zero has no form at opset {opset}")
@@ -59,7 +59,11 @@ def _axes(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
 
 
 def _sum(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
-    return _axes(_changed(node, without="noop_with_empty_axes"), opset, constants) if opset < 13 else [node]
+    if opset >= 13:
+        return [node]
+    if _attribute(node, "noop_with_empty_axes") and not (len(node.input) > 1 and node.input[1]):
+        raise ExportError(f"ReduceSum over no axes has no form at opset {opset}")
+    return _axes(_changed(node, without="noop_with_empty_axes"), opset, constants)
 
 
 def _pad(node: NodeProto, opset: int, constants: Constants) -> list[NodeProto]:
