@@ -51,7 +51,7 @@ def test_optimize_keeps_every_bit_and_finds_every_site(name: str, tmp_path: Path
     # The example, six kinds of numbers, and Inf and NaN; none was skipped.
     assert report["equivalence"]["cases"] == 8
     sites, expected = report["sites"], EXPECTED[name]
-    assert sum(s["shared"] and s["groups"] > 1 for s in sites) == expected.shared
+    assert sum(s["shared"] and s["groups"] > 1 for s in sites) == expected.shared - expected.merged
     assert sum(s["shared"] and s["groups"] == 1 for s in sites) == expected.single
     assert sum(not s["shared"] for s in sites) == expected.refused
     assert all(s["reason"] for s in sites if not s["shared"])
@@ -59,7 +59,8 @@ def test_optimize_keeps_every_bit_and_finds_every_site(name: str, tmp_path: Path
 
 
 # How many sites of each model the rules lower; the others are too small, or fast as they are. Canny compares
-# with thresholds, and other rounding moves edges: its Gaussian is kept, on every processor (see below).
+# with thresholds, and other rounding moves edges: its Gaussian is kept, on every processor (see below). In
+# the file of the vocoder, 16 of 218 sites are merged with an equal one.
 LOWERED = {
     "gaussian_blur": 1,
     "blur_pool": 0,
@@ -69,7 +70,7 @@ LOWERED = {
     "k_upsample": 1,
     "fir_downsample": 1,
     "resnetblur50": 0,
-    "vocoder": 218,
+    "vocoder": 202,
     "small_vocoder": 14,
 }
 
@@ -170,25 +171,20 @@ def _is_single(model: onnx.ModelProto, name: str) -> bool:
 
 
 def _require_kernels_stored_once(model: onnx.ModelProto, sites: list[dict]) -> None:
-    """No initializer holds the repeats of a shared weight; every weight comes out of an Expand."""
+    """No initializer holds the repeats of a shared weight; every weight is computed from its kernel."""
     repeated = {tuple(s["weight_shape"]) for s in sites if s["shared"] and s["groups"] > 1}
     stored = {tuple(i.dims) for i in model.graph.initializer}
     assert not repeated & stored
     producers = {name: node for node in model.graph.node for name in node.output}
-    expanded = 0
+    computed = 0
     for node in model.graph.node:
         if node.op_type not in ("Conv", "ConvTranspose"):
             continue
         source = producers.get(node.input[1])
-        while source is not None and source.op_type in ("Reshape", "Where"):
-            source = producers.get(source.input[source.op_type == "Where"])
         in_groups = any(a.name == "group" and a.i > 1 for a in node.attribute)
         assert source is not None or not in_groups
-        expanded += source is not None and source.op_type == "Expand"
-    # onnxscript merges equal nodes on equal inputs, which two sites with one kernel may have become.
-    shared = sum(s["shared"] and s["groups"] > 1 for s in sites)
-    assert (expanded > 0) == (shared > 0)
-    assert expanded <= shared
+        computed += source is not None
+    assert computed == sum(s["shared"] and s["groups"] > 1 for s in sites)
 
 
 @pytest.mark.parametrize("name", slow(EXPECTED))

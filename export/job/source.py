@@ -25,6 +25,7 @@ from export.write_onnx.exporter import stock_export
 from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.graph.torch_internals import as_exporting
+from fx_passes.records import OriginKind
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Source:
         found: the file, and the convolutions in it.
         arrays: an example of its inputs, in their order. The result is verified and measured on them.
         route: how the graph was got, for the report.
-        reference: gives the original in float64, or None; it takes a list for its notes.
+        reference: gives the original in float64, or None. It takes a list for its notes, and whether the
+            quickest will do.
         folder: the stages write their files below it.
         sizes: what the original needs of its open sizes. None: it says nothing of them.
         exported: the file was made here from a torch model. Then each repeated kernel is stored once, even if
@@ -45,7 +47,7 @@ class Source:
     found: Analysis
     arrays: Sequence[Array]
     route: str
-    reference: Callable[[list[str]], Reference | None]
+    reference: Callable[[list[str], bool], Reference | None]
     folder: Path
     sizes: OpenSizes | None = None
     exported: bool = False
@@ -90,12 +92,22 @@ def export_original(
 
     file = read_model(baseline)
 
-    def reference(notes: list[str]) -> Reference | None:
-        return quick_reference(float64_reference(model, inputs, notes=notes), file, arrays, notes)
+    def reference(notes: list[str], quick: bool) -> Reference | None:
+        by_torch = float64_reference(model, inputs, notes=notes)
+        return quick_reference(by_torch, file, arrays, notes) if quick or by_torch is None else by_torch
 
     with stages.stage("finding kernels"):
-        found = analyse(file)
-    return Source(found, arrays, "torch.export", reference, folder, sizes=sizes, exported=True)
+        found = analyse(file, "aten", _kinds(model))
+    route = "exported program" if isinstance(model, ExportedProgram) else "torch.export"
+    return Source(found, arrays, route, reference, folder, sizes=sizes, exported=True)
+
+
+def _kinds(model: nn.Module | ExportedProgram) -> dict[str, OriginKind]:
+    """What the tensors of a model are, by their names. Those that it computes from nothing are buffers."""
+    names = model.graph_signature.parameters if isinstance(model, ExportedProgram) else ()
+    if isinstance(model, nn.Module):
+        names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return dict.fromkeys(names, "parameter")
 
 
 def open_file(
@@ -124,11 +136,15 @@ def open_file(
     with stages.stage("finding kernels"):
         found = analyse(model)
     if not given and not any(finding.shared for finding in found.findings):
-        return Source(found, (), "onnx", lambda notes: None, folder)
+        return Source(found, (), "onnx", lambda notes, quick: None, folder)
     arrays = example_arrays(model, given)
     with stages.stage("running the original"):
         run(open_session(model.path), arrays)
-    return Source(found, arrays, "onnx", partial(file_reference, model, arrays), folder)
+    return Source(found, arrays, "onnx", partial(_of_file, model, arrays), folder)
+
+
+def _of_file(model: OnnxModel, arrays: Sequence[Array], notes: list[str], quick: bool) -> Reference | None:
+    return file_reference(model, arrays, notes)
 
 
 def _array(value: Array | Tensor) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,12 +34,14 @@ class Candidate:
         node: the node.
         weight: its numbers.
         weight_name: the name of the initializer that they are made of.
+        stored: how many numbers that initializer has.
     """
 
     id: str
     node: NodeProto
     weight: Tensor
     weight_name: str | None
+    stored: int = 0
 
 
 def candidates_in(model: OnnxModel, constants: Constants) -> tuple[dict[str, Candidate], list[Finding]]:
@@ -125,7 +128,9 @@ def _candidate(
         said = "its weight cannot be computed"
         return None if groups == 1 else refusal(ids.of(node), node, "weight", said)
     tensor = tensor_of(array)
-    return Candidate(ids.of(node), node, tensor, constants.source(weight))
+    source = constants.source(weight)
+    stored = math.prod(model.stored[source].dims) if source is not None else 0
+    return Candidate(ids.of(node), node, tensor, source, stored)
 
 
 def _runtime(node: NodeProto, model: OnnxModel, ids: _Ids) -> Finding:

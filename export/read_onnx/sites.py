@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,8 +13,11 @@ from export.read_onnx.mirror import VALUE, Mirror, mirror
 from export.read_onnx.model import OnnxModel
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.find.verdict import Verdict
-from fx_passes.records import Finding, Refusal, WeightOrigin
+from fx_passes.records import Finding, Form, OriginKind, Refusal, WeightOrigin
 from fx_passes.resample.site import Site, lowerable_sites
+
+# As in torch: the graph expands one kernel.
+EXPANDED = "already one kernel, expanded"
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,34 @@ class Analysis:
         return {n.name: n.meta[VALUE] for n in self.graph_module.graph.nodes if VALUE in n.meta}
 
 
-def analyse(model: OnnxModel) -> Analysis:
+def analyse(model: OnnxModel, form: Form = "onnx", kinds: Mapping[str, OriginKind] | None = None) -> Analysis:
     """Find the convolutions of a file, and judge each.
+
+    Args:
+        form: the form of the convolutions, for the report.
+        kinds: what the weights of a torch model were, by the names of the initializers.
 
     Raises:
         LoadError: weights that lie in another file cannot be read.
     """
     seen = mirror(model)
-    verdicts = tuple(_in_file(verdict, seen) for verdict in judge_graph(seen.graph_module, frozen=True))
+    judged = judge_graph(seen.graph_module, frozen=True)
+    verdicts = tuple(_in_file(verdict, seen, form, kinds or {}) for verdict in judged)
     return Analysis(model, seen.graph_module, verdicts, seen.convolutions, seen.refused)
 
 
-def _in_file(verdict: Verdict, seen: Mirror) -> Verdict:
+def _in_file(verdict: Verdict, seen: Mirror, form: Form, kinds: Mapping[str, OriginKind]) -> Verdict:
     """The verdict in the names of the file."""
     site = verdict.finding.site
     origin = site.origin
     if (name := seen.convolutions[site.id].weight_name) is not None:
-        origin = WeightOrigin("parameter", name)
-    site = replace(site, form="onnx", origin=origin)
-    return replace(verdict, finding=replace(verdict.finding, site=site))
+        origin = WeightOrigin(kinds.get(name, "parameter" if form == "onnx" else "buffer"), name)
+    site = replace(site, form=form, origin=origin)
+    note = EXPANDED if _is_expanded(verdict, seen) else verdict.finding.note
+    return replace(verdict, finding=replace(verdict.finding, site=site, note=note))
+
+
+def _is_expanded(verdict: Verdict, seen: Mirror) -> bool:
+    """Whether the file stores one kernel, and its nodes repeat it."""
+    kernel, candidate = verdict.finding.kernel, seen.convolutions[verdict.finding.id]
+    return kernel is not None and kernel.groups > 1 and candidate.stored == math.prod(kernel.shape)

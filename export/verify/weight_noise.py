@@ -6,6 +6,9 @@ by ``level * sqrt(n) * 2^-24`` of itself (the law is in ``float64.py``). Half of
 whole weight, half has one for each tap. It is more than rounding does to the sum itself, so the processor
 that runs the copy makes little difference.
 
+Numbers below the smallest normal one have fewer bits. There, rounding moves each sum by units of the smallest
+number, whatever its size: ``level * sqrt(n)`` of them, with the n of all sums together.
+
 Weights stored outside the file are too large to be copied, and stay as they are: both files compute with them
 by the same operators. For a file without weights, the floating-point inputs are moved.
 """
@@ -66,7 +69,8 @@ class WeightNoise:
         for seed in range(DRAWS):
             found = self._run(inputs, np.random.default_rng(seed))
             farthest = [max(f, _apart(a, b)) for f, a, b in zip(farthest, clean, found, strict=True)]
-        return farthest
+        units = LEVEL * math.sqrt(sum(terms for _, terms in self.weights.values()))
+        return [far + units * _smallest(output) for far, output in zip(farthest, clean, strict=True)]
 
     def _run(self, inputs: Sequence[Array], random: np.random.Generator | None) -> list[Array]:
         feed = dict(zip(self.names, inputs, strict=True))
@@ -75,6 +79,11 @@ class WeightNoise:
         if not self.weights and random is not None:
             feed = {name: _moved(array, 1.0, random) for name, array in feed.items()}
         return run(self.session, [feed[slot.name] for slot in self.session.get_inputs()])
+
+
+def _smallest(array: Array) -> float:
+    """The smallest number above zero of the type of an array."""
+    return float(np.finfo(array.dtype).smallest_subnormal) if array.dtype.kind == "f" else 0.0
 
 
 def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import torch
 from onnx import ModelProto, NodeProto, TensorProto
 
 from export.read_onnx.model import read_by
@@ -57,7 +58,7 @@ def repeated_in(found: Analysis, lowered: Collection[str] = ()) -> list[Repeated
         kernel, action = verdict.finding.kernel, verdict.action
         if verdict.finding.id in lowered or kernel is None or kernel.groups == 1:
             continue
-        if isinstance(action, CutTensor):
+        if isinstance(action, CutTensor) and action.kernel.dtype != torch.bfloat16:  # numpy does not have it
             output = found.convolutions[verdict.finding.id].node.output[0]
             repeated.append(Repeated(verdict.finding.id, output, kernel, action.kernel.numpy()))
     return repeated

@@ -128,6 +128,8 @@ def lower_sites(
             calls.append(LoweredCall(key, tuple(site.id for site in together), replacement, example))
             counts = (site.resample.out_shape[0] or 0 for site in together)
             batches.update(zip(ends, counts, strict=True))
+    place = {site.id: number for number, site in enumerate(sites)}
+    calls.sort(key=lambda call: place[call.ids[0]])
     return LoweredSites(model, tuple(calls), batches)
 
 

@@ -61,8 +61,8 @@ def test_external_data_moves_with_the_file(tmp_path: Path, monkeypatch: pytest.M
     This is so whether a kernel is shared or not. The model loads from where it lies.
     """
     monkeypatch.setattr(files, "LARGE_BYTES", 10)
-    for name, model in (("a.onnx", Blurs()), ("b.onnx", nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))):
-        run(model, tmp_path / name)
+    for name, first in (("a.onnx", Blurs()), ("b.onnx", nn.Conv2d(4, 4, 3, groups=4))):
+        run(nn.Sequential(first, nn.Conv2d(4, 64, 3)), tmp_path / name)
         assert (tmp_path / f"{name}.data").exists()
         onnx.load(tmp_path / name, load_external_data=True)
     assert sorted(os.listdir(tmp_path)) == ["a.onnx", "a.onnx.data", "b.onnx", "b.onnx.data"]
@@ -74,7 +74,7 @@ def test_external_data_moves_with_the_file(tmp_path: Path, monkeypatch: pytest.M
 def test_a_batch_norm_behind_a_shared_convolution(bias: bool, transposed: bool, tmp_path: Path) -> None:
     """The exporter folds the batch norm into the weight, with one scale for each channel.
 
-    So the weight is stored whole, and the report says so. The bits are equal.
+    So the weight is stored whole where the bits must be equal, and the report says so.
     """
     cls = nn.ConvTranspose2d if transposed else nn.Conv2d
     conv, norm = cls(4, 4, 3, groups=4, bias=bias), nn.BatchNorm2d(4)
@@ -85,7 +85,8 @@ def test_a_batch_norm_behind_a_shared_convolution(bias: bool, transposed: bool, 
     assert report.equivalence.bitwise
     first, *rest = report.to_json()["sites"]
     assert first["lowering"] is None
-    assert first["reason"].startswith("stored whole: the exporter folds the batch norm")
+    assert first["scaled"]
+    assert first["reason"] == "one kernel, up to a factor for each group"
     assert [site["lowering"] for site in rest] == ["expand", "expand"]
 
 

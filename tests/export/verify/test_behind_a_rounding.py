@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from gaussian import Blur, lowered, static, window
 from torch import Tensor, nn
 
+from export.write_onnx import lowered_sites
 from fx_passes.errors import NotEquivalentError
-from fx_passes.lower import lower_in_place
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
@@ -79,17 +79,17 @@ def test_a_site_that_is_wrong_is_an_error_behind_integers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what rounding explains is kept. A wrong lowering is blamed on its site, and nothing is written."""
-    from export.job import rewrite as second_stage
+    build = lowered_sites.build  # type: ignore[attr-defined]
 
-    def wrong(graph_module: Any, *args: Any) -> Any:
-        done = lower_in_place(graph_module, *args)
-        factors = [b for module in graph_module.children() for b in module.buffers() if b.is_floating_point()]
+    def wrong(*args: Any) -> Any:
+        module = build(*args)
+        factors = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
         assert factors
         for factor in factors:
             factor.mul_(1.01)
-        return done
+        return module
 
-    monkeypatch.setattr(second_stage, "lower_in_place", wrong)
+    monkeypatch.setattr(lowered_sites, "build", wrong)
     with pytest.raises(NotEquivalentError, match="caused by site"):
         static(Levels(1.0, torch.ones(9, 9) / 64), (PICTURE,), tmp_path / "o.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -39,11 +39,14 @@ class Metric(nn.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_one_number_as_output_is_lowered(seed: int, tmp_path: Path) -> None:
-    """The error of one number may be zero by chance. The verdict looks at how far rounding can move it."""
+    """The error of one number may be zero by chance. The verdict looks at how far rounding can move it.
+
+    Of five blurs, two are of one image: the exporter computes them once.
+    """
     torch.manual_seed(seed)
     a = torch.rand(1, 3, 80, 80)
     report = static(Metric(), (a, a + 0.05 * torch.randn_like(a)), tmp_path / "o.onnx")
-    assert len(lowered(report)) == 5
+    assert len(lowered(report)) == 4
 
 
 @pytest.mark.slow
