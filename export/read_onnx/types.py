@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
 import torch
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
 from export.read_onnx.model import OnnxModel
+from export.read_onnx.symbolic_shapes import infer_symbolically
 from fx_passes.errors import one_line
 
 log = logging.getLogger(__name__)
@@ -91,37 +90,12 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 def _inferred(model: OnnxModel) -> Mapping[str, ValueType]:
     light = _without_weights(model.proto)
-    for infer in (_symbolically, _by_onnx):
+    for infer in (infer_symbolically, _by_onnx):
         try:
             return _stated(infer(light).graph)
         except Exception as error:  # noqa: BLE001 - a tool, on a graph that it may not be made for
             log.info("%s: %s", infer.__name__.strip("_"), one_line(error))
     return {}
-
-
-def _symbolically(proto: ModelProto) -> ModelProto:
-    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-    logger = logging.getLogger("onnxruntime.tools.symbolic_shape_infer")
-    level, logger.level = logger.level, logging.CRITICAL
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _complete(SymbolicShapeInference, proto)
-    finally:
-        logger.level = level
-
-
-def _complete(inference: Any, proto: ModelProto) -> ModelProto:
-    """What ``SymbolicShapeInference.infer_shapes`` does. Where it finds no shape, that one writes a file into
-    the current folder, or guesses: it takes two sizes that are added for equal, though one may be 1."""
-    run = inference(int_max=2**31 - 1, auto_merge=False, guess_output_rank=False, verbose=0)
-    run._preprocess(proto)  # noqa: SLF001
-    while run.run_:
-        if not run._infer_impl():  # noqa: SLF001
-            raise ValueError("a shape cannot be inferred")
-    run._update_output_from_vi()  # noqa: SLF001
-    return run.out_mp_  # type: ignore[no-any-return]
 
 
 def _by_onnx(proto: ModelProto) -> ModelProto:

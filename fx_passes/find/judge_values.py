@@ -57,4 +57,5 @@ def refused(
     reason: str,
     stage: Literal["site", "weight", "repeats"] = "weight",
 ) -> Verdict:
+    """The verdict that refuses a call, with its code and its reason."""
     return Verdict(call, Finding(site, refusal=Refusal(site.id, stage, code, reason)))
