@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from export.read_onnx.candidates import Candidate
 from export.read_onnx.mirror import VALUE, Mirror, mirror
@@ -43,11 +43,9 @@ class Analysis:
         """One for each convolution in groups, or of one channel."""
         return (*(verdict.finding for verdict in self.verdicts), *self.refused)
 
-    def sites(
-        self, stays: Callable[[Node], str | None] | None = None
-    ) -> tuple[list[Site], dict[str, Refusal]]:
+    def sites(self) -> tuple[list[Site], dict[str, Refusal]]:
         """The shared convolutions that can be lowered, and a refusal of each of the others by id."""
-        return lowerable_sites(self.graph_module, self.verdicts, stays=stays, any_order=True)
+        return lowerable_sites(self.graph_module, self.verdicts, any_order=True)
 
     def values(self) -> dict[str, str]:
         """For each node of the FX graph by its name: the ONNX value that it stands for."""

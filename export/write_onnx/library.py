@@ -90,34 +90,17 @@ def open_sizes(modules: Sequence[Lowered]) -> Any:
     return {"inputs": tuple({i: auto for i, n in enumerate(shape) if n is None} for shape in shapes)}
 
 
-@dataclass(frozen=True)
-class Call:
-    """What replaced an opaque node: its index, its input, its output, and the nodes between them."""
-
-    index: int
-    source: ir.Value
-    end: ir.Value
-    nodes: tuple[ir.Node, ...]
-
-
-def splice(model: ir.Model, library: ir.Model, entries: Sequence[int] | None = None) -> list[Call]:
-    """Replace the opaque nodes of ``model`` by the nodes of ``library``, in place.
-
-    Args:
-        entries: the entry of the library for each index of an opaque node; None: the entry with that index.
-    """
-    calls = []
+def splice(model: ir.Model, library: ir.Model) -> None:
+    """Replace the opaque nodes of ``model`` by the nodes of ``library``, in place."""
     found: dict[int, Entry] = {}
     stored: dict[ir.Value, ir.Value] = {}
     for node in list(model.graph):
         if node.domain == DOMAIN:
             index = node.attributes["index"].as_int()
-            index = index if entries is None else entries[index]
             if index not in found:
                 found[index] = entry_of(library.graph, index)
-            calls.append(_replace(model.graph, node, found[index], stored))
+            _replace(model.graph, node, found[index], stored)
     model.opset_imports.pop(DOMAIN, None)
-    return calls
 
 
 @dataclass(frozen=True)
@@ -153,14 +136,13 @@ def model_of(library: ir.Model, index: int) -> ir.Model:
     return ir.Model(graph, ir_version=library.ir_version)
 
 
-def _replace(graph: ir.Graph, opaque: ir.Node, entry: Entry, stored: dict[ir.Value, ir.Value]) -> Call:
+def _replace(graph: ir.Graph, opaque: ir.Node, entry: Entry, stored: dict[ir.Value, ir.Value]) -> None:
     """Put copies of the nodes of ``entry`` in place of ``opaque``."""
     source = opaque.inputs[0]
     assert source is not None
     prefix = opaque.name or opaque.outputs[0].name or "lowered"
     copies, result = _copies(graph, entry, source, prefix, stored)
     ir.convenience.replace_nodes_and_values(graph, opaque, [opaque], copies, opaque.outputs, [result])
-    return Call(opaque.attributes["index"].as_int(), source, result, tuple(copies))
 
 
 def _copies(

@@ -41,8 +41,6 @@ pytree = _pytree
 # The operator that make_fx and older exports write for a convolution, and the function that torch calls.
 ATEN_CONVOLUTION = torch.ops.aten._convolution.default
 TORCH_CONVOLUTION = torch._convolution
-# A batch norm in evaluation mode, after decomposition.
-ATEN_BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 # A condition on open sizes, as torch.export leaves it in its graphs.
 ATEN_ASSERT_SCALAR = torch.ops.aten._assert_scalar.default
 # Checks a tensor without waiting for a GPU and without breaking a graph.
@@ -57,10 +55,9 @@ DisableTorchFunction = torch._C.DisableTorchFunction
 # Names, defaults and aliases of arguments: no public way tells what an operator writes to.
 schema_of: Callable[[OpOverload], torch.FunctionSchema] = attrgetter("_schema")
 # --- Modules of torch.nn ---------------------------------------------------------------------------------
-# The base classes of convolutions and batch norms. Subclasses and lazy modules need not have a public one.
+# The base classes of convolutions. Subclasses and lazy modules need not have a public one.
 ConvNd = nn.modules.conv._ConvNd
 ConvTransposeNd = nn.modules.conv._ConvTransposeNd
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def reversed_padding(conv: Any) -> Any:  # dynamo traces no attrgetter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,14 +64,12 @@ def lowerable_sites(
     graph_module: GraphModule,
     verdicts: Sequence[Verdict] | None = None,
     *,
-    stays: Callable[[Node], str | None] | None = None,
     any_order: bool = False,
 ) -> tuple[list[Site], dict[str, Refusal]]:
     """The shared convolutions of a graph that can be lowered; for each of the others, by id, the refusal.
 
     Args:
         verdicts: what ``judge_graph`` says of the graph; computed if it is not given.
-        stays: gives the reason why a convolution must not be lowered, or None.
         any_order: the order of the output in memory does not matter.
     """
     state = State(graph_module)
@@ -79,18 +77,12 @@ def lowerable_sites(
     sites, refusals, taken = [], {}, set[Node]()
     for verdict in judge_graph(graph_module, frozen=True) if verdicts is None else verdicts:
         if verdict.finding.shared:
-            site = _kept(verdict, stays) or _site(verdict, state, taken if movable else None, any_order)
+            site = _site(verdict, state, taken if movable else None, any_order)
             if isinstance(site, Refusal):
                 refusals[verdict.finding.id] = site
             else:
                 sites.append(site)
     return _with_siblings(sites, graph_module) if movable else sites, refusals
-
-
-def _kept(verdict: Verdict, stays: Callable[[Node], str | None] | None) -> Refusal | None:
-    """The refusal of the caller."""
-    reason = stays(verdict.call.node) if stays is not None else None
-    return None if reason is None else refuse(verdict, "stays", reason)
 
 
 def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:

@@ -61,17 +61,6 @@ def test_no_shapes() -> None:
     assert lowered.get_parameter("0.weight").shape == (1, 1, 3, 3)
 
 
-def test_what_stays_for_a_reason_of_the_caller() -> None:
-    """The caller says why a convolution stays. Without that, a batch norm behind it stops nothing."""
-    model, x = nn.Sequential(depthwise(), nn.BatchNorm2d(4)).eval(), image()
-    graph_module = capture(model, (x,)).graph_module
-    assert len(lowerable_sites(graph_module)[0]) == 1
-    sites, reasons = lowerable_sites(graph_module, stays=lambda conv: f"`{conv.name}` stays")
-    assert sites == []
-    assert [(r.code, r.reason) for r in reasons.values()] == [("stays", "`conv2d` stays")]
-    assert torch.allclose(lower(model, "static", (x,))(x), model(x), atol=1e-5)
-
-
 def test_no_values() -> None:
     """A kernel on the meta device has no values."""
 

@@ -29,14 +29,6 @@ def test_conv_transpose_nd() -> None:
     assert issubclass(internals.ConvTransposeNd, internals.ConvNd)
 
 
-def test_batch_norm() -> None:
-    """It is the class of all batch norms, also lazy ones. Other norms have another class."""
-    for norm in (nn.BatchNorm1d(2), nn.BatchNorm3d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm2d()):
-        assert isinstance(norm, internals.BatchNorm)
-    for other in (nn.InstanceNorm2d(2), nn.LayerNorm(2), nn.GroupNorm(1, 2)):
-        assert not isinstance(other, internals.BatchNorm)
-
-
 @pytest.mark.parametrize("padding", ["same", (1, 2)])
 def test_reversed_padding(padding: Any) -> None:
     """The padding is in the order of ``F.pad``: the last dimension comes first."""

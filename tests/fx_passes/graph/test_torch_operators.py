@@ -75,12 +75,6 @@ def test_torch_convolution() -> None:
     assert internals.TORCH_CONVOLUTION in targets(torch.fx.symbolic_trace(call))
 
 
-def test_aten_batch_norm() -> None:
-    """A batch norm becomes this operator when a program for evaluation is decomposed."""
-    decomposed = program(nn.BatchNorm1d(2).eval(), torch.rand(1, 2, 3)).run_decompositions()
-    assert internals.ATEN_BATCH_NORM in targets(decomposed.module())
-
-
 class Folds(nn.Module):
     """(n,) -> (n / 2, 2). n is even."""
 
