@@ -1,4 +1,4 @@
-"""ONNX files that packages on PyPI ship. One whose package is not installed is skipped, and pytest says so."""
+"""ONNX files that packages on PyPI ship. One whose package is not installed is skipped, as pytest says."""
 
 from __future__ import annotations
 
