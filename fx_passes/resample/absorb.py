@@ -10,12 +10,12 @@ sizes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 from torch.fx import Node
 
-from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
+from fx_passes.graph.operators import TRANSPARENT, base_name, first_argument, read_inputs
 from fx_passes.resample.axes import Axis, Moved, Resample, absorb_after, absorb_before
 from fx_passes.resample.chains import MOST_ELEMENTS, axes_moved, places_kept, steps_of
 
@@ -39,26 +39,40 @@ class Surroundings:
     resample: Resample
 
 
-def absorb(conv: Node, source: Node, resample: Resample, taken: set[Node]) -> Surroundings:
+@dataclass(frozen=True)
+class Claims:
+    """What the sites of a graph take of it.
+
+    Args:
+        convolutions: the shared convolutions. Several of them may absorb one node in front of them: it goes
+            when the last of them has taken it.
+        taken: the nodes that earlier sites have absorbed.
+    """
+
+    convolutions: frozenset[Node]
+    taken: set[Node] = field(default_factory=set)
+
+
+def absorb(conv: Node, source: Node, resample: Resample, claims: Claims) -> Surroundings:
     """The longest chains in front of and behind ``conv`` that a resampling can take in.
 
     Args:
         conv, source: the convolution, and the node that it reads.
         resample: what the convolution computes by itself.
-        taken: the nodes that earlier sites have absorbed; what is absorbed behind this one is added.
+        claims: what is absorbed behind this convolution is added to the nodes that are taken.
     """
     alone = Surroundings(source, conv, resample)
     if not resample.static or max(resample.planes or 0, 1) > MOST_ELEMENTS:
         return alone
-    return _absorb_front(_absorb_back(conv, alone, taken), taken)
+    return _absorb_front(_absorb_back(conv, alone, claims.taken), claims)
 
 
-def _absorb_front(found: Surroundings, taken: set[Node]) -> Surroundings:
+def _absorb_front(found: Surroundings, claims: Claims) -> Surroundings:
     if any(axis.pad != (0, 0) for axis in found.resample.axes):
         return found  # a padding mode of the convolution itself refers to its own input
     chain: list[Node] = []
     node, best = found.source, found
-    while node not in taken and _moves(node) and len(_readers(node)) == 1:
+    while node not in claims.taken and _moves(node) and _may_go(node, claims.convolutions):
         chain.append(node)
         node = chain[-1].all_input_nodes[0]
         if WITHIN not in node.meta and (longer := _front(node, chain, found)) is not None:
@@ -92,6 +106,17 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
         return None
     mode = modes.pop() if modes else resample.mode
     return replace(found, source=source, resample=replace(resample, axes=axes, mode=mode, in_shape=shape))
+
+
+def _may_go(node: Node, convolutions: frozenset[Node]) -> bool:
+    """Whether all that reads ``node``, through movements of data, are convolutions that may absorb it."""
+    for reader in _readers(node):
+        if reader in convolutions:
+            if first_argument(reader) is not node:
+                return False
+        elif not (_moves(reader) and _may_go(reader, convolutions)):
+            return False
+    return True
 
 
 def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundings:

@@ -15,7 +15,7 @@ from fx_passes.find.verdict import KeepScaled, Verdict
 from fx_passes.graph.tensors import State
 from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.records import Finding, Refusal
-from fx_passes.resample.absorb import WITHIN, Surroundings, absorb
+from fx_passes.resample.absorb import WITHIN, Claims, Surroundings, absorb
 from fx_passes.resample.axes import Resample, resample_of
 from fx_passes.resample.siblings import independent_groups
 from fx_passes.resample.values import kernel_and_bias, refuse
@@ -74,10 +74,12 @@ def lowerable_sites(
     """
     state = State(graph_module)
     movable = not writes_at_run_time(graph_module)
-    sites, refusals, taken = [], {}, set[Node]()
-    for verdict in judge_graph(graph_module, frozen=True) if verdicts is None else verdicts:
+    verdicts = judge_graph(graph_module, frozen=True) if verdicts is None else verdicts
+    claims = Claims(frozenset(verdict.call.node for verdict in verdicts if verdict.finding.shared))
+    sites, refusals = [], {}
+    for verdict in verdicts:
         if verdict.finding.shared:
-            site = _site(verdict, state, taken if movable else None, any_order)
+            site = _site(verdict, state, claims if movable else None, any_order)
             if isinstance(site, Refusal):
                 refusals[verdict.finding.id] = site
             else:
@@ -105,7 +107,7 @@ def _has_batch(resample: Resample) -> bool:
     return resample.static and lengths == {resample.dim + 2} and same
 
 
-def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bool) -> Site | Refusal:
+def _site(verdict: Verdict, state: State, claims: Claims | None, any_order: bool) -> Site | Refusal:
     tensors = _input_and_output(verdict, any_order)
     if isinstance(tensors, Refusal):
         return tensors
@@ -125,7 +127,7 @@ def _site(verdict: Verdict, state: State, taken: set[Node] | None, any_order: bo
     resample = resample_of(geometry, shared.groups, rows, columns, shared.block_diagonal, shapes)
     if isinstance(verdict.action, KeepScaled):
         resample = replace(resample, factors=tuple(verdict.action.factors.tolist()))
-    around = _surroundings(verdict.call.node, source, resample, taken, [kernel, bias])
+    around = _surroundings(verdict.call.node, source, resample, claims, [kernel, bias])
     if WITHIN in around.source.meta or WITHIN in around.end.meta:
         return refuse(verdict, "padding", "its two sides are padded differently, and its sizes are open")
     return Site(
@@ -158,14 +160,14 @@ def _surroundings(
     conv: Node,
     source: Node,
     resample: Resample,
-    taken: set[Node] | None,
+    claims: Claims | None,
     constants: Sequence[Tensor | None],
 ) -> Surroundings:
     """What can be absorbed around a convolution. Its constants must be able to take over the factors."""
     alone = Surroundings(source, conv, resample)
-    if taken is None:
+    if claims is None:
         return alone
-    around = absorb(conv, source, resample, taken)
+    around = absorb(conv, source, resample, claims)
     fits = all(value is None or _takes(value, around.resample.scale) for value in constants)
     return around if fits else alone
 
