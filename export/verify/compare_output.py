@@ -55,7 +55,8 @@ class Pair:
         optimized_session: whether the sessions optimize.
         original, found: the outputs of the original and of the optimized file.
         ideal: the float64 reference of the output, or None.
-        spread: how far rounding can move this output. It is called only if the bits differ.
+        spread: how far rounding can move this output; it takes a distance from which on that does not matter.
+            It is called only if the bits differ.
         rules: the requirements.
     """
 
@@ -65,7 +66,7 @@ class Pair:
     original: Array
     found: Array
     ideal: Array | None
-    spread: Callable[[], float]
+    spread: Callable[[float], float]
     rules: Rules
 
     def differs(
@@ -125,7 +126,7 @@ def _compare_floats(pair: Pair) -> Comparison:
     if same.all():  # equal bits are as close to the truth as the original is, however close that is
         bound = max(bound, baseline_error)
     else:
-        bound += pair.spread()
+        bound += pair.spread(max(float(near.nearer().max()) - bound, 0.0))
     error, _ = near.judged(bound)
     difference = _too_far(pair, same, near, bound)
     return Comparison(bool(same.all()), error, baseline_error, bound, difference)

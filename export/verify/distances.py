@@ -33,8 +33,12 @@ class Distances:
         """
         if self.of_optimized.max() <= bound:
             return float(self.of_optimized.max()), self.of_optimized
-        nearer = np.minimum(self.of_optimized, self.apart)
+        nearer = self.nearer()
         return float(nearer.max()), nearer
+
+    def nearer(self) -> Array:
+        """The distance of each element from the reference or from the original, whichever is nearer."""
+        return np.minimum(self.of_optimized, self.apart)
 
 
 def distances(original: Array, found: Array, ideal: Array | None) -> Distances:

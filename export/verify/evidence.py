@@ -119,15 +119,11 @@ def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Tr
     for i, name in enumerate(names):
         original, found = outputs.original[i], outputs.found[i]
         ideal = None if ideals is None else ideals[i]
-        spread = partial(_spread, truth, case, i)
+        spread = partial(truth.spread, case, i)
         comparisons.append(compare(Pair(name, case.name, level, original, found, ideal, spread, rules)))
         notes.append(overflow(name, case.name, original) if rules.finite_only else None)
         notes.append(lost_number(name, case.name, original, ideal))
     return CaseResult(case, tuple(comparisons), tuple(n for n in notes if n), sensitive=sensitive)
-
-
-def _spread(truth: Truth, case: Case, output: int) -> float:
-    return truth.spread(case)[output]
 
 
 def verdict(

@@ -23,7 +23,7 @@ from export.read_onnx.convolution import convolution_of
 from export.read_onnx.model import OnnxModel, bodies
 from export.runtime.files import size_of
 from export.runtime.session import Array, open_session, run
-from export.verify.reference import LARGEST_BYTES
+from export.verify.reference import LARGEST_BYTES, same_arrays
 from export.verify.weight_noise import WeightNoise
 from fx_passes.errors import one_line
 
@@ -93,7 +93,14 @@ def evaluator_of(model: OnnxModel) -> Callable[[Sequence[Array]], list[Array]]:
     evaluator = ReferenceEvaluator(in_float64(model), new_ops=[_Conv, _ConvTranspose])
     names = list(model.inputs)
 
+    last: list[tuple[Sequence[Array], list[Array]]] = []
+
     def evaluate(arrays: Sequence[Array]) -> list[Array]:
+        if not last or not same_arrays(last[0][0], arrays):
+            last[:] = [(arrays, run_once(arrays))]
+        return last[0][1]
+
+    def run_once(arrays: Sequence[Array]) -> list[Array]:
         feed = {name: _wide(array) for name, array in zip(names, arrays, strict=True)}
         with np.errstate(all="ignore"):
             outputs = [np.asarray(output) for output in evaluator.run(None, feed)]

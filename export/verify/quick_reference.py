@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 # The file holds constants that the exporter computed and rounded to float32, such as exp of a parameter. Both
 # files have them. So far, of the largest number, its evaluation may be from that of torch.
 _SAME = 2.0**-20
+# So much slower than one run of torch an evaluation may be.
+_RUNS = 3.0
 
 
 def quick_reference(
@@ -44,14 +46,14 @@ def quick_reference(
         return reference
     try:
         evaluate = evaluator_of(model)
-        evaluate(example)
         start = time.perf_counter()
         found = evaluate(example)
         seconds = time.perf_counter() - start
     except Exception as error:  # noqa: BLE001 - the evaluator, on operators that it may not know
         log.info("the file has no evaluation in float64: %s", one_line(error))
         return reference
-    if seconds > reference.seconds:
+    # torch has to run once more for each case, with noise; for the file, onnxruntime does that.
+    if seconds > _RUNS * reference.seconds:
         log.info("the evaluation of the file takes %.2f s, that of torch %.2f s", seconds, reference.seconds)
         return reference
     same = all(map(_same, reference(example), found))

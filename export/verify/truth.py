@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class Truth:
         self.failed: str | None = None
         self._ideals: dict[str, list[Array] | None] = {}
         self._spreads: dict[str, list[float]] = {}
+        self._whole: set[str] = set()  # the cases whose spreads are as large as they get
         self._noise: WeightNoise | None = None
         self._jumped = False
 
@@ -39,15 +41,18 @@ class Truth:
             self._ideals[case.name] = self._asked(self.reference, case, count)
         return self._ideals.get(case.name)
 
-    def spread(self, case: Case) -> list[float]:
-        """How far rounding moves each output.
+    def spread(self, case: Case, output: int, enough: float = math.inf) -> float:
+        """How far rounding moves an output. Less is looked at if it is moved as far as ``enough`` already.
 
         Raises:
             ExportError: there is no float64, and onnxruntime cannot run a copy of the original.
         """
-        if case.name not in self._spreads:
-            self._spreads[case.name] = self._measured(case.inputs)
-        return self._spreads[case.name]
+        known = self._spreads.get(case.name)
+        if known is None or (known[output] < enough and case.name not in self._whole):
+            wanted = {output: enough} if known is None and enough < math.inf else None
+            known = self._spreads[case.name] = self._measured(case.inputs, wanted)
+            self._whole.update((case.name,) if wanted is None else ())
+        return known[output]
 
     def jump(self, case: Case, names: Sequence[str]) -> str | None:
         """The output that jumps if rounding turns a decision of the model. None after the first was found.
@@ -86,12 +91,12 @@ class Truth:
             self.reference = None
             return None
 
-    def _measured(self, inputs: Sequence[Array]) -> list[float]:
+    def _measured(self, inputs: Sequence[Array], enough: Mapping[int, float] | None) -> list[float]:
         if isinstance(self.reference, Float64Reference):
             return self.reference.spread(inputs)
         if self._noise is None:
             self._noise = WeightNoise(self.baseline)
-        return self._noise.spread(inputs)
+        return self._noise.spread(inputs, enough)
 
 
 def _all_finite(inputs: Sequence[Array]) -> bool:

@@ -16,7 +16,7 @@ by the same operators. For a file without weights, the floating-point inputs are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,19 +58,28 @@ class WeightNoise:
         model.ir_version = max(model.ir_version, 4)
         self.session = open_session(model.SerializeToString(), optimized=False, folder=path.parent)
 
-    def spread(self, inputs: Sequence[Array]) -> list[float]:
+    def spread(self, inputs: Sequence[Array], enough: Mapping[int, float] | None = None) -> list[float]:
         """For each output, the farthest that any draw moves any element.
+
+        Args:
+            inputs: in the order of the inputs of the file.
+            enough: distances that suffice, by the numbers of outputs. No more draws are made once all of them
+                are reached. None: all draws are made.
 
         Raises:
             ExportError: onnxruntime cannot run the file on these inputs.
         """
         clean = self._run(inputs, None)
-        farthest = [0.0] * len(clean)
+        units = LEVEL * math.sqrt(sum(terms for _, terms in self.weights.values()))
+        least = [units * _smallest(output) for output in clean]
+        farthest = list(least)
         for seed in range(DRAWS):
             found = self._run(inputs, np.random.default_rng(seed))
-            farthest = [max(f, _apart(a, b)) for f, a, b in zip(farthest, clean, found, strict=True)]
-        units = LEVEL * math.sqrt(sum(terms for _, terms in self.weights.values()))
-        return [far + units * _smallest(output) for far, output in zip(farthest, clean, strict=True)]
+            moved = [_apart(a, b) + unit for a, b, unit in zip(clean, found, least, strict=True)]
+            farthest = [max(pair) for pair in zip(farthest, moved, strict=True)]
+            if enough and all(farthest[output] >= wanted for output, wanted in enough.items()):
+                break
+        return farthest
 
     def _run(self, inputs: Sequence[Array], random: np.random.Generator | None) -> list[Array]:
         feed = dict(zip(self.names, inputs, strict=True))

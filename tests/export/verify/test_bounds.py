@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from onnx import TensorProto
 from small_files import WEIGHT, conv, convolved, identity, one_tap
 
@@ -39,13 +38,19 @@ def test_sign_of_zero_is_a_bit(tmp_path: Path) -> None:
 
 
 def test_the_bound_is_what_the_docstring_says(tmp_path: Path) -> None:
-    """The bound is the measured spread and ULPS ulp. A sum of nine terms is off by a few units."""
+    """The bound is the measured spread and ULPS ulp, or as much of it as is needed.
+
+    A sum of nine terms is off by a few units.
+    """
     a, b = conv(tmp_path / "a.onnx"), conv(tmp_path / "b.onnx", one_tap(1e-7))
     (output,) = check_equivalence(a, b, reference=convolved).outputs
     inputs = dict(make_cases(open_session(a), None))
     spreads = {case: WeightNoise(a).spread(arrays)[0] for case, arrays in inputs.items()}
     ulps = {case: ULPS * np.spacing(np.abs(convolved(x)[0]).max().astype("f4")) for case, x in inputs.items()}
-    assert any(output.bound == pytest.approx(spreads[case] + ulps[case]) for case in inputs)
+    assert any(
+        output.max_abs_error <= output.bound <= 1.001 * (spreads[case] + ulps[case]) for case in inputs
+    )
+    assert output.bound > min(ulps.values())
     largest = {case: np.abs(convolved(x)[0]).max() for case, x in inputs.items()}
     assert all(0 < spreads[case] < 64 * 2**-24 * largest[case] for case in inputs)
 
