@@ -16,7 +16,7 @@ from export.runtime.session import Array
 Shape = tuple[int, ...]
 # How the groups of a convolution differ: not at all; in one tap of one group; in its last bit; everywhere.
 KINDS = ["shared", "shared", "shared", "tap", "ulp", "unshared"]
-OTHERS = ["pad", "pad", "pad", "relu", "identity", "half", "slice", "dead", "computed"]
+OTHERS = ["pad", "pad", "pad", "relu", "identity", "half", "slice", "dead", "computed", "twin", "twin"]
 
 
 @dataclass
@@ -111,12 +111,26 @@ def _add_other(draw: st.DrawFn, graph: Drawn, source: str, what: str) -> None:
     elif what == "half":
         factor = graph.store("factor", np.array(0.5, dtype=np.float32))
         graph.add("Mul", [source, factor], shape)
+    elif what == "twin":
+        _add_twin(draw, graph)
     elif what == "computed":  # a weight of more than one reader, one of which is no convolution
         if graph.weights:
             graph.add("Neg", [draw(st.sampled_from(list(graph.weights)))], None)
     else:
         op = "Identity" if what == "identity" else "Relu"
         graph.add(op, [source], None if what == "dead" else shape)
+
+
+def _add_twin(draw: st.DrawFn, graph: Drawn) -> None:
+    """A convolution that is there once more, on a value of the same shape."""
+    if graph.kinds:
+        name = draw(st.sampled_from(list(graph.kinds)))
+        twin = next(node for node in graph.nodes if node.output[0] == name)
+        shape = graph.shapes[twin.input[0]]
+        source = draw(st.sampled_from([other for other, found in graph.shapes.items() if found == shape]))
+        more = {one.name: oh.get_attribute_value(one) for one in twin.attribute}
+        made = graph.add(twin.op_type, [source, *twin.input[1:]], graph.shapes[name], **more)
+        graph.kinds[made] = graph.kinds[name]
 
 
 def _add_pad(draw: st.DrawFn, graph: Drawn, source: str) -> None:
