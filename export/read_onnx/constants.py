@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable
 
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from export.read_onnx.model import OnnxModel, bodies
+from export.read_onnx.types import DTYPES, without_weights
 from export.runtime.session import Array, open_session, run
 from fx_passes.errors import ExportError, LoadError, one_line
 
@@ -24,6 +25,9 @@ _RANDOM = frozenset(
 )
 # Integer arithmetic that a runtime recognises: its constants are not taken apart.
 _QUANTISED = frozenset("QuantizeLinear DequantizeLinear DynamicQuantizeLinear".split())
+
+# A constant of more bytes is not computed: a few numbers in a file can ask for any amount of memory.
+MOST_BYTES = 1 << 31
 
 
 class Constants:
@@ -129,14 +133,18 @@ class Constants:
 
     def _computed(self, names: list[str]) -> dict[str, Array | None]:
         try:
-            session = open_session(self._program(names), optimized=False, folder=self.model.path.parent)
+            program = self._program(names)
+            _require_room(program)
+            session = open_session(
+                program.SerializeToString(), optimized=False, folder=self.model.path.parent
+            )
             return dict(zip(names, run(session, []), strict=True))
         except ExportError:
             if len(names) == 1:
                 return {names[0]: None}
         return {name: value for one in names for name, value in self._computed([one]).items()}
 
-    def _program(self, names: list[str]) -> bytes:
+    def _program(self, names: list[str]) -> ModelProto:
         """The nodes that compute the constants, as a model without inputs."""
         needed = self._needed(names)
         made = needed - self._told.keys()
@@ -148,10 +156,9 @@ class Constants:
         stored += [onnx.numpy_helper.from_array(self._told[name], name) for name in told]
         outputs = [onnx.ValueInfoProto(name=name) for name in names]
         graph = onnx.helper.make_graph(nodes, "constants", [], outputs, stored)
-        proto = onnx.helper.make_model(
+        return onnx.helper.make_model(
             graph, opset_imports=self.model.proto.opset_import, ir_version=self.model.proto.ir_version
         )
-        return bytes(proto.SerializeToString())
 
     def _needed(self, names: Iterable[str]) -> set[str]:
         """The values that ``names`` are made of, and themselves."""
@@ -163,6 +170,19 @@ class Constants:
                 node = None if name in self._told else self.model.producers.get(name)
                 stack.extend(node.input if node is not None else ())
         return needed
+
+
+def _require_room(program: ModelProto) -> None:
+    """Raise ExportError if a value is larger than ``MOST_BYTES``, as far as sizes are known before a run."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(without_weights(program), data_prop=True).graph
+    except Exception:  # noqa: BLE001 - onnxruntime says what is wrong
+        return
+    for value in (*graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        count = math.prod(dim.dim_value if dim.HasField("dim_value") else 1 for dim in kind.shape.dim)
+        if count * (DTYPES[kind.elem_type].itemsize if kind.elem_type in DTYPES else 1) > MOST_BYTES:
+            raise ExportError(f"the constant `{value.name}` is too large")
 
 
 def _is_kernel(tensor: TensorProto) -> bool:

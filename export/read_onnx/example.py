@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -21,6 +22,9 @@ _NUMPY: dict[int, type[np.generic]] = {
     7: np.int64,
 }
 _NUMPY |= {9: np.bool_, 10: np.float16, 11: np.float64}
+
+# No larger example is made.
+MOST_BYTES = 1 << 31
 
 
 def example_arrays(model: OnnxModel, given: Sequence[tuple[str | None, Array]]) -> list[Array]:
@@ -50,14 +54,17 @@ def _fitting(model: OnnxModel, name: str, array: Array | None) -> Array:
     dtype = _NUMPY.get(kind.elem_type)
     if dtype is None or not model.inputs[name].type.HasField("tensor_type"):
         raise UsageError(f"input `{name}` of {model.path} is no tensor of numbers; it cannot be given")
-    sizes = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
+    sizes = [_size(dim) for dim in kind.shape.dim]
     said = "x".join(str(size) for size in sizes)
     if array is None:
         if not kind.HasField("shape") or any(isinstance(size, str) for size in sizes):
             what = f"has open sizes ({said}); give them:" if sizes else "states no sizes; give them, as in"
             example = "x".join(str(n) if isinstance(n, int) else "1" for n in sizes) or "1x3x224x224"
             raise UsageError(f"input `{name}` of {model.path} {what} --input {name}={example}")
-        return _made(dtype, [int(size) for size in sizes])
+        shape = [int(size) for size in sizes]
+        if math.prod(shape) * np.dtype(dtype).itemsize > MOST_BYTES:
+            raise UsageError(f"input `{name}` of {model.path} has sizes {said}, which is too large")
+        return _made(dtype, shape)
     fits = len(array.shape) == len(sizes) or not kind.HasField("shape")
     if not fits or any(isinstance(s, int) and s != n for s, n in zip(sizes, array.shape, strict=False)):
         got = "x".join(map(str, array.shape))
@@ -65,6 +72,13 @@ def _fitting(model: OnnxModel, name: str, array: Array | None) -> Array:
     if array.dtype.kind == "f" and not np.issubdtype(dtype, np.floating):
         return _made(dtype, array.shape)
     return array.astype(dtype, copy=False)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    """A size, or the name of an open one. In a file, a negative size is an open one as well."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else "?"
+    return dim.dim_param or "?"
 
 
 def _made(dtype: type[np.generic], shape: Sequence[int]) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch.fx import GraphModule
@@ -11,10 +12,13 @@ from torch.fx import GraphModule
 from export.read_onnx.candidates import Candidate
 from export.read_onnx.mirror import VALUE, Mirror, mirror
 from export.read_onnx.model import OnnxModel
+from fx_passes.errors import FxPassesError, LoadError, one_line
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.find.verdict import Verdict
 from fx_passes.records import Finding, Form, OriginKind, Refusal, WeightOrigin
 from fx_passes.resample.site import Site, lowerable_sites
+
+log = logging.getLogger(__name__)
 
 # As in torch: the graph expands one kernel.
 EXPANDED = "already one kernel, expanded"
@@ -60,12 +64,24 @@ def analyse(model: OnnxModel, form: Form = "onnx", kinds: Mapping[str, OriginKin
         kinds: what the weights of a torch model were, by the names of the initializers.
 
     Raises:
-        LoadError: weights that lie in another file cannot be read.
+        LoadError: weights cannot be read, or the nodes of the graph do not fit together.
     """
-    seen = mirror(model)
-    judged = judge_graph(seen.graph_module, frozen=True)
+    seen, judged = _judged(model)
     verdicts = tuple(_in_file(verdict, seen, form, kinds or {}) for verdict in judged)
     return Analysis(model, seen.graph_module, verdicts, seen.convolutions, seen.refused)
+
+
+def _judged(model: OnnxModel) -> tuple[Mirror, Sequence[Verdict]]:
+    """The graph and the verdicts. A file need not be valid, so whatever comes up here names the file."""
+    try:
+        seen = mirror(model)
+        return seen, judge_graph(seen.graph_module, frozen=True)
+    except FxPassesError:
+        raise
+    except Exception as error:
+        log.debug("the graph of %s", model.path, exc_info=True)
+        said = one_line(error) or type(error).__name__
+        raise LoadError(f"{model.path}: its graph cannot be read: {said}") from error
 
 
 def _in_file(verdict: Verdict, seen: Mirror, form: Form, kinds: Mapping[str, OriginKind]) -> Verdict:

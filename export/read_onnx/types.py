@@ -89,7 +89,7 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
 
 
 def _inferred(model: OnnxModel) -> Mapping[str, ValueType]:
-    light = _without_weights(model.proto)
+    light = without_weights(model.proto)
     for infer in (infer_symbolically, _by_onnx):
         try:
             return _stated(infer(light).graph)
@@ -102,7 +102,7 @@ def _by_onnx(proto: ModelProto) -> ModelProto:
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
-def _without_weights(proto: ModelProto) -> ModelProto:
+def without_weights(proto: ModelProto) -> ModelProto:
     """A copy of a model in which weights are inputs. Inference then copies no weights."""
     light = ModelProto()
     light.ir_version = max(proto.ir_version, 4)
