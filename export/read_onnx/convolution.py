@@ -16,6 +16,8 @@ from onnx import NodeProto
 from export.read_onnx.model import attribute
 
 _aten = torch.ops.aten
+# No axis is as long as this.
+_MOST = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ def convolution_of(
         given: the shape of the input, as far as it is known.
     """
     dim = len(weight) - 2
+    for name in ("strides", "dilations", "pads", "output_padding", "output_shape"):
+        if any(not -_MOST < number < _MOST for number in attribute(node, name, [])):
+            raise ValueError(f"{name} of convolution `{node.output[0]}` are out of range")
     sizes = given[2:] if given is not None else [None] * dim
     known = [size if isinstance(size, int) else None for size in sizes]
     strides = attribute(node, "strides", [1] * dim)
