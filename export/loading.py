@@ -58,7 +58,9 @@ def load_model(spec: str, inputs: tuple[str, ...] = ()) -> Loaded:
     elif all(spec.rpartition(":")):
         loaded = _load_attribute(spec)
     else:
-        raise UsageError(f"MODEL must be file.py:attr, package.module:attr or model.pt2, got {spec!r}")
+        raise UsageError(
+            f"MODEL must be file.py:attr, package.module:attr, model.pt2 or model.onnx, got {spec!r}"
+        )
     return Loaded(loaded.model, _arranged(loaded.model, inputs) or loaded.example_inputs)
 
 
@@ -81,7 +83,8 @@ def _arranged(model: nn.Module | ExportedProgram, inputs: tuple[str, ...]) -> tu
         return tuple(tensor for _, tensor in given) or None
     if isinstance(model, ExportedProgram):
         raise UsageError("--input by name: an exported program takes its inputs in their order")
-    parameters = list(inspect.signature(model.forward).parameters)
+    taken = inspect.signature(model.forward).parameters.values()
+    parameters = [one.name for one in taken if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
     by_name: dict[str, Tensor] = {}
     for place, (name, tensor) in enumerate(given):
         key = name if name is not None else parameters[place] if place < len(parameters) else "?"

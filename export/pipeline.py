@@ -21,8 +21,8 @@ from export.runtime.files import size_of
 from export.stages import Progress, Stages
 from export.tune.options import Options, Timings
 from export.write_onnx.exporter import distinct_tensors
-from export.write_onnx.file import folder_beside
-from export.write_onnx.written_file import move_model, require_free, weight_files
+from export.write_onnx.file import folder_beside, move_model
+from export.write_onnx.written_file import require_free, weight_files
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness

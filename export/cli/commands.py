@@ -207,7 +207,7 @@ def _optimized_file(
 
 
 def _print_report(report: Report) -> None:
-    print_route(report.route, None)
+    print_route(report.route)
     print_sites(report.findings, report)
     for line in summary_lines(report):
         click.echo(line)

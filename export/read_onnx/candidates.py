@@ -44,35 +44,69 @@ class Candidate:
     stored: int = 0
 
 
-def candidates_in(model: OnnxModel, constants: Constants) -> tuple[dict[str, Candidate], list[Finding]]:
-    """The candidates by the value that they compute, and a refusal of each convolution in groups that is out
-    of reach."""
-    ids = _Ids()
-    found: dict[str, Candidate] = {}
-    refused: list[Finding] = []
-    convolutions = [n for n in model.graph.node if n.op_type in _CONVOLUTIONS and model.is_standard(n)]
-    constants.load(name for node in convolutions for name in node.input[1:] if name not in model.stored)
-    for node in convolutions:
-        candidate = _candidate(node, model, constants, ids)
-        if isinstance(candidate, Candidate):
-            found[node.output[0]] = candidate
-        elif candidate is not None:
-            refused.append(candidate)
-    return found, [*refused, *_out_of_reach(model, ids)]
+class Convolutions:
+    """The convolutions of the main graph.
 
+    Args:
+        constants: the constants of the model; more of them may become known.
+    """
 
-def wanted_types(model: OnnxModel, constants: Constants) -> list[str]:
-    """The values whose shapes have to be known: none if no convolution may be a candidate."""
-    convolutions = [n for n in model.graph.node if n.op_type in _CONVOLUTIONS and model.is_standard(n)]
-    if not any(_may_be_candidate(node, model, constants) for node in convolutions):
-        return []
-    read = [node.input[0] for node in model.graph.node if node.op_type == "Shape"]
-    return [*read, *(name for node in convolutions for name in (node.input[0], node.output[0]))]
+    def __init__(self, constants: Constants) -> None:
+        self.model, self.constants = constants.model, constants
+        self.nodes = [
+            n for n in self.model.graph.node if n.op_type in _CONVOLUTIONS and self.model.is_standard(n)
+        ]
+        self._repeating: dict[str, bool] = {}
 
+    def wanted_types(self) -> list[str]:
+        """The values whose shapes have to be known: none if no convolution may be a candidate."""
+        if not any(map(self._may_be_candidate, self.nodes)):
+            return []
+        read = [node.input[0] for node in self.model.graph.node if node.op_type == "Shape"]
+        return [*read, *(name for node in self.nodes for name in (node.input[0], node.output[0]))]
 
-def _may_be_candidate(node: NodeProto, model: OnnxModel, constants: Constants) -> bool:
-    unknown = node.input[1] not in constants and node.input[1] not in model.inputs
-    return attribute(node, "group", 1) > 1 or unknown or _may_repeat(node, model, constants)
+    def candidates(self) -> tuple[dict[str, Candidate], list[Finding]]:
+        """The candidates by the value that they compute, and a refusal of each convolution in groups that is
+        out of reach."""
+        ids = _Ids()
+        found: dict[str, Candidate] = {}
+        refused: list[Finding] = []
+        names = [name for node in self.nodes for name in node.input[1:]]
+        self.constants.load(name for name in names if name not in self.model.stored)
+        for node in self.nodes:
+            candidate = self._candidate(node, ids)
+            if isinstance(candidate, Candidate):
+                found[node.output[0]] = candidate
+            elif candidate is not None:
+                refused.append(candidate)
+        return found, [*refused, *_out_of_reach(self.model, ids)]
+
+    def _may_be_candidate(self, node: NodeProto) -> bool:
+        weight = node.input[1]
+        unknown = weight not in self.constants and weight not in self.model.inputs
+        return attribute(node, "group", 1) > 1 or unknown or self._may_repeat(weight)
+
+    def _candidate(self, node: NodeProto, ids: _Ids) -> Candidate | Finding | None:
+        """The candidate, a refusal of it, or None for an ordinary dense convolution."""
+        weight, groups = node.input[1], attribute(node, "group", 1)
+        if weight not in self.constants:
+            return None if groups == 1 else _runtime(node, self.model, ids)
+        if groups == 1 and not self._may_repeat(weight):
+            return None
+        array = self.constants.get(weight)
+        if array is None or array.ndim not in (3, 4, 5):
+            said = "its weight cannot be computed"
+            return None if groups == 1 else refusal(ids.of(node), node, "weight", said)
+        source = self.constants.source(weight)
+        stored = math.prod(self.model.stored[source].dims) if source is not None else 0
+        return Candidate(ids.of(node), node, tensor_of(array), source, stored)
+
+    def _may_repeat(self, weight: str) -> bool:
+        """Whether a weight without groups is of one channel, or in equal diagonal blocks. Each is looked at
+        once, which reads all of its numbers."""
+        if weight not in self._repeating and weight in self.constants:
+            self._repeating[weight] = _repeats(weight, self.constants)
+        return self._repeating.get(weight, False)
 
 
 class _Ids:
@@ -114,25 +148,6 @@ def _as_torch(name: str, node: NodeProto) -> str:
     return name.replace("convolution", f"conv_transpose{dim}d")
 
 
-def _candidate(
-    node: NodeProto, model: OnnxModel, constants: Constants, ids: _Ids
-) -> Candidate | Finding | None:
-    """The candidate, a refusal of it, or None for an ordinary dense convolution."""
-    weight, groups = node.input[1], attribute(node, "group", 1)
-    if weight not in constants:
-        return None if groups == 1 else _runtime(node, model, ids)
-    if groups == 1 and not _may_repeat(node, model, constants):
-        return None
-    array = constants.get(weight)
-    if array is None or array.ndim not in (3, 4, 5):
-        said = "its weight cannot be computed"
-        return None if groups == 1 else refusal(ids.of(node), node, "weight", said)
-    tensor = tensor_of(array)
-    source = constants.source(weight)
-    stored = math.prod(model.stored[source].dims) if source is not None else 0
-    return Candidate(ids.of(node), node, tensor, source, stored)
-
-
 def _runtime(node: NodeProto, model: OnnxModel, ids: _Ids) -> Finding:
     producer = model.producers.get(node.input[1])
     if producer is not None and producer.op_type == "DequantizeLinear":
@@ -148,10 +163,10 @@ def tensor_of(array: Array) -> Tensor:
     return torch.from_numpy(np.array(array))
 
 
-def _may_repeat(node: NodeProto, model: OnnxModel, constants: Constants) -> bool:
-    """Whether a convolution without groups has one channel, or a weight in equal diagonal blocks."""
-    name = node.input[1]
-    shape = tuple(model.stored[name].dims) if name in model.stored else None
+def _repeats(name: str, constants: Constants) -> bool:
+    """Whether a constant weight without groups is of one channel, or in equal diagonal blocks."""
+    stored = constants.model.stored
+    shape = tuple(stored[name].dims) if name in stored else None
     if shape is not None and (len(shape) not in (3, 4, 5) or 1 in shape[:2]):
         return shape[:2] == (1, 1)
     array = constants.peek(name)

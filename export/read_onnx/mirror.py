@@ -11,13 +11,12 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from onnx import NodeProto
 from torch.fx import Graph, GraphModule, Node
 
-from export.read_onnx.candidates import Candidate, candidates_in, refusal, tensor_of, wanted_types
+from export.read_onnx.candidates import Candidate, Convolutions, refusal, tensor_of
 from export.read_onnx.constants import Constants
 from export.read_onnx.convolution import convolution_of
 from export.read_onnx.model import OnnxModel, read_by
@@ -56,10 +55,11 @@ def mirror(model: OnnxModel) -> Mirror:
         LoadError: weights that lie in another file cannot be read.
     """
     constants = Constants(model)
-    wanted = wanted_types(model, constants)
+    convolutions = Convolutions(constants)
+    wanted = convolutions.wanted_types()
     types = value_types(model, wanted) if wanted else {}
     add_shapes(constants, types)
-    found, refused = candidates_in(model, constants)
+    found, refused = convolutions.candidates()
     for one in found.values():  # of these, the rank is known in any case
         sizes = (None,) * one.weight.ndim
         for name in (one.node.input[0], one.node.output[0]):
@@ -80,7 +80,7 @@ class _Builder:
         candidates: Mapping[str, Candidate],
     ) -> None:
         self.model, self.candidates = model, candidates
-        self.context = Context(constants, types, model.opset)
+        self.context = Context(constants, types)
         self.graph, self.root = Graph(), torch.nn.Module()
         self.values: dict[str, Node] = {}
         self.fakes = FakeValues(types)
@@ -93,7 +93,8 @@ class _Builder:
             self._load_constants()
         for node in self.model.graph.node:
             self._add(node)
-        self.graph.output(tuple(self._tensor(value.name) for value in self.model.graph.output))
+        # An output that is a constant has no node.
+        self.graph.output(tuple(self.values.get(value.name) for value in self.model.graph.output))
 
     def finish(self) -> GraphModule:
         """The graph module. What nothing reads stays in the graph: it is in the file."""
@@ -186,10 +187,6 @@ class _Builder:
         if name not in self.values:
             self._opaque("Constant", [], [name])
         return self.values[name]
-
-    def _tensor(self, name: str) -> Any:
-        """The node of an output; None for a constant."""
-        return self.values.get(name)
 
     def _name(self, node: Node, value: str) -> None:
         node.meta[VALUE] = value

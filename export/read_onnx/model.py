@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,11 +38,6 @@ class OnnxModel:
     def graph(self) -> GraphProto:
         return self.proto.graph
 
-    @property
-    def takes_constants(self) -> bool:
-        """Whether a constant can be an initializer. In older formats an initializer is an input as well."""
-        return bool(self.proto.ir_version >= _IR_CONSTANT_INITIALIZERS)
-
     @cached_property
     def inputs(self) -> dict[str, ValueInfoProto]:
         """The inputs that have no initializer as their default: those that a user has to give."""
@@ -60,14 +54,6 @@ class OnnxModel:
     def producers(self) -> dict[str, NodeProto]:
         """The node of each value that a node of the main graph computes."""
         return {name: node for node in self.graph.node for name in node.output if name}
-
-    @cached_property
-    def readers(self) -> Counter[str]:
-        """How many times each value is read: by nodes, by the bodies of nodes, and as an output."""
-        found = Counter(value.name for value in self.graph.output)
-        for node in self.graph.node:
-            found.update(read_by(node))
-        return found
 
     @cached_property
     def functions(self) -> frozenset[tuple[str, str]]:
@@ -100,6 +86,11 @@ def read_model(path: Path) -> OnnxModel:
             "convert it with onnx.version_converter"
         )
     return OnnxModel(path, proto, opset)
+
+
+def stores_constants(proto: ModelProto) -> bool:
+    """Whether a constant can be an initializer. In older formats, an initializer is an input as well."""
+    return bool(proto.ir_version >= _IR_CONSTANT_INITIALIZERS)
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:

@@ -30,7 +30,6 @@ class Context:
 
     constants: Constants
     types: Mapping[str, ValueType]
-    opset: int
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a value, if all of its sizes are known."""

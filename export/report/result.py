@@ -23,7 +23,7 @@ class Report:
 
     Args:
         output: the file that was written; None if none was.
-        route, rejected: how the graph was captured, and why the route before gave none.
+        route: how the graph was got.
         once: the ids of the sites whose repeated kernel is now stored once, and expanded.
         kept: by id, why a shared site cannot be lowered.
         seconds: how long each stage took.
@@ -43,7 +43,6 @@ class Report:
     once: frozenset[str] = frozenset()
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
-    rejected: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
 

@@ -18,7 +18,7 @@ from export.report.result import Report
 from export.report.text import site_table
 
 
-def print_route(route: str, rejected: str | None) -> None:
+def print_route(route: str, rejected: str | None = None) -> None:
     """How the graph was captured, and why the route before failed."""
     got = "read from the ONNX file" if route == "onnx" else f"captured by {route}"
     click.echo(got + (f" ({rejected})" if rejected else ""))

@@ -10,6 +10,7 @@ import numpy as np
 
 from export.runtime.session import Array
 from export.verify.cases import Case
+from export.verify.file_reference import FileReference
 from export.verify.reference import FAR, Float64Reference
 from export.verify.weight_noise import WeightNoise
 
@@ -96,7 +97,9 @@ class Truth:
             return self.reference.spread(inputs)
         if self._noise is None:
             self._noise = WeightNoise(self.baseline)
-        return self._noise.spread(inputs, enough)
+        share = self.reference.share if isinstance(self.reference, FileReference) else 1.0
+        wanted = enough and {output: distance / share for output, distance in enough.items()}
+        return [share * far for far in self._noise.spread(inputs, wanted)]
 
 
 def _all_finite(inputs: Sequence[Array]) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -35,10 +36,10 @@ def save(model: ir.Model, path: Path) -> Path:
     """
     try:
         with folder_beside(path) as folder:
-            written = folder / path.name
-            ir.save(model, written, external_data=f"{path.name}.data" if is_large(model) else None)
+            written, data = folder / path.name, f"{path.name}.data"
+            ir.save(model, written, external_data=data if is_large(model) else None)
             onnx.checker.check_model(str(written), full_check=True)
-            move(written, path)
+            move_model(written, path, [data] if (folder / data).exists() else [])
     except OSError as error:
         raise ExportError(f"cannot write {path}: {error.strerror or error}") from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -106,16 +107,24 @@ def _is_stale(folder: Path) -> bool:
     return True
 
 
-def move(source: Path, target: Path) -> None:
-    """Move a model, with its external data if it has any, over ``target`` on the same file system.
+def move_model(source: Path, target: Path, weights: Sequence[str]) -> None:
+    """Move a model with its files of weights over ``target``, on the same file system.
+
+    A file of weights that is there already, with the same contents, stays.
+
+    Args:
+        weights: the files of weights, relative to the folders of ``source`` and of ``target``.
 
     Raises:
         ExportError: ``target`` cannot be replaced.
     """
     try:
-        for suffix in (".data", ""):
-            file = source.with_name(source.name + suffix)
-            if file.exists():
-                os.replace(file, target.with_name(target.name + suffix))
+        for location in weights:
+            ours, place = source.parent / location, target.parent / location
+            if place.exists() and filecmp.cmp(ours, place, shallow=False):
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(ours, place)
+        os.replace(source, target)
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror or error}") from error

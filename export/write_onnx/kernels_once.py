@@ -22,7 +22,7 @@ import onnx
 import torch
 from onnx import ModelProto, NodeProto, TensorProto
 
-from export.read_onnx.model import read_by
+from export.read_onnx.model import read_by, stores_constants
 from export.read_onnx.sites import Analysis
 from export.write_onnx.put_nodes import put_nodes
 from export.write_onnx.surgery import PREFIX, Names
@@ -87,7 +87,7 @@ def store_once(proto: ModelProto, repeated: Sequence[Repeated], *, always: bool)
     done: list[str] = []
     changed: dict[int, list[NodeProto]] = {}
     for weight, sites in by_weight.items():
-        made = _expansion(weight, sites[0], stored[weight], names, constants=proto.ir_version >= 4)
+        made = _expansion(weight, sites[0], stored[weight], names, constants=stores_constants(proto))
         if not always and not _is_smaller(made, stored[weight], len(sites), proto):
             continue
         proto.graph.initializer.extend(made.constants)
@@ -198,7 +198,7 @@ def _bias_behind(
         biases: those that were made so far, by their bias and their dimensions.
     """
     # A ConvTranspose is not quantized, and onnxruntime would not join it again.
-    if conv.op_type != "Conv" or len(conv.input) < 3 or not conv.input[2] or proto.ir_version < 4:
+    if conv.op_type != "Conv" or len(conv.input) < 3 or not conv.input[2] or not stores_constants(proto):
         return None
     bias = next((t for t in proto.graph.initializer if t.name == conv.input[2]), None)
     if bias is None or bias.data_type != TensorProto.FLOAT or bias.external_data:

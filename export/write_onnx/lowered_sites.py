@@ -13,7 +13,7 @@ from torch import Tensor
 from export.read_onnx.example import shapes_at
 from export.read_onnx.model import OnnxModel
 from export.runtime.session import Array
-from export.write_onnx.parts import parts_of
+from export.write_onnx.parts import Part, parts_of
 from export.write_onnx.surgery import Replacement, replace_parts
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan
@@ -118,19 +118,23 @@ def lower_sites(
         sizes = enumerate(site.resample.in_shape)
         dynamic.append({i: torch.export.Dim.AUTO for i, size in sizes if size is None})
     parts = parts_of(modules, examples, model.opset, dynamic if any(dynamic) else None)
-    calls: list[LoweredCall] = []
-    batches: dict[str, int] = {}
-    for ((key, proposal), same), part, example in zip(groups.items(), parts, examples, strict=True):
-        for together in [same] if proposal.merged else [[site] for site in same]:
-            sources = tuple(values[site.source] for site in together)
-            ends = tuple(values[site.end] for site in together)
-            replacement = Replacement(together[0].id, part, sources, ends)
-            calls.append(LoweredCall(key, tuple(site.id for site in together), replacement, example))
-            counts = (site.resample.out_shape[0] or 0 for site in together)
-            batches.update(zip(ends, counts, strict=True))
+    calls = [
+        _call(together, part, values, example)
+        for ((_, proposal), same), part, example in zip(groups.items(), parts, examples, strict=True)
+        for together in ([same] if proposal.merged else [[site] for site in same])
+    ]
     place = {site.id: number for number, site in enumerate(sites)}
     calls.sort(key=lambda call: place[call.ids[0]])
+    batches = {values[site.end]: site.resample.out_shape[0] or 0 for site, _ in chosen}
     return LoweredSites(model, tuple(calls), batches)
+
+
+def _call(together: Sequence[Site], part: Part, values: Mapping[str, str], example: Tensor) -> LoweredCall:
+    """One call of a part, which computes these sites."""
+    sources = tuple(values[site.source] for site in together)
+    ends = tuple(values[site.end] for site in together)
+    ids = tuple(site.id for site in together)
+    return LoweredCall(together[0].key, ids, Replacement(ids[0], part, sources, ends), example)
 
 
 def _example(site: Site, proposal: Proposal, shape: Sequence[int] | None) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from export.read_onnx.model import bodies
+from export.read_onnx.model import bodies, stores_constants
 from export.write_onnx.parts import Part
 from export.write_onnx.put_nodes import in_order, put_nodes
 
@@ -183,7 +183,7 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _add_constants(proto: ModelProto, constants: Sequence[TensorProto], nodes: list[NodeProto]) -> None:
     """Store constants: as initializers, or as nodes, where an initializer would have to be an input."""
-    if proto.ir_version >= 4:
+    if stores_constants(proto):
         proto.graph.initializer.extend(constants)
         return
     made = [onnx.helper.make_node("Constant", [], [c.name], name=c.name, value=c) for c in constants]

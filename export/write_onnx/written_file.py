@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -77,25 +76,6 @@ def require_free(model: OnnxModel, path: Path) -> None:
         if theirs.exists() and not (theirs.samefile(ours) or filecmp.cmp(ours, theirs, shallow=False)):
             said = f"{path} needs its weights in {theirs}, which is another file"
             raise UsageError(f"{said}; choose another folder")
-
-
-def move_model(source: Path, target: Path, weights: Sequence[str]) -> None:
-    """Move a model with its files of weights over ``target``, on the same file system. A file of weights that
-    is there already, with the same contents, stays.
-
-    Raises:
-        ExportError: ``target`` cannot be replaced.
-    """
-    try:
-        for location in weights:
-            ours, place = source.parent / location, target.parent / location
-            if place.exists() and filecmp.cmp(ours, place, shallow=False):
-                continue
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(ours, place)
-        os.replace(source, target)
-    except OSError as error:
-        raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def weight_files(model: OnnxModel) -> list[str]:

@@ -18,22 +18,11 @@ from fx_passes.find.origin import (
     weight_shape,
 )
 from fx_passes.find.plain_module import not_plain
-from fx_passes.find.verdict import (
-    CutTensor,
-    ExpandConstruction,
-    ExpandValue,
-    KeepOne,
-    Verdict,
-)
+from fx_passes.find.verdict import CutTensor, ExpandConstruction, ExpandValue, KeepOne, Verdict
 from fx_passes.graph.constants import NotConstant, fold, literal, quantiser_of, static_value
 from fx_passes.graph.tensors import State, storage_key
 from fx_passes.graph.torch_internals import has_hooks
-from fx_passes.kernels.repeats import (
-    Allowed,
-    Repeats,
-    find_repeats,
-    first_nan,
-)
+from fx_passes.kernels.repeats import Allowed, Repeats, find_repeats, first_nan
 from fx_passes.records import ConvGeometry, ConvSite, Finding, SharedKernel, WeightOrigin
 from fx_passes.train.shared_conv import SharedKernelConv
 

@@ -131,7 +131,8 @@ def find_scaled_repeats(weight: Tensor, groups: int) -> ScaledRepeats | None:
 
     An exporter that multiplies the scales of a batch norm into the weight in front of it writes such weights.
     The kernel and each product were rounded once, so a tap may be off by a few units in the last place. A
-    kernel of one tap is no kernel: every weight would be one.
+    kernel of one tap is no kernel: every weight would be one. The factors are computed in float64, so that
+    their rounding does not matter; for a weight in float64 it does, and some are not found.
 
     Args:
         weight: (groups * rows, *rest), floating-point.

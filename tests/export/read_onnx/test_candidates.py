@@ -15,7 +15,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 from onnx_graphs import model_of, small_integers
 from torch import Tensor, nn
 
-from export.read_onnx.candidates import Candidate, candidates_in
+from export.read_onnx.candidates import Candidate, Convolutions
 from export.read_onnx.constants import Constants
 from export.read_onnx.model import OnnxModel, read_model
 from export.read_onnx.sites import analyse
@@ -35,7 +35,7 @@ def conv(output: str = "y", weight: str = "w", *, op: str = "Conv", group: int =
 
 
 def found_in(model: OnnxModel) -> tuple[list[Candidate], list[Finding]]:
-    candidates, refused = candidates_in(model, Constants(model))
+    candidates, refused = Convolutions(Constants(model)).candidates()
     return list(candidates.values()), refused
 
 

@@ -15,7 +15,7 @@ from onnx.numpy_helper import from_array
 from onnx_graphs import computed, model_of
 
 from export.read_onnx.constants import Constants
-from export.read_onnx.model import OnnxModel, read_model
+from export.read_onnx.model import OnnxModel, read_model, stores_constants
 from export.runtime.session import Array
 from fx_passes.errors import LoadError
 
@@ -164,7 +164,7 @@ def test_an_initializer_that_is_an_input(ir_version: int) -> None:
     assert "kernel" not in constants
     assert "of input" not in constants
     np.testing.assert_array_equal(constants["e"], computed(model)[1])
-    assert model.takes_constants == (ir_version > 3)
+    assert stores_constants(model.proto) == (ir_version > 3)
     assert list(model.inputs) == []
 
 

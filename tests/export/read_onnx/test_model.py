@@ -103,9 +103,7 @@ def test_what_bodies_take_from_outside() -> None:
     then = graph([node("Add", ["x", "w"], ["own"]), inner], stored=("w",))
     outer = choice("y", then, graph([]))
     assert Counter(read_by(outer)) == Counter(["condition", "condition", "x", "x", "deep", "outer"])
-    assert (
-        list(bodies(outer)) == [outer.attribute[1].g, outer.attribute[0].g] or len(list(bodies(outer))) == 2
-    )
+    assert len(list(bodies(outer))) == 2
 
 
 def test_names_that_a_body_has_again() -> None:
@@ -114,8 +112,8 @@ def test_names_that_a_body_has_again() -> None:
     assert outer_names(body) == ["x"]
 
 
-def test_readers() -> None:
-    """Each read counts: twice by one node, in a body, and as an output. An input that is left out is none."""
+def test_reads() -> None:
+    """Each read counts: twice by one node, and in a body. An input that is left out is none."""
     nodes = [
         node("Relu", ["x"], ["a"]),
         node("Mul", ["a", "a"], ["b"]),
@@ -123,7 +121,8 @@ def test_readers() -> None:
         choice("d", graph([node("Neg", ["a"], ["n"])]), graph([node("Abs", ["c"], ["m"])])),
     ]
     model = model_of(nodes, {"x": X, "condition": np.array(True)}, outputs=("d", "a"))
-    assert model.readers == Counter({"x": 1, "a": 5, "b": 1, "c": 1, "condition": 1, "d": 1})
+    read = Counter(name for made in model.graph.node for name in read_by(made))
+    assert read == Counter({"x": 1, "a": 4, "b": 1, "c": 1, "condition": 1})
     assert {name: made.op_type for name, made in model.producers.items()} == {
         "a": "Relu",
         "b": "Mul",

@@ -104,7 +104,7 @@ def translated(model: OnnxModel) -> list[Call] | None:
     (node,), constants = model.graph.node, Constants(model)
     if data_input(node, constants) not in model.inputs:
         return None
-    return calls_of(node, Context(constants, value_types(model, ["x", "y"]), model.opset))
+    return calls_of(node, Context(constants, value_types(model, ["x", "y"])))
 
 
 def require_equal(model: OnnxModel, x: Array) -> None:

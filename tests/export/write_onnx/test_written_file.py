@@ -13,7 +13,8 @@ from onnx import ModelProto
 
 from export.read_onnx.model import OnnxModel, read_model
 from export.runtime.files import size_of
-from export.write_onnx.written_file import copy_weights, move_model, require_free, weight_files, write_file
+from export.write_onnx.file import move_model
+from export.write_onnx.written_file import copy_weights, require_free, weight_files, write_file
 from fx_passes.errors import ExportError, LoadError, UsageError
 
 DENSE = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
