@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 from torch.fx import Node
 
-from fx_passes.graph.operators import TRANSPARENT, base_name, first_argument, read_inputs
+from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
 from fx_passes.resample.axes import Axis, Moved, Resample, absorb_after, absorb_before
 from fx_passes.resample.chains import MOST_ELEMENTS, axes_moved, places_kept, steps_of
 
@@ -110,13 +110,10 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
 
 def _may_go(node: Node, convolutions: frozenset[Node]) -> bool:
     """Whether all that reads ``node``, through movements of data, are convolutions that may absorb it."""
-    for reader in _readers(node):
-        if reader in convolutions:
-            if first_argument(reader) is not node:
-                return False
-        elif not (_moves(reader) and _may_go(reader, convolutions)):
-            return False
-    return True
+    return all(
+        reader in convolutions or (_moves(reader) and _may_go(reader, convolutions))
+        for reader in _readers(node)
+    )
 
 
 def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundings:

@@ -11,7 +11,7 @@ from known import TESTED
 from oracle import of
 from torch import Tensor
 
-from fx_passes.lowerings import build
+from fx_passes.lowerings import MODULES, build
 from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.records import Proposal
 
@@ -54,11 +54,12 @@ def test_factors_of_the_groups(name: str, with_bias: bool) -> None:
                 assert not torch.allclose(found, built(case, proposal, bias, scaled=False)(x))
 
 
-@pytest.mark.parametrize("name", TESTED)
-def test_no_proposal_is_bitwise(name: str) -> None:
-    """The weight of the model was multiplied before the sum, and rounded there."""
-    for case in TESTED[name].examples:
-        resample = replace(case.resample(), factors=factors_of(case))
-        proposals = of(name, resample, case.kernel(torch.float32, integers=False), case.siblings)
-        assert proposals
-        assert all(proposal.exactness != "bitwise" for proposal in proposals)
+def test_no_proposal_is_bitwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weight of the model was multiplied before the sum, and rounded there, whatever a lowering says."""
+    case = TESTED["grouped"].examples[0]
+    boast = Proposal("grouped", (), "bitwise")
+    monkeypatch.setattr(MODULES["grouped"], "propose", lambda resample, kernel: [boast])
+    kernel = case.kernel(torch.float32, integers=False)
+    assert of("grouped", case.resample(), kernel) == [boast]
+    scaled = replace(case.resample(), factors=factors_of(case))
+    assert of("grouped", scaled, kernel) == [replace(boast, exactness="reordered")]

@@ -45,6 +45,21 @@ def test_the_spread_is_what_rounding_of_the_sums_is(tmp_path: Path) -> None:
     assert 2**-24 * np.abs(WEIGHT).max() < spread < 20 * 2**-24 * terms
 
 
+def test_draws_go_on_until_it_is_enough(tmp_path: Path) -> None:
+    """A distance that the first draw reaches ends it. One that no draw reaches takes all of them."""
+    noise = WeightNoise(write(tmp_path / "a.onnx", [CONV], w=WEIGHT))
+    runs: list[int] = []
+    run = noise._run
+    noise._run = lambda *arguments: runs.append(1) or run(*arguments)  # type: ignore[method-assign,func-returns-value]
+    (whole,) = noise.spread([X])
+    everything, runs[:] = len(runs), []
+    assert noise.spread([X], {0: 2 * whole}) == [whole]
+    assert len(runs) == everything
+    runs.clear()
+    assert 0 < noise.spread([X], {0: 1e-30})[0] <= whole
+    assert len(runs) == 2
+
+
 def test_weights_are_found_behind_an_expand_and_among_the_inputs(tmp_path: Path) -> None:
     """Wherever they are stored, they are what is moved."""
     expand = [oh.make_node("Expand", ["k", "shape"], ["w"]), CONV]
