@@ -36,6 +36,15 @@ class Convolution:
     arguments: tuple[Any, ...]
     back: tuple[tuple[int, int, int], ...] = ()
 
+    @property
+    def full(self) -> tuple[Any, ...]:
+        """What follows input, weight and bias in ``aten.convolution``, which computes both kinds."""
+        if len(self.arguments) == 4:
+            stride, padding, dilation, groups = self.arguments
+            return (stride, padding, dilation, False, [0] * len(stride), groups)
+        stride, padding, more, groups, dilation = self.arguments
+        return (stride, padding, dilation, True, more, groups)
+
 
 def convolution_of(
     node: NodeProto, weight: Sequence[int], given: Sequence[int | str | None] | None

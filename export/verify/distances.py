@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,3 +70,20 @@ def same_bits(a: Array, b: Array) -> Array:
 def first_of(mask: Array) -> tuple[int, ...]:
     """The index of the first element that is true."""
     return tuple(int(i) for i in np.argwhere(mask)[0])
+
+
+def apart_by_output(clean: Sequence[Array], found: Sequence[Array]) -> list[float]:
+    """The largest difference of each output, where both have numbers. Infinite if the shapes differ."""
+    if len(clean) != len(found):
+        return [float("inf")] * len(clean)
+    return [_farthest(a, b) for a, b in zip(clean, found, strict=True)]
+
+
+def _farthest(a: Array, b: Array) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    if a.dtype.kind not in "fc":
+        return float((a != b).any())
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a - b)
+    return float(apart[np.isfinite(apart)].max(initial=0.0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from export.read_onnx.convolution import convolution_of
 from export.read_onnx.model import OnnxModel, bodies
 from export.runtime.files import size_of
 from export.runtime.session import Array, open_session, run
+from export.verify.convolution64 import convolution
+from export.verify.file_jumps import Evaluation, FileJumps
 from export.verify.reference import LARGEST_BYTES, same_arrays
 from export.verify.weight_noise import WeightNoise
 from fx_passes.errors import one_line
@@ -41,33 +44,49 @@ class FileReference:
         model: the file.
         share: the part of what rounding moves an output that is allowed. Less than all of it, where another
             reference decides on the rest.
+        decides: whether the file may take decisions that rounding could turn.
 
     Raises:
         Exception: whatever the evaluator raises on operators that it does not know.
     """
 
-    def __init__(self, model: OnnxModel, share: float = 1.0) -> None:
+    def __init__(self, model: OnnxModel, share: float = 1.0, *, decides: bool = True) -> None:
         self.names, self.share = list(model.inputs), share
         self.seconds = 0.0  # that the last evaluation took
-        self._evaluator = ReferenceEvaluator(in_float64(model), new_ops=[_Conv, _ConvTranspose])
+        proto = in_float64(model)
+        self._evaluator = _evaluator(proto)
+        self._jumps = FileJumps(proto, self._noisy) if decides else None
         self._last: tuple[Sequence[Array], list[Array]] | None = None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """The outputs, for inputs in the order of the file."""
         if self._last is None or not same_arrays(self._last[0], arrays):
             start = time.perf_counter()
-            self._last = arrays, self._evaluated(arrays)
+            self._last = arrays, self._evaluated(self._evaluator, arrays)
             self.seconds = time.perf_counter() - start
         return self._last[1]
 
-    def _evaluated(self, arrays: Sequence[Array]) -> list[Array]:
+    def decides(self, arrays: Sequence[Array]) -> list[bool]:
+        """For each output, whether it jumps if rounding turns a decision of the model."""
+        clean = self(arrays)
+        return self._jumps.found(arrays, clean) if self._jumps else [False] * len(clean)
+
+    def _noisy(self, proto: ModelProto) -> Evaluation:
+        """The evaluation of another version of the file."""
+        return partial(self._evaluated, _evaluator(proto))
+
+    def _evaluated(self, evaluator: ReferenceEvaluator, arrays: Sequence[Array]) -> list[Array]:
         feed = {name: _wide(array) for name, array in zip(self.names, arrays, strict=True)}
         with np.errstate(all="ignore"):
-            outputs = [np.asarray(output) for output in self._evaluator.run(None, feed)]
+            outputs = [np.asarray(output) for output in evaluator.run(None, feed)]
         if all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
             return outputs
         # Runtimes differ in what they do with an Inf or NaN, in a MaxPool for example: nothing is known.
         return [np.full_like(one, np.nan) if one.dtype.kind == "f" else one for one in outputs]
+
+
+def _evaluator(proto: ModelProto) -> ReferenceEvaluator:
+    return ReferenceEvaluator(proto, new_ops=[_Conv, _ConvTranspose])
 
 
 def file_reference(model: OnnxModel, example: Sequence[Array], notes: list[str]) -> FileReference | None:
@@ -182,7 +201,7 @@ class _Convolution(OpRun):  # type: ignore[misc]
         if form.front:
             given = torch.nn.functional.pad(given, form.front)
         added = None if bias is None else torch.from_numpy(np.array(bias))
-        result = form.op(given, torch.from_numpy(np.array(weight)), added, *form.arguments)
+        result = convolution(given, torch.from_numpy(np.array(weight)), added, *form.full)
         for dim, start, end in form.back:
             result = result.narrow(dim, start, end - start)
         return (result.numpy(),)

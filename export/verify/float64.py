@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from export.verify.convolution64 import compute
 from export.verify.rounding_noise import magnitude, rounds, scale_of
 from fx_passes.graph.torch_internals import (
     DisableTorchDispatch,
@@ -132,7 +133,7 @@ class Float64(TorchDispatchMode):
         if name in _CHECKS:
             return None
         args, kwargs = pytree.tree_map(self.wide, (args, kwargs))
-        result = pytree.tree_map(self.wide, func(*args, **kwargs))
+        result = pytree.tree_map(self.wide, compute(func, args, kwargs))
         inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if not any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in inputs):
             return result

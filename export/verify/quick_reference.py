@@ -47,7 +47,7 @@ def quick_reference(
     if reference.takes_decisions(example):
         return reference
     try:
-        by_file = FileReference(model, _SHARE)
+        by_file = FileReference(model, _SHARE, decides=False)
         found = by_file(example)
     except Exception as error:  # noqa: BLE001 - the evaluator, on operators that it may not know
         log.info("the file has no evaluation in float64: %s", one_line(error))

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from export.runtime.arrays import tensor_arrays, with_arrays
 from export.runtime.session import Array
+from export.verify.distances import apart_by_output
 from export.verify.float64 import Float64
 from fx_passes.capture.routes import capture
 from fx_passes.errors import one_line
@@ -63,7 +63,7 @@ class Float64Reference:
         farthest = [0.0] * len(clean)
         for seed in range(max(1, -(-DRAWS // smallest))):
             found, _ = self._run(arrays, _noisy(LEVEL, seed, mode, held=True))
-            farthest = [max(pair) for pair in zip(farthest, _apart(clean, found), strict=True)]
+            farthest = [max(pair) for pair in zip(farthest, apart_by_output(clean, found), strict=True)]
         return farthest
 
     def decides(self, arrays: Sequence[Array]) -> list[bool]:
@@ -75,7 +75,7 @@ class Float64Reference:
             if not noisy.flipped:
                 continue
             held, _ = self._run(arrays, _noisy(level, 0, mode, held=True))
-            pairs = zip(clean, _apart(clean, free), _apart(clean, held), strict=True)
+            pairs = zip(clean, apart_by_output(clean, free), apart_by_output(clean, held), strict=True)
             here = [far > (JUMP * near if c.dtype.kind == "f" else 0.0) for c, far, near in pairs]
             jumps = [a or b for a, b in zip(jumps, here, strict=True)]
         return jumps
@@ -169,23 +169,6 @@ def _own(model: nn.Module) -> Any:
 
 def _noisy(level: float, seed: int, clean: Float64, *, held: bool) -> Float64:
     return Float64(level, seed=seed, unit=clean.unit, decisions=clean.decisions, held=held)
-
-
-def _apart(clean: Sequence[Array], found: Sequence[Array]) -> list[float]:
-    """The largest difference of each output, where both have numbers. Infinite if the shapes differ."""
-    if len(clean) != len(found):
-        return [float("inf")] * len(clean)
-    return [_farthest(a, b) for a, b in zip(clean, found, strict=True)]
-
-
-def _farthest(a: Array, b: Array) -> float:
-    if a.shape != b.shape:
-        return float("inf")
-    if a.dtype.kind not in "fc":
-        return float((a != b).any())
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(a - b)
-    return float(apart[np.isfinite(apart)].max(initial=0.0))
 
 
 def _weight_bytes(model: nn.Module | ExportedProgram) -> int:

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from export.verify.convolution64 import compute
 from fx_passes.graph.torch_internals import pytree
 
 # Noise below this is lost in the rounding of float64 itself.
@@ -89,7 +90,7 @@ def magnitude(func: Any, args: Any, kwargs: Any) -> Tensor:
     def absolute(leaf: Any) -> Any:
         return leaf.abs() if isinstance(leaf, Tensor) and leaf.dtype.is_floating_point else leaf
 
-    result: Tensor = func(*pytree.tree_map(absolute, args), **pytree.tree_map(absolute, kwargs))
+    result: Tensor = compute(func, pytree.tree_map(absolute, args), pytree.tree_map(absolute, kwargs))
     return result
 
 

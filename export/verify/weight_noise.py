@@ -44,7 +44,7 @@ class WeightNoise:
 
     def __init__(self, path: Path) -> None:
         model = onnx.load(path, load_external_data=False)
-        terms = _weights(model.graph)
+        terms = terms_of_weights(model.graph)
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self.weights = {name: (onnx.numpy_helper.to_array(stored[name]), n) for name, n in terms.items()}
         self.names = [value.name for value in model.graph.input if value.name not in stored]
@@ -84,9 +84,9 @@ class WeightNoise:
     def _run(self, inputs: Sequence[Array], random: np.random.Generator | None) -> list[Array]:
         feed = dict(zip(self.names, inputs, strict=True))
         for name, (weight, terms) in self.weights.items():
-            feed[name] = weight if random is None else _moved(weight, terms, random)
+            feed[name] = weight if random is None else moved(weight, terms, random)
         if not self.weights and random is not None:
-            feed = {name: _moved(array, 1.0, random) for name, array in feed.items()}
+            feed = {name: moved(array, 1.0, random) for name, array in feed.items()}
         return run(self.session, [feed[slot.name] for slot in self.session.get_inputs()])
 
 
@@ -95,15 +95,21 @@ def _smallest(array: Array) -> float:
     return float(np.finfo(array.dtype).smallest_subnormal) if array.dtype.kind == "f" else 0.0
 
 
-def _moved(array: Array, terms: float, random: np.random.Generator) -> Array:
+def moved(array: Array, terms: float, random: np.random.Generator, noise: float | None = None) -> Array:
+    """A weight with noise; other arrays as they are.
+
+    Args:
+        terms: of the sums in which it is used.
+        noise: its size. None: ``LEVEL`` rounding errors of the type of the array.
+    """
     if not np.issubdtype(array.dtype, np.floating):
         return array
-    unit = max(float(np.finfo(array.dtype).eps) / 2, 2.0**-40)
+    noise = LEVEL * max(float(np.finfo(array.dtype).eps) / 2, 2.0**-40) if noise is None else noise
     signs = random.integers(0, 2, array.shape) + (random.integers(0, 2) - 1.0)
-    return np.asarray(array * (1.0 + LEVEL * math.sqrt(terms) * unit * signs), dtype=array.dtype)
+    return np.asarray(array * (1.0 + math.sqrt(terms) * noise * signs), dtype=array.dtype)
 
 
-def _weights(graph: onnx.GraphProto) -> dict[str, float]:
+def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
     """The weights that the file itself stores, and how many terms the sums have in which they are used."""
     stored = {tensor.name: tensor for tensor in graph.initializer if not uses_external_data(tensor)}
     producers = {name: node for node in graph.node for name in node.output}
