@@ -106,12 +106,12 @@ def _spread(
 
 def _tap(taps: Tensor, at: tuple[int, ...]) -> Tensor:
     """(G, R, 1, ...): one tap of each kernel."""
-    return taps[(slice(None), slice(None), *at)].reshape(*taps.shape[:2], *[1] * len(at))
+    tap: Tensor = taps[(..., *at)]  # type: ignore[index]
+    return tap.reshape(*taps.shape[:2], *[1] * len(at))
 
 
 def _strided(x: Tensor, starts: Sequence[int], sizes: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Every ``stride``-th element of the last axes, ``sizes`` of them."""
-    for axis, (start, size, step) in enumerate(zip(starts, sizes, stride, strict=True)):
-        axis += x.ndim - len(sizes)
-        x = x[(*[slice(None)] * axis, slice(start, start + step * (size - 1) + 1 if size else start, step))]
-    return x
+    last: tuple[Any, ...] = (...,)
+    last += tuple(slice(a, a + n * step, step) for a, n, step in zip(starts, sizes, stride, strict=True))
+    return x[last]

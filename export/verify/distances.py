@@ -85,5 +85,5 @@ def _farthest(a: Array, b: Array) -> float:
     if a.dtype.kind not in "fc":
         return float((a != b).any())
     with np.errstate(invalid="ignore"):
-        apart = np.abs(a - b)
+        apart = np.abs(a - b) if a.dtype.kind == "c" else np.abs(a.astype(np.float64) - b)
     return float(apart[np.isfinite(apart)].max(initial=0.0))

@@ -55,7 +55,7 @@ class FileReference:
         self.seconds = 0.0  # that the last evaluation took
         proto = in_float64(model)
         self._evaluator = _evaluator(proto)
-        self._jumps = FileJumps(proto, self._noisy) if decides else None
+        self._jumps = FileJumps(model.path, proto, self._noisy) if decides else None
         self._last: tuple[Sequence[Array], list[Array]] | None = None
 
     def __call__(self, arrays: Sequence[Array]) -> list[Array]:

@@ -24,6 +24,7 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from export.runtime.session import Array, open_session, run
+from export.verify.distances import apart_by_output
 
 # The size of the noise, in rounding errors, and the number of draws. ``reference.py`` needs less noise.
 LEVEL = 4.0
@@ -75,18 +76,27 @@ class WeightNoise:
         farthest = list(least)
         for seed in range(DRAWS):
             found = self._run(inputs, np.random.default_rng(seed))
-            moved = [_apart(a, b) + unit for a, b, unit in zip(clean, found, least, strict=True)]
-            farthest = [max(pair) for pair in zip(farthest, moved, strict=True)]
+            here = [_apart(a, b) + unit for a, b, unit in zip(clean, found, least, strict=True)]
+            farthest = [max(pair) for pair in zip(farthest, here, strict=True)]
             if enough and all(farthest[output] >= wanted for output, wanted in enough.items()):
                 break
         return farthest
 
-    def _run(self, inputs: Sequence[Array], random: np.random.Generator | None) -> list[Array]:
+    def far(self, inputs: Sequence[Array], level: float) -> list[float]:
+        """For each output, the farthest that one draw of noise of ``level`` moves any element, or the mirror
+        image of that draw. For integers: 1 if any changes."""
+        clean = self._run(inputs, None)
+        found = [self._run(inputs, np.random.default_rng(0), one) for one in (level, -level)]
+        return [max(pair) for pair in zip(*(apart_by_output(clean, one) for one in found), strict=True)]
+
+    def _run(
+        self, inputs: Sequence[Array], random: np.random.Generator | None, level: float = LEVEL
+    ) -> list[Array]:
         feed = dict(zip(self.names, inputs, strict=True))
         for name, (weight, terms) in self.weights.items():
-            feed[name] = weight if random is None else moved(weight, terms, random)
+            feed[name] = weight if random is None else moved(weight, terms, random, level)
         if not self.weights and random is not None:
-            feed = {name: moved(array, 1.0, random) for name, array in feed.items()}
+            feed = {name: moved(array, 1.0, random, level) for name, array in feed.items()}
         return run(self.session, [feed[slot.name] for slot in self.session.get_inputs()])
 
 
@@ -95,18 +105,19 @@ def _smallest(array: Array) -> float:
     return float(np.finfo(array.dtype).smallest_subnormal) if array.dtype.kind == "f" else 0.0
 
 
-def moved(array: Array, terms: float, random: np.random.Generator, noise: float | None = None) -> Array:
+def moved(array: Array, terms: float, random: np.random.Generator, level: float, unit: float = 0) -> Array:
     """A weight with noise; other arrays as they are.
 
     Args:
         terms: of the sums in which it is used.
-        noise: its size. None: ``LEVEL`` rounding errors of the type of the array.
+        level: the size of the noise, in rounding errors.
+        unit: a rounding error. 0: that of the type of the array.
     """
     if not np.issubdtype(array.dtype, np.floating):
         return array
-    noise = LEVEL * max(float(np.finfo(array.dtype).eps) / 2, 2.0**-40) if noise is None else noise
+    unit = unit or max(float(np.finfo(array.dtype).eps) / 2, 2.0**-40)
     signs = random.integers(0, 2, array.shape) + (random.integers(0, 2) - 1.0)
-    return np.asarray(array * (1.0 + math.sqrt(terms) * noise * signs), dtype=array.dtype)
+    return np.asarray(array * (1.0 + level * math.sqrt(terms) * unit * signs), dtype=array.dtype)
 
 
 def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
@@ -130,8 +141,5 @@ def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
 
 
 def _apart(a: Array, b: Array) -> float:
-    if a.shape != b.shape or a.dtype.kind != "f":
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        apart = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    return float(apart[np.isfinite(apart)].max(initial=0.0))
+    """The largest difference of floating-point numbers; 0 for others, which rounding moves only by jumps."""
+    return apart_by_output([a], [b])[0] if a.shape == b.shape and a.dtype.kind == "f" else 0.0

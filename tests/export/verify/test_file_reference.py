@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,8 +84,8 @@ def test_a_reference_that_is_wrong_does_not_count(
     """It differs from the file, does not run, or takes too long; the note says which."""
     evaluated = FileReference._evaluated
 
-    def faulty(self: FileReference, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        (output,) = evaluated(self, arrays)
+    def faulty(self: FileReference, *given: Any) -> list[np.ndarray]:
+        (output,) = evaluated(self, *given)
         if fault == "operator":
             raise NotImplementedError("no such operator")
         return [output[..., 1:] if fault == "shape" else output * (1.001 if fault == "numbers" else 1)]
@@ -108,7 +109,7 @@ def test_the_quick_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(quick_reference(by_torch(model), file, x, []), FileReference)
     with monkeypatch.context() as patch:
         evaluated = FileReference._evaluated
-        patch.setattr(FileReference, "_evaluated", lambda self, a: [y * 1.0001 for y in evaluated(self, a)])
+        patch.setattr(FileReference, "_evaluated", lambda *given: [y * 1.0001 for y in evaluated(*given)])
         assert isinstance(quick_reference(by_torch(model), file, x, []), Float64Reference)
     threshold = Of(decides)
     assert isinstance(
