@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,12 @@ from torch.export import ExportedProgram
 
 from export.read_onnx.example import example_arrays
 from export.read_onnx.model import OnnxModel, read_model
+from export.read_onnx.seen_shapes import wrong_shape
 from export.read_onnx.sites import Analysis, analyse
 from export.runtime.arrays import tensor_arrays
 from export.runtime.session import Array, open_session, run
 from export.stages import Stages
+from export.verify.cases import make_cases
 from export.verify.file_reference import file_reference
 from export.verify.quick_reference import quick_reference
 from export.verify.reference import float64_reference
@@ -24,8 +27,11 @@ from export.verify.truth import Reference
 from export.write_onnx.exporter import stock_export
 from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.capture.open_sizes import open_sizes
+from fx_passes.errors import LoadError
 from fx_passes.graph.torch_internals import as_exporting
 from fx_passes.records import OriginKind
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,8 +145,27 @@ def open_file(
         return Source(found, (), "onnx", lambda notes, quick: None, folder)
     arrays = example_arrays(model, given)
     with stages.stage("running the original"):
-        run(open_session(model.path), arrays)
+        session = open_session(model.path)
+        run(session, arrays)
+        cases = [case.inputs for case in make_cases(session, arrays)]
+        del session  # weights may be large
+        examples = [arrays, *(inputs for inputs in cases if _shapes(inputs) != _shapes(arrays))]
+        if (wrong := wrong_shape(found, examples)) is not None:
+            log.warning("%s: %s; no shape that the file states is taken", model.path, wrong)
+            found = _distrusted(model, examples)
     return Source(found, arrays, "onnx", partial(_of_file, model, arrays), folder)
+
+
+def _shapes(arrays: Sequence[Array]) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays]
+
+
+def _distrusted(model: OnnxModel, examples: Sequence[Sequence[Array]]) -> Analysis:
+    """What is found if the shapes that the file states are not taken."""
+    found = analyse(model, trusted=False)
+    if (wrong := wrong_shape(found, examples)) is not None:
+        raise LoadError(f"{model.path}: {wrong}")
+    return found
 
 
 def _of_file(model: OnnxModel, arrays: Sequence[Array], notes: list[str], quick: bool) -> Reference | None:

@@ -48,8 +48,11 @@ class Mirror:
     convolutions: Mapping[str, Candidate]
 
 
-def mirror(model: OnnxModel) -> Mirror:
+def mirror(model: OnnxModel, *, trusted: bool = True) -> Mirror:
     """The FX graph of ``model``.
+
+    Args:
+        trusted: whether the shapes that the file states are taken.
 
     Raises:
         LoadError: weights that lie in another file cannot be read.
@@ -57,7 +60,7 @@ def mirror(model: OnnxModel) -> Mirror:
     constants = Constants(model)
     convolutions = Convolutions(constants)
     wanted = convolutions.wanted_types()
-    types = value_types(model, wanted) if wanted else {}
+    types = value_types(model, wanted, trusted=trusted) if wanted else {}
     add_shapes(constants, types)
     found, refused = convolutions.candidates()
     for one in found.values():  # of these, the rank is known in any case

@@ -56,25 +56,32 @@ class Analysis:
         return {n.name: n.meta[VALUE] for n in self.graph_module.graph.nodes if VALUE in n.meta}
 
 
-def analyse(model: OnnxModel, form: Form = "onnx", kinds: Mapping[str, OriginKind] | None = None) -> Analysis:
+def analyse(
+    model: OnnxModel,
+    form: Form = "onnx",
+    kinds: Mapping[str, OriginKind] | None = None,
+    *,
+    trusted: bool = True,
+) -> Analysis:
     """Find the convolutions of a file, and judge each.
 
     Args:
         form: the form of the convolutions, for the report.
         kinds: what the weights of a torch model were, by the names of the initializers.
+        trusted: whether the shapes that the file states are taken.
 
     Raises:
         LoadError: weights cannot be read, or the nodes of the graph do not fit together.
     """
-    seen, judged = _judged(model)
+    seen, judged = _judged(model, trusted)
     verdicts = tuple(_in_file(verdict, seen, form, kinds or {}) for verdict in judged)
     return Analysis(model, seen.graph_module, verdicts, seen.convolutions, seen.refused)
 
 
-def _judged(model: OnnxModel) -> tuple[Mirror, Sequence[Verdict]]:
+def _judged(model: OnnxModel, trusted: bool) -> tuple[Mirror, Sequence[Verdict]]:
     """The graph and the verdicts. A file need not be valid, so whatever comes up here names the file."""
     try:
-        seen = mirror(model)
+        seen = mirror(model, trusted=trusted)
         return seen, judge_graph(seen.graph_module, frozen=True)
     except FxPassesError:
         raise

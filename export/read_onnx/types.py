@@ -51,16 +51,21 @@ class ValueType:
         return sizes if len(sizes) == len(self.shape) else None
 
 
-def value_types(model: OnnxModel, wanted: Iterable[str]) -> dict[str, ValueType]:
+def value_types(model: OnnxModel, wanted: Iterable[str], *, trusted: bool = True) -> dict[str, ValueType]:
     """The types of the values of the main graph.
 
     What the file states is taken. If it does not state the shape of a value in ``wanted``, all shapes are
     inferred: by onnxruntime's symbolic inference, or by that of onnx if the first one fails.
+
+    Args:
+        trusted: whether what the file states of values that it computes is taken.
     """
+    if not trusted:
+        return dict(_inferred(_without_statements(model.proto)))
     known = _stated(model.graph)
     if any(name not in known for name in wanted):
         # What the file states of a value stays: the inference may know less.
-        known = {**_inferred(model), **known}
+        known = {**_inferred(model.proto), **known}
     return known
 
 
@@ -88,8 +93,17 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return str(dim.dim_param) or None
 
 
-def _inferred(model: OnnxModel) -> Mapping[str, ValueType]:
-    light = without_weights(model.proto)
+def _without_statements(proto: ModelProto) -> ModelProto:
+    """A copy of a model without the shapes of what it computes."""
+    copy = without_weights(proto)
+    del copy.graph.value_info[:]
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return copy
+
+
+def _inferred(proto: ModelProto) -> Mapping[str, ValueType]:
+    light = without_weights(proto)
     for infer in (infer_symbolically, _by_onnx):
         try:
             return _stated(infer(light).graph)
