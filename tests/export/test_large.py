@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import onnx
 import pytest
+from peak_memory import peaks
 
 MODEL = """
-import resource, sys
+import sys
 import torch
 from torch import nn
 
@@ -34,20 +33,12 @@ report = export.optimize(model, inputs, sys.argv[1], lowering=sys.argv[2], budge
 assert report.equivalence.passed
 assert "failed" not in report.plan.made, report.plan.made
 """
-PEAK = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 WEIGHTS = 4 * (12288 * 48000 + 48000)
 
 
 def peak(code: str, *arguments: str) -> int:
     """Bytes in memory, at most, of a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "\n".join((MODEL, code, PEAK)), *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout.splitlines()[-1])
+    return peaks(f"{MODEL}\n{code}", arguments=arguments)[0]
 
 
 @pytest.fixture(scope="module")
