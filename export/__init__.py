@@ -1,5 +1,8 @@
 """Exports models with shared kernels as ONNX files, and verifies and measures them in onnxruntime."""
 
+from export.runtime import idle_threads  # noqa: F401 - before anything that loads torch
+
+# isort: split
 from export.pipeline import optimize
 from export.report.result import Report
 from export.speed import Timing, measure_speed

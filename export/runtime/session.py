@@ -15,13 +15,13 @@ Array = np.ndarray
 
 
 def open_session(
-    path: Path | bytes, *, threads: int = 1, optimized: bool = True, folder: Path | None = None
+    path: Path | bytes, *, threads: int = 0, optimized: bool = True, folder: Path | None = None
 ) -> ort.InferenceSession:
     """A CPU session on an ONNX file.
 
     Args:
         path: the ONNX file, with its external data beside it; or the bytes of a model.
-        threads: threads within an operator. Operators run one after the other.
+        threads: threads within an operator; 0: one for each core. Operators run one after the other.
         optimized: all graph optimizations of onnxruntime (its default), or none.
         folder: the folder of the external data, for a model in bytes.
 

@@ -116,8 +116,10 @@ def moved(array: Array, terms: float, random: np.random.Generator, level: float,
     if not np.issubdtype(array.dtype, np.floating):
         return array
     unit = unit or max(float(np.finfo(array.dtype).eps) / 2, 2.0**-40)
-    signs = random.integers(0, 2, array.shape) + (random.integers(0, 2) - 1.0)
-    return np.asarray(array * (1.0 + level * math.sqrt(terms) * unit * signs), dtype=array.dtype)
+    signs = random.integers(0, 2, array.shape, dtype=np.int8) + random.integers(-1, 1, dtype=np.int8)
+    # Type by type: a sum in float64 of a large weight takes as long as a run.
+    size = array * array.dtype.type(level * math.sqrt(terms) * unit)
+    return np.asarray(array + size * signs, dtype=array.dtype)
 
 
 def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
