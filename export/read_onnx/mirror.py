@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from onnx import NodeProto
@@ -22,7 +23,7 @@ from export.read_onnx.convolution import convolution_of
 from export.read_onnx.model import OnnxModel, read_by
 from export.read_onnx.movement import MOVEMENTS, Call, Context, calls_of, data_input
 from export.read_onnx.shape_values import add_shapes
-from export.read_onnx.sizes import OPAQUE, FakeValues
+from export.read_onnx.sizes import OPAQUE, FakeValues, open_size
 from export.read_onnx.types import ValueType, value_types
 from fx_passes.find.find_kernels import SITE_ID
 from fx_passes.records import Finding
@@ -83,10 +84,10 @@ class _Builder:
         candidates: Mapping[str, Candidate],
     ) -> None:
         self.model, self.candidates = model, candidates
-        self.context = Context(constants, types)
+        self.fakes = FakeValues(types, model.inputs)
+        self.context = Context(constants, types, self.fakes.shape)
         self.graph, self.root = Graph(), torch.nn.Module()
         self.values: dict[str, Node] = {}
-        self.fakes = FakeValues(types)
         self.refused: list[Finding] = []
 
     def build(self) -> None:
@@ -131,13 +132,23 @@ class _Builder:
         """``calls``, each on the result of the one before; the last one is ``result``."""
         node = source
         for place, (op, arguments) in enumerate(calls):
-            node = self.graph.call_function(op, (node, *arguments))
+            node = self.graph.call_function(op, (node, *self._sized(arguments)))
             if place < len(calls) - 1:
                 self.fakes.give(node, None)
                 node.meta[WITHIN] = True
         if node is not source:
             self._name(node, result)
         return node
+
+    def _sized(self, arguments: Any) -> Any:
+        """Arguments in which each open size is a node."""
+        if isinstance(arguments, list | tuple):
+            return type(arguments)(map(self._sized, arguments))
+        if not isinstance(arguments, torch.SymInt):
+            return arguments
+        size = self.graph.call_function(open_size, (str(arguments),))
+        size.meta["val"] = arguments
+        return size
 
     def _convolution(self, node: NodeProto, candidate: Candidate) -> None:
         shape = tuple(candidate.weight.shape)

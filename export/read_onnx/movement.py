@@ -7,10 +7,11 @@ translated; it then stays opaque.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from onnx import NodeProto
 
@@ -26,10 +27,17 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Context:
-    """What the translation of a node needs to know of the graph."""
+    """What the translation of a node needs to know of the graph.
+
+    Args:
+        constants: its constants.
+        types: what is known of its values.
+        sizes: gives the shape of a value, with a symbol for each open size; None if a size is not known.
+    """
 
     constants: Constants
     types: Mapping[str, ValueType]
+    sizes: Callable[[str], Sequence[Any] | None] = lambda name: None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a value, if all of its sizes are known."""
@@ -79,12 +87,24 @@ def _identity(node: NodeProto, context: Context) -> list[Call] | None:
 def _reshape(node: NodeProto, context: Context) -> list[Call] | None:
     before, after = context.shape(node.input[0]), context.shape(node.output[0])
     if before is None:
-        return None
+        return _open_reshape(context.sizes(node.input[0]), context.sizes(node.output[0]))
     if after is None and node.op_type == "Reshape":
         after = _asked(node, before, context)
     if after is None or math.prod(before) != math.prod(after):
         return None
     return [(_aten.reshape.default, (list(after),))]
+
+
+def _open_reshape(before: Sequence[Any] | None, after: Sequence[Any] | None) -> list[Call] | None:
+    """A Reshape of open sizes: what it asks for does not matter if its shape is known."""
+    if before is None or after is None:
+        return None
+    difference = sympy.expand(_elements(before) - _elements(after))
+    return [(_aten.reshape.default, (list(after),))] if difference == 0 else None
+
+
+def _elements(shape: Sequence[Any]) -> sympy.Expr:
+    return sympy.prod([size if isinstance(size, int) else size.node.expr for size in shape])
 
 
 def _asked(node: NodeProto, before: tuple[int, ...], context: Context) -> tuple[int, ...] | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from operator import attrgetter
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
@@ -20,6 +21,7 @@ from export.write_onnx.library import Library
 from fx_passes.graph.operators import described_inputs, read_inputs
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
+from fx_passes.resample.lengths import Size, computed, shape_of, size_of, values_in
 from fx_passes.resample.site import Site
 
 
@@ -143,18 +145,37 @@ def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
             needed.add(node)
             stack.extend(read_inputs(node))
             like.update(described_inputs(node))
-    graph = Graph()
+    graph, attributes = Graph(), dict[str, object]()
     copies = {source: graph.placeholder("x")}
     for node in like - needed - {source}:
         value = node.meta["val"]
         copies[node] = graph.call_function(
             torch.ops.aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}
         )
+    shape = shape_of(source.meta.get("val")) or ()
     for node in graph_module.graph.nodes:
-        if node in needed:
-            copies[node] = graph.node_copy(node, lambda n: copies[n])
+        if node not in needed:
+            continue
+        if isinstance(size := node.meta.get("val"), torch.SymInt):
+            attributes[node.name] = _OpenSize(size_of(size), shape)
+            copies[node] = graph.call_module(node.name, (copies[source],))
+            continue
+        if node.op == "get_attr":
+            attributes[str(node.target)] = attrgetter(str(node.target))(graph_module)
+        copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output(copies[end])
-    return GraphModule(graph_module, graph)
+    return GraphModule(attributes, graph)
+
+
+class _OpenSize(nn.Module):
+    """A size that follows from those of the input."""
+
+    def __init__(self, size: Size, shape: Sequence[Size]) -> None:
+        super().__init__()
+        self.size, self.shape = size, shape
+
+    def forward(self, x: Tensor) -> Any:
+        return computed(self.size, values_in(self.shape, x.shape))
 
 
 def _node(graph_module: GraphModule, name: str) -> Node:

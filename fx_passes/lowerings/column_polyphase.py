@@ -20,6 +20,7 @@ from fx_passes.costs.operator_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.lowerings.forms.refusals import polyphase_refusal, separable_refusal, transposed_refusal
+from fx_passes.lowerings.forms.windows import phase_windows, single_windows
 from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 from fx_passes.resample.phases import phase_weight, phases_of
@@ -55,11 +56,13 @@ class Module(Lowered):
 
     column: Tensor
     row: Tensor
+    finishes = True
 
     def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, *, phases: int) -> None:
         down = phases_of(resample.height_width()[0], phases)
         assert down is not None  # as nothing is stuffed in between
         self.phases = down
+        self.windows = phase_windows(down), single_windows(resample.height_width()[1])
         super().__init__(resample, kernel, bias, phases=phases)
 
     def prepare(self, kernel: Tensor) -> None:
@@ -70,11 +73,8 @@ class Module(Lowered):
         self.keep("row", row.contiguous(), channels_last=True)
 
     def compute(self, x: Tensor) -> Tensor:
-        (height, width), across, count = self.sizes(x), self.width, self.phases.count
-        blocks = (height + count - 1) // count
-        rows = (self.phases.first, (blocks - 1) * self.phases.step + self.phases.window)
-        x = self.window(self.planes(x), rows, (-across.shift, (width - 1) * across.down + across.span + 1))
-        y = F.conv2d(x, self.column, None, (self.phases.step, 1))
+        across, count = self.width, self.phases.count
+        y = F.conv2d(self.windowed(x), self.column, None, (self.phases.step, 1))
         bias = self.bias.expand(count) if self.bias is not None and self.bias_shared else None
         y = F.conv2d(y, self.row, bias, (1, across.down), 0, (1, across.dilation), count)
-        return self.cut(y.transpose(1, 2).reshape(-1, blocks * count, width), height, width)
+        return self.finished(y.transpose(1, 2).flatten(1, 2), x)

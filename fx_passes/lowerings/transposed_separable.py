@@ -71,18 +71,19 @@ class Module(PolyphaseConv):
 
     def compute(self, x: Tensor) -> Tensor:
         assert self.down is not None
-        (height, width), groups = self.sizes(x), self.resample.groups
-        x, (_, across), _, blocks = self.windows(x, height, width)
-        y = F.conv2d(x, self.row, None, (1, across)).permute(0, 2, 3, 1)
-        y = self.cut(y.reshape(-1, y.shape[1], blocks * self.count), y.shape[1], width).flatten(0, 1)
+        groups = self.resample.groups
+        y = F.conv2d(self.windowed(x), self.row, None, (1, self.windows[1].step)).permute(0, 2, 3, 1)
+        y = y.flatten(2, 3)
+        if self.resample.static:  # otherwise all is cut at the end, in one copy
+            y = self.cut(y, y.shape[1], self.sizes(x)[1]).flatten(0, 1)
         (up, seen), count = self.column.shape, y.shape[1] - self.down.window + 1
         rows = [y.narrow(1, offset, count) for offset in range(seen)]
         bias = self.full_bias(groups)
         if torch.compiler.is_exporting():
-            y = torch.stack(rows, 1).reshape(-1, groups * seen, count, width)
+            y = torch.stack(rows, 1).reshape(-1, groups * seen, count, y.shape[2])
             weight = self.column.t().reshape(seen, 1, up, 1).repeat(groups, 1, 1, 1)
             y = F.conv_transpose2d(y, weight, bias, (up, 1), 0, 0, groups)
-            return y if isinstance(height, int) and count * up == height else y.narrow(2, 0, height)
+            return self.finished(y.flatten(0, 1), x)
         y = torch.matmul(self.column, torch.stack(rows, 2)).flatten(1, 2)
-        y = self.cut(y, height, width)
+        y = self.finished(y, x)
         return y if bias is None else y + bias[0]

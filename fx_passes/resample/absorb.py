@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
 from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
-from fx_passes.resample.axes import Axis, Moved, Resample, absorb_after, absorb_before
-from fx_passes.resample.chains import MOST_ELEMENTS, axes_moved, places_kept, steps_of
+from fx_passes.resample.axes import Resample
+from fx_passes.resample.axes_around import axes_before, axes_behind, between, in_common
+from fx_passes.resample.chains import MOST_ELEMENTS, steps_of
+from fx_passes.resample.lengths import FIRST, Size, at, samples, shape_of
 
 _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
@@ -62,7 +65,7 @@ def absorb(conv: Node, source: Node, resample: Resample, claims: Claims) -> Surr
         claims: what is absorbed behind this convolution is added to the nodes that are taken.
     """
     alone = Surroundings(source, conv, resample)
-    if not resample.static or max(resample.planes or 0, 1) > MOST_ELEMENTS:
+    if max(resample.planes or 0, 1) > MOST_ELEMENTS:
         return alone
     return _absorb_front(_absorb_back(conv, alone, claims.taken), claims)
 
@@ -74,7 +77,7 @@ def _absorb_front(found: Surroundings, claims: Claims) -> Surroundings:
     node, best = found.source, found
     while node not in claims.taken and _moves(node) and _may_go(node, claims.convolutions):
         chain.append(node)
-        node = chain[-1].all_input_nodes[0]
+        node = chain[-1].args[0]  # type: ignore[assignment]
         if WITHIN not in node.meta and (longer := _front(node, chain, found)) is not None:
             best = longer
     return best
@@ -82,30 +85,24 @@ def _absorb_front(found: Surroundings, claims: Claims) -> Surroundings:
 
 def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings | None:
     """``found`` with ``chain``, from the convolution back to ``source``, absorbed; None if it cannot be."""
-    shape = _shape(source)
-    if shape is None or not _same_dtype([source, *chain]):
+    shape, after, end = _shape(source), _shape(chain[0]), _shape(found.end)
+    steps, resample = steps_of(reversed(chain)), found.resample
+    if shape is None or after is None or end is None or steps is None or not _same_dtype([source, *chain]):
         return None
-    resample = found.resample
-    moved = axes_moved(steps_of(reversed(chain)), shape, resample.dim)
-    if moved is None:
+    sizes = (*shape, *after)
+    for first in FIRST:
+        tried = samples(sizes, resample.dim, first)
+        ways = [
+            axes_before(resample, at(steps, values), at(shape, values), at(after, values)) for values in tried
+        ]
+        if None not in ways:
+            break
+    way = ways[0]
+    if way is None or any(other != way for other in ways):
         return None
-    if any(
-        _reads_what_is_cropped(axis, move, size)
-        for axis, (move, _), size in zip(resample.axes, moved, shape[-resample.dim :], strict=True)
-    ):
-        return None
-    modes = {mode for _, mode in moved} - {"zeros"}
-    if len(modes) > 1:
-        return None
-    sizes = shape[-resample.dim :]
-    axes = tuple(
-        absorb_before(axis, size, move)
-        for axis, size, (move, _) in zip(resample.axes, sizes, moved, strict=True)
-    )
-    if any(_reads_padding_alone(axis, size) for axis, size in zip(axes, sizes, strict=True)):
-        return None
-    mode = modes.pop() if modes else resample.mode
-    return replace(found, source=source, resample=replace(resample, axes=axes, mode=mode, in_shape=shape))
+    axes, mode = way
+    whole = between(replace(resample, axes=axes, mode=mode), shape, end)
+    return None if whole is None else replace(found, source=source, resample=whole)
 
 
 def _may_go(node: Node, convolutions: frozenset[Node]) -> bool:
@@ -134,22 +131,25 @@ def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundi
 
 
 def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: float) -> Surroundings | None:
-    shape, before = _shape(end), _shape(conv)
-    if shape is None or before is None or not _same_dtype([conv, *chain]):
+    given, before, after = _shape(found.source), _shape(conv), _shape(end)
+    if given is None or before is None or after is None or not _same_dtype([conv, *chain]):
         return None
-    resample = found.resample
+    resample, dim = found.resample, found.resample.dim
     steps = steps_of(node for node in chain if _factor(node) is None)
-    cuts = places_kept(steps, before, shape, resample.dim) if len(shape) >= resample.dim else None
-    if cuts is None:
+    if steps is None or len(after) < dim:
         return None
-    axes, in_sizes = [], resample.in_shape[-resample.dim :]
-    for axis, (first, step, count), size in zip(resample.axes, cuts, in_sizes, strict=True):
-        assert size is not None
-        kept = absorb_after(axis, size, first, step, count)
-        if _reads_padding_alone(kept, size):
-            return None
-        axes.append(kept)
-    return replace(found, end=end, resample=replace(resample, axes=tuple(axes), out_shape=shape, scale=scale))
+    shapes = given, before, after
+    for first in FIRST:
+        tried = samples((*after, *before, *given), dim, first)
+        ways = [axes_behind(resample, at(steps, values), at(shapes, values)) for values in tried]
+        known = [way for way in ways if way is not None]
+        if len(known) == len(ways):
+            break
+    axes = in_common(known) if len(known) == len(ways) else None
+    if axes is None:
+        return None
+    whole = between(replace(resample, axes=axes, scale=scale), given, after)
+    return None if whole is None else replace(found, end=end, resample=whole)
 
 
 def _readers(node: Node) -> list[Node]:
@@ -168,9 +168,9 @@ def _factor(node: Node) -> float | None:
 
 def _moves(node: Node, pads: bool = True) -> bool:
     """Whether ``node`` only moves the elements of its first argument, or pads them."""
-    if node.op not in ("call_function", "call_method") or len(node.all_input_nodes) != 1:
+    if node.op not in ("call_function", "call_method") or not node.args or not isinstance(node.args[0], Node):
         return False
-    if not node.args or not isinstance(node.args[0], Node):
+    if any(not _is_size(given) for given in node.all_input_nodes if given is not node.args[0]):
         return False
     name = base_name(node)
     if name in _VIEWS:
@@ -181,26 +181,16 @@ def _moves(node: Node, pads: bool = True) -> bool:
     return all(value is None or isinstance(value, str) or value == 0 for value in extra)
 
 
-def _shape(node: Node) -> tuple[int, ...] | None:
-    value = node.meta.get("val")
-    if not isinstance(value, Tensor) or not all(isinstance(size, int) for size in value.shape):
-        return None
-    return tuple(value.shape)
+def _is_size(node: Node) -> bool:
+    """Whether ``node`` computes an open size."""
+    return isinstance(node.meta.get("val"), int | torch.SymInt)
+
+
+def _shape(node: Node) -> tuple[Size, ...] | None:
+    return shape_of(node.meta.get("val"))
 
 
 def _same_dtype(nodes: Sequence[Node]) -> bool:
     """Whether every value on the way has one type. A conversion to another type and back rounds."""
     values = [node.meta.get("val") for node in nodes]
     return len({value.dtype if isinstance(value, Tensor) else None for value in values}) == 1
-
-
-def _reads_padding_alone(axis: Axis, length: int) -> bool:
-    """Whether no output of an axis reads the input."""
-    return -axis.shift >= length * axis.up or axis.last(length) < 0
-
-
-def _reads_what_is_cropped(axis: Axis, moved: Moved, length: int) -> bool:
-    """Whether ``axis`` would read samples that ``moved`` cut off, where it has zeros now."""
-    low = moved.first < 0 and axis.shift > 0
-    cut = moved.first + (length - 1) * moved.up >= moved.length
-    return low or (cut and axis.last(moved.length) > moved.length - 1)

@@ -87,6 +87,9 @@ class Resample:
     scale: float = 1.0
     # Not in the text of a resampling, from which the keys of sites are made: plans of before have none.
     factors: tuple[float, ...] = field(default=(), repr=False)
+    # Of an output with open sizes, the sizes in front of its axes: a number; ``~i`` for the size of axis i of
+    # the input; None for the one that is left. Empty: those of the input, with the channels of the output.
+    leading: tuple[int | None, ...] = field(default=(), repr=False)
 
     @property
     def dim(self) -> int:

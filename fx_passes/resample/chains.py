@@ -6,6 +6,7 @@ compared, and its map is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ from fx_passes.graph.constants import NotConstant, static_value
 from fx_passes.graph.operators import TRANSPARENT, base_name
 from fx_passes.resample.axes import Moved
 from fx_passes.resample.index_map import all_planes, axis_maps, positions
+from fx_passes.resample.lengths import size_of
 
 # For a larger tensor, making the map takes longer than running most models.
 MOST_ELEMENTS = 1 << 27
@@ -33,30 +35,45 @@ def steps_of(chain: Iterable[Node]) -> tuple[Step, ...] | None:
             if base_name(node) in TRANSPARENT:
                 steps.append(("contiguous", (), ()))  # for a view behind it
                 continue
-            args, kwargs = static_value(node.args[1:]), static_value(dict(node.kwargs))
+            args, kwargs = _sized(node.args[1:]), _sized(dict(node.kwargs))
             steps.append((node.target, _frozen(args), tuple((k, _frozen(v)) for k, v in kwargs.items())))
     except NotConstant:
         return None
     return tuple(steps)
 
 
+def _sized(arguments: Any) -> Any:
+    """Arguments with an expression for each open size, whether a node computes it or the graph holds it."""
+
+    def size(node: Node) -> Any:
+        value = node.meta.get("val")
+        return size_of(value) if isinstance(value, int | torch.SymInt) else node
+
+    return static_value(torch.fx.map_arg(arguments, size))
+
+
 def _frozen(value: Any) -> Any:
+    if isinstance(value, torch.SymInt):
+        return size_of(value)
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def axes_moved(
-    steps: tuple[Step, ...] | None, shape: tuple[int, ...], dim: int
+    steps: tuple[Step, ...], shape: tuple[int, ...], after: tuple[int, ...], dim: int
 ) -> tuple[tuple[Moved, str], ...] | None:
-    """What a chain on a tensor of ``shape`` does to each of the last ``dim`` axes."""
+    """What a chain on a tensor of ``shape``, which gives one of shape ``after``, does to each of the last
+    ``dim`` axes."""
     index = _run(steps, shape)
-    moved = None if index is None else axis_maps(index, shape, dim)
+    if index is None or tuple(index.shape) != after:
+        return None
+    moved = axis_maps(index, shape, dim)
     return None if moved is None else tuple(moved)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=4096)
 def places_kept(
-    steps: tuple[Step, ...] | None, before: tuple[int, ...], after: tuple[int, ...], dim: int
+    steps: tuple[Step, ...], before: tuple[int, ...], after: tuple[int, ...], dim: int
 ) -> tuple[tuple[int, int, int], ...] | None:
     """The first place, the step and the number of the places that a chain keeps of each of the last ``dim``
     axes. None if it does anything else."""
@@ -75,13 +92,12 @@ def places_kept(
     return tuple(cuts)
 
 
-def _run(steps: tuple[Step, ...] | None, shape: tuple[int, ...]) -> Tensor | None:
+def _run(steps: tuple[Step, ...], shape: tuple[int, ...]) -> Tensor | None:
     """The result of a chain for the numbers 1, 2, ... in a tensor of ``shape``. Padding with zeros leaves
     0."""
-    count = 1
-    for size in shape:
-        count *= size
-    if steps is None or not 0 < count <= MOST_ELEMENTS:
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        return None
+    if (count := math.prod(shape)) > MOST_ELEMENTS:
         return None
     index = torch.arange(1, count + 1, dtype=torch.float64).reshape(shape)
     try:
@@ -90,6 +106,6 @@ def _run(steps: tuple[Step, ...] | None, shape: tuple[int, ...]) -> Tensor | Non
                 index = getattr(index, target)(*args, **dict(kwargs))
             else:
                 index = target(index, *args, **dict(kwargs))
-    except RuntimeError:  # RuntimeError: of an operator, on numbers in another layout
+    except (RuntimeError, TypeError):  # sizes or a layout that an operator does not take
         return None
     return index.long()

@@ -188,6 +188,7 @@ def sizes_of(value: Tensor) -> tuple[int | None, ...]:
 def _key(resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1) -> str:
     said = repr(resample).removesuffix(")") + f", siblings={siblings})"  # as plans have it
     said += f" {resample.factors}" if resample.factors else ""
+    said += f" {resample.leading}" if resample.leading else ""
     digest = hashlib.sha256(f"{said} {kernel.dtype} {tuple(kernel.shape)}".encode())
     for tensor in (kernel, bias):
         digest.update(b"" if tensor is None else tensor.double().contiguous().cpu().numpy().tobytes())

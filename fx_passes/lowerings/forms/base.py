@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fx_passes.kernels.factor import factorise
+from fx_passes.lowerings.forms.windows import Windows
 from fx_passes.resample.axes import Axis, Resample
 
 
@@ -30,8 +31,10 @@ class Lowered(nn.Module):
 
     bias: Tensor | None
     channel_scales: Tensor
+    windows: tuple[Windows, Windows]  # along height and width, of a lowering that computes in blocks
     writes_nothing = True  # as ``graph.writes`` asks
     key = ""  # of the sites that this module computes, see ``lower.Site``
+    finishes = False  # whether ``compute`` gives the output in its shape, if sizes are open
 
     def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, **params: Any) -> None:
         super().__init__()
@@ -66,6 +69,7 @@ class Lowered(nn.Module):
         if resample.static and tuple(x.shape) != resample.in_shape:
             raise ValueError(f"lowered for inputs of shape {resample.in_shape}, got {tuple(x.shape)}")
         y = self.compute(x)
+        finished = tuple(y.shape) == resample.out_shape if resample.static else self.finishes
         own_bias = None if self.bias_shared else self.bias
         if own_bias is not None or resample.factors:
             y = y.reshape(-1, resample.groups * resample.rows, *self.sizes(x))
@@ -73,7 +77,8 @@ class Lowered(nn.Module):
                 y = y * self.channel_scales.reshape(-1, 1, 1)
             if own_bias is not None:
                 y = y + own_bias.reshape(-1, 1, 1)
-        if not (resample.static and tuple(y.shape) == resample.out_shape):
+            finished = resample.static and tuple(y.shape) == resample.out_shape
+        if not finished:
             y = y.reshape(self.out_shape(x))
         return y.contiguous()
 
@@ -129,20 +134,58 @@ class Lowered(nn.Module):
         resample = self.resample
         if resample.static:
             return tuple(size for size in resample.out_shape if size is not None)
-        leading = x.shape[: -resample.dim - 1]
-        return (*leading, resample.groups * resample.rows, *self.sizes(x)[-resample.dim :])
+        if resample.leading:
+            leading = [-1 if n is None else n if n >= 0 else x.shape[~n] for n in resample.leading]
+        else:
+            leading = [*x.shape[: -resample.dim - 1], resample.groups * resample.rows]
+        return (*leading, *self.sizes(x)[-resample.dim :])
 
-    def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
-        """(planes, H, W) without the outputs of the last block that do not exist.
+    def finished(self, y: Tensor, x: Tensor) -> Tensor:
+        """(planes, H, W) in the shape of the output, without the outputs of the last block that do not exist.
 
         The cut is the last step, in the shape of the output: there, a runtime that has to copy has copied
         already.
+
+        Args:
+            x: the input of the site.
         """
+        dim = self.resample.dim
+        if self.resample.static:
+            return self.cut(y, *self.sizes(x))
+        shape = self.out_shape(x)
+        y = y.reshape(*shape[:-dim], *y.shape[-dim:])
+        pairs = zip((self.height, self.width), self.windows, strict=True)
+        for place, (axis, windows) in [*enumerate(pairs, start=-2)][-dim:]:
+            if not windows.fill(axis):
+                y = y.narrow(place, 0, shape[place])
+        return y
+
+    def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
+        """(N, groups, H, W) of (planes, H, W), without the outputs of the last block that do not exist."""
         y = y.reshape(-1, self.resample.groups, *y.shape[-self.resample.dim :])
         for dim, size in ((-2, height), (-1, width))[-self.resample.dim :]:
             if not (isinstance(size, int) and y.shape[dim] == size):
                 y = y.narrow(dim, 0, size)
         return y
+
+    def blocks(self, x: Tensor) -> tuple[Any, Any]:
+        """Blocks of outputs along height and width."""
+        sizes = zip(self.sizes(x), self.windows, strict=True)
+        return tuple((size + one.count - 1) // one.count for size, one in sizes)  # type: ignore[return-value]
+
+    def windowed(self, x: Tensor) -> Tensor:
+        """(planes, columns, H, W): what all windows read of the input ``x`` of the site."""
+        height, width = self.windows
+        if self.resample.static:
+            down, across = self.blocks(x)
+            return self.window(
+                self.planes(x), (height.first, height.read(down)), (width.first, width.read(across))
+            )
+        x = self.planes(x)
+        pairs = zip((self.height, self.width), self.windows, strict=True)
+        (top, bottom), (left, right) = ((-one.first, one.behind(axis)) for axis, one in pairs)
+        # A window may end before the input does. What is computed in excess is cut off.
+        return self.padded(x, (top, max(bottom, 0)), (left, max(right, 0)))
 
     def window(self, x: Tensor, height: tuple[Any, Any], width: tuple[Any, Any]) -> Tensor:
         """``count`` samples of each axis of ``x`` (..., H, W), from ``first`` on. Samples outside of the
@@ -151,16 +194,22 @@ class Lowered(nn.Module):
         Args:
             height, width: (first, count); first is negative if the window begins in the padding.
         """
-        sizes, mode = (x.shape[-2], x.shape[-1]), self.resample.mode
+        pairs = zip((height, width), x.shape[-2:], strict=True)
+        down, across = ((-first, first + count - size) for (first, count), size in pairs)
+        return self.padded(x, down, across)
+
+    def padded(self, x: Tensor, height: tuple[Any, Any], width: tuple[Any, Any]) -> Tensor:
+        """``x`` (..., H, W) with samples of padding in front of and behind each axis; negative: fewer
+        samples."""
         pads: list[tuple[Any, Any]] = []
         continued: list[tuple[Any, Any]] = []
-        for (first, count), size, axis in zip((height, width), sizes, (self.height, self.width), strict=True):
-            low, high = -first, first + count - size
+        pairs = zip((height, width), x.shape[-2:], (self.height, self.width), strict=True)
+        for (low, high), size, axis in pairs:
             by_mode = self._by_mode(axis, low, high, size)
             continued.append(by_mode)
             pads.append((low - by_mode[0], high - by_mode[1]))
-        if mode != "zeros" and any(pair != (0, 0) for pair in continued):
-            x = F.pad(x, (*continued[1], *continued[0]), mode=mode)
+        if self.resample.mode != "zeros" and any(pair != (0, 0) for pair in continued):
+            x = F.pad(x, (*continued[1], *continued[0]), mode=self.resample.mode)
         if any(not (isinstance(n, int) and n == 0) for pair in pads for n in pair):
             x = F.pad(x, (*pads[1], *pads[0]))
         return x
@@ -168,8 +217,10 @@ class Lowered(nn.Module):
     def _by_mode(self, axis: Axis, low: Any, high: Any, size: Any) -> tuple[Any, Any]:
         """How much of the padding of a window the mode fills. It fills what is read. Where it makes no
         difference it fills everything, so that there is only one Pad."""
-        if self.resample.mode == "zeros" or axis.pad == (0, 0) or not isinstance(size, int):
+        if self.resample.mode == "zeros" or axis.pad == (0, 0):
             return axis.pad
+        if not isinstance(size, int):
+            return (min(axis.pad[0], max(low, 0)), min(axis.pad[1], max(high, 0)))
         most = {"reflect": size - 1, "circular": size}.get(self.resample.mode, max(low, high, 0))
         # Samples beyond the padding that no output of the site uses may have any finite value.
         last = (axis.size(size) - 1) * axis.down + axis.span - axis.shift

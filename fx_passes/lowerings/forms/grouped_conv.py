@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fx_passes.kernels.expand import expand_kernel
 from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.windows import single_windows
 from fx_passes.resample.axes import Axis, transposed_padding
 
 
@@ -50,15 +51,17 @@ class GroupedConv(Lowered):
 def padded(module: Lowered, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Input and padding for a plain convolution. The convolution itself adds zeros, if there are equally many
     at both ends."""
-    windows: list[tuple[Any, Any]] = []
+    amounts: list[tuple[Any, Any]] = []
     own: list[int] = []
     for axis, size in zip((module.height, module.width), module.in_sizes(x), strict=True):
         equal = _pads_equally(axis, size)
         own.append(axis.shift if equal else 0)
-        windows.append(
-            (0, size) if equal else (-axis.shift, (axis.size(size) - 1) * axis.down + axis.span + 1)
-        )
-    return module.window(x, windows[0], windows[1]), (own[0], own[1])
+        windows = single_windows(axis)
+        # Behind an axis whose size is open, there may be more than is read, but not a whole step.
+        behind = windows.first + windows.read(axis.size(size)) - size
+        behind = behind if isinstance(size, int) else windows.behind(axis)
+        amounts.append((0, 0) if equal else (axis.shift, behind))
+    return module.padded(x, amounts[0], amounts[1]), (own[0], own[1])
 
 
 def _pads_equally(axis: Axis, size: Any) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.windows import phase_windows, single_windows
 from fx_passes.resample.axes import Axis, Resample
 from fx_passes.resample.phases import Phases, phase_weight, phases_of
 
@@ -22,6 +21,7 @@ class PolyphaseConv(Lowered):
     """
 
     weight: Tensor
+    finishes = True
 
     def __init__(
         self,
@@ -34,6 +34,9 @@ class PolyphaseConv(Lowered):
     ) -> None:
         self.interleave, self.count = interleave, phases
         self.down, self.across = _phases(resample, phases)
+        height = resample.height_width()[0]
+        down = single_windows(height) if self.down is None else phase_windows(self.down)
+        self.windows = down, phase_windows(self.across)
         # torch 2.13 on oneDNN computes channels-last convolutions of stride (1, s) wrongly if the output has
         # width 1. So the output must be known to be wider.
         width = resample.out_shape[-1]
@@ -49,36 +52,26 @@ class PolyphaseConv(Lowered):
         self.keep("weight", weight.flatten(0, 1).unsqueeze(1).to(self.dtype).contiguous(), self.channels_last)
 
     def compute(self, x: Tensor) -> Tensor:
-        height, width = self.sizes(x)
-        x, stride, dilation, blocks = self.windows(x, height, width)
+        given, (stride, dilation) = self.windowed(x), self.steps()
         if self.down is None:
-            y = F.conv2d(x, self.weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
-            return self.cut(y.reshape(-1, y.shape[1], blocks * self.count), height, width)
+            y = F.conv2d(given, self.weight, self.full_bias(self.count), stride, 0, dilation)
+            return self.finished(y.permute(0, 2, 3, 1).flatten(2, 3), x)
         if self.interleave == "stack":
             rows = [
-                F.conv2d(x, weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
+                F.conv2d(given, weight, self.full_bias(self.count), stride, 0, dilation).permute(0, 2, 3, 1)
                 for weight in self.weight.split(self.count)
             ]
         else:
-            y = F.conv2d(x, self.weight, self.full_bias(self.weight.shape[0]), stride, 0, dilation)
+            y = F.conv2d(given, self.weight, self.full_bias(self.weight.shape[0]), stride, 0, dilation)
             rows = list(y.permute(0, 2, 3, 1).split(self.count, 3))
         y = torch.cat(rows, 2)  # (planes, H / s, s * W / T, T) is (planes, H / s, s, W) in memory
-        return self.cut(y.reshape(-1, y.shape[1] * len(rows), blocks * self.count), height, width)
+        width = rows[0].shape[2] * self.count
+        return self.finished(y.reshape(y.shape[0], y.shape[1] * len(rows), width), x)
 
-    def windows(self, x: Tensor, height: Any, width: Any) -> tuple[Tensor, Any, Any, Any]:
-        """Input padded or cut to whole blocks, stride and dilation of the convolution, blocks along the
-        width."""
-        blocks = (width + self.count - 1) // self.count
-        across = (self.across.first, (blocks - 1) * self.across.step + self.across.window)
-        if self.down is None:
-            down = self.height
-            rows: tuple[Any, Any] = (-down.shift, (height - 1) * down.down + down.span + 1)
-            step, dilation = down.down, down.dilation
-        else:
-            count = (height + self.down.count - 1) // self.down.count
-            rows = (self.down.first, (count - 1) * self.down.step + self.down.window)
-            step, dilation = self.down.step, 1
-        return self.window(self.planes(x), rows, across), (step, self.across.step), (dilation, 1), blocks
+    def steps(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Stride and dilation of the convolution that computes all phases."""
+        dilation = self.height.dilation if self.down is None else 1
+        return (self.windows[0].step, self.windows[1].step), (dilation, 1)
 
     def full_bias(self, channels: int) -> Tensor | None:
         """The bias of every phase, where one value serves all channels."""
@@ -104,18 +97,16 @@ class SeparablePolyphaseConv(PolyphaseConv):
             self.keep(name, value.to(self.dtype).contiguous(), self.channels_last)
 
     def compute(self, x: Tensor) -> Tensor:
-        height, width = self.sizes(x)
-        x, (step, across), (dilation, _), blocks = self.windows(x, height, width)
-        x = F.conv2d(x, self.rows, None, (1, across))
+        (step, across), (dilation, _) = self.steps()
+        y = F.conv2d(self.windowed(x), self.rows, None, (1, across))
         channels = self.count * self.products
         bias = self.full_bias(self.count)
         if bias is not None and self.products > 1:
             bias = torch.cat([bias, bias.new_zeros(channels - self.count)])
-        y = F.conv2d(x, self.columns, bias, (step, 1), 0, (dilation, 1), channels)
+        y = F.conv2d(y, self.columns, bias, (step, 1), 0, (dilation, 1), channels)
         if self.products > 1:
             y = torch.stack(y.split(self.count, 1)).sum(0)
-        y = y.permute(0, 2, 3, 1)
-        return self.cut(y.reshape(-1, y.shape[1], blocks * self.count), height, width)
+        return self.finished(y.permute(0, 2, 3, 1).flatten(2, 3), x)
 
 
 def _phases(resample: Resample, count: int) -> tuple[Phases | None, Phases]:
