@@ -43,7 +43,7 @@ def open_session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if folder is not None or (isinstance(path, Path) and is_large_file(path)):
         options.add_session_config_entry("session.disable_prepacking", "1")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
     try:
         source = path if isinstance(path, bytes) else str(path)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

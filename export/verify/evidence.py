@@ -123,6 +123,8 @@ def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Tr
         comparisons.append(compare(Pair(name, case.name, level, original, found, ideal, spread, rules)))
         notes.append(overflow(name, case.name, original) if rules.finite_only else None)
         notes.append(lost_number(name, case.name, original, ideal))
+        if comparisons[-1].difference and sensitive is None and not rules.bitwise:
+            sensitive = truth.turned(case, names, i, original.dtype)
     return CaseResult(case, tuple(comparisons), tuple(n for n in notes if n), sensitive=sensitive)
 
 

@@ -30,7 +30,7 @@ from export.verify.reference import LARGEST_BYTES, same_arrays
 from export.verify.weight_noise import WeightNoise
 from fx_passes.errors import one_line
 
-# An evaluation may take so long on the example. There are ten cases or more.
+# An evaluation may take so long on the example. There are eight to seventeen cases.
 SECONDS = 5.0
 # Functions like exp are approximated in float32. So far an output may be from float64, of its largest number,
 # besides what rounding moves it.

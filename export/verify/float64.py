@@ -58,7 +58,7 @@ class Float64(TorchDispatchMode):
     Args:
         level: the size of the noise, in rounding errors. 0: no noise. Negative: mirrored.
         seed: the seed of the random signs.
-        unit: the unit of rounding, from the run without noise.
+        unit: the unit of rounding, from the run without noise. None: that of the narrowest type that is met.
         decisions: those of the run without noise. None: they are not compared.
         held: whether this run decides as that one did.
 
@@ -111,14 +111,16 @@ class Float64(TorchDispatchMode):
         self.measured, self.largest = self.largest, None
 
     def wide(self, value: Any) -> Any:
-        """A tensor in float64, the same object each time. Other values and wide tensors are returned as they
-        are."""
-        if not isinstance(value, Tensor):
-            return WIDE.get(value, value) if isinstance(value, torch.dtype) else value
-        if value.dtype not in WIDE:
+        """A tensor in float64, the same object each time, or a type that is wide. Other values and wide
+        tensors are returned as they are."""
+        dtype = value.dtype if isinstance(value, Tensor) else value
+        if not isinstance(dtype, torch.dtype) or dtype not in WIDE:
             return value
+        # A model may have no narrow tensors but those that it makes itself, of a type that it names.
+        self.unit = max(self.unit, torch.finfo(dtype).eps / 2)
+        if not isinstance(value, Tensor):
+            return WIDE[dtype]
         if id(value) not in self._copies:
-            self.unit = max(self.unit, torch.finfo(value.dtype).eps / 2)
             with DisableTorchDispatch(), DisableTorchFunction():
                 copy = value.detach().to(WIDE[value.dtype])
             self._copies[id(value)] = value, copy

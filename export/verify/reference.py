@@ -66,15 +66,24 @@ class Float64Reference:
             farthest = [max(pair) for pair in zip(farthest, apart_by_output(clean, found), strict=True)]
         return farthest
 
-    def decides(self, arrays: Sequence[Array]) -> list[bool]:
-        """For each output, whether it jumps if rounding turns a decision of the model."""
+    def decides(self, arrays: Sequence[Array], draws: int = 1) -> list[bool]:
+        """For each output, whether it jumps if rounding turns a decision of the model.
+
+        Args:
+            arrays: the inputs.
+            draws: how often noise is drawn. One draw does not move every number.
+        """
         clean, mode = self._known(arrays)
         jumps = [False] * len(clean)
-        for level in (FAR, -FAR) if mode.decisions else ():  # and its mirror image: half of it is common
-            free, noisy = self._run(arrays, _noisy(level, 0, mode, held=False))
+        # Each with its mirror image: half of the noise is common.
+        levels = [(seed, level) for seed in range(draws) for level in (FAR, -FAR)] if mode.decisions else []
+        for seed, level in levels:
+            if all(jumps):
+                break
+            free, noisy = self._run(arrays, _noisy(level, seed, mode, held=False))
             if not noisy.flipped:
                 continue
-            held, _ = self._run(arrays, _noisy(level, 0, mode, held=True))
+            held, _ = self._run(arrays, _noisy(level, seed, mode, held=True))
             pairs = zip(clean, apart_by_output(clean, free), apart_by_output(clean, held), strict=True)
             here = [far > (JUMP * near if c.dtype.kind == "f" else 0.0) for c, far, near in pairs]
             jumps = [a or b for a, b in zip(jumps, here, strict=True)]

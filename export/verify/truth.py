@@ -11,7 +11,7 @@ import numpy as np
 from export.runtime.session import Array
 from export.verify.cases import Case
 from export.verify.file_reference import FileReference
-from export.verify.reference import FAR, Float64Reference
+from export.verify.reference import DRAWS, FAR, Float64Reference
 from export.verify.weight_noise import WeightNoise
 
 Reference = Callable[[Sequence[Array]], Sequence[Array]]
@@ -34,7 +34,7 @@ class Truth:
         self._spreads: dict[str, list[float]] = {}
         self._whole: set[str] = set()  # the cases whose spreads are as large as they get
         self._noise: WeightNoise | None = None
-        self._jumped = False
+        self._jumped = self._turned = False
 
     def ideals(self, case: Case, count: int) -> list[Array] | None:
         """The ``count`` outputs in float64, or None."""
@@ -67,11 +67,21 @@ class Truth:
         for name, jumps in zip(names, decides(case.inputs), strict=True):
             if jumps:
                 self._jumped = True
-                return (
-                    f"output `{name}` ({case.name}) jumps where rounding turns a decision of the model: "
-                    f"errors {FAR:g} times as large as rounding were put in"
-                )
+                return _jumps(name, case)
         return None
+
+    def turned(self, case: Case, names: Sequence[str], output: int, dtype: np.dtype) -> str | None:
+        """Why an output differs, if it jumps: ``jump`` looks once, and may miss it. None: it does not jump,
+        or it is a floating-point number and torch has no float64 of it, so that this is not known. Asked for
+        the first difference only."""
+        asked, self._turned, jumps = self._turned, True, False
+        if asked or self._jumped or not _all_finite(case.inputs):
+            return None
+        if isinstance(self.reference, Float64Reference):
+            jumps = self.reference.decides(case.inputs, DRAWS)[output]
+        elif dtype.kind != "f":  # an integer that moves at all has jumped
+            jumps = self._moved().far(case.inputs, FAR)[output] > 0
+        return _jumps(names[output], case) if jumps else None
 
     def close(self) -> None:
         """Close the session of the copy with moved weights. It opens again when it is needed."""
@@ -96,11 +106,21 @@ class Truth:
     def _measured(self, inputs: Sequence[Array], enough: Mapping[int, float] | None) -> list[float]:
         if isinstance(self.reference, Float64Reference):
             return self.reference.spread(inputs)
-        if self._noise is None:
-            self._noise = WeightNoise(self.baseline)
         share = self.reference.share if isinstance(self.reference, FileReference) else 1.0
         wanted = enough and {output: distance / share for output, distance in enough.items()}
-        return [share * far for far in self._noise.spread(inputs, wanted)]
+        return [share * far for far in self._moved().spread(inputs, wanted)]
+
+    def _moved(self) -> WeightNoise:
+        if self._noise is None:
+            self._noise = WeightNoise(self.baseline)
+        return self._noise
+
+
+def _jumps(name: str, case: Case) -> str:
+    return (
+        f"output `{name}` ({case.name}) jumps where rounding turns a decision of the model: "
+        f"errors {FAR:g} times as large as rounding were put in"
+    )
 
 
 def _all_finite(inputs: Sequence[Array]) -> bool:

@@ -228,7 +228,7 @@ def test_sizes_tried_are_those_that_the_model_takes() -> None:
     height: Any = sizes.shapes[1][1]
     [low] = [bounds[0] for symbol, bounds in (sizes.ranges or {}).items() if symbol in height.free_symbols]
     assert tried["smallest sizes"] == ((2, 2 * low, 5), (2, 2 * low, 1))
-    assert len(tried) == 3
+    assert len(tried) == 7
     for x, y in tried.values():
         assert x[1] == y[1] <= 40
         assert x[1] % 2 == 0

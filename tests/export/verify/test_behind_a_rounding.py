@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from gaussian import Blur, lowered, static, window
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
 
+from export.job import source
+from export.verify.truth import Truth
 from export.write_onnx import lowered_sites
 from fx_passes.errors import NotEquivalentError
 
@@ -38,6 +41,52 @@ def test_integers_behind_a_rounding_are_kept(tmp_path: Path) -> None:
     assert report.equivalence.bitwise
     assert "sensitive to rounding" in report.plan.made["kept"]
     assert all("sensitive to rounding" in reason for reason in report.kept.values())
+
+
+class Picture(nn.Module):
+    """The blur of torchvision on a picture of integers: the model itself holds no number."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gaussian_blur(x, [self.size, self.size], [1.5, 1.5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("channels", "size"), [(1, 7), (3, 5), (3, 7)])
+def test_blurs_of_torchvision_on_integers_are_kept(channels: int, size: int, tmp_path: Path) -> None:
+    """Levels near a tie round either way: no site is wrong, and none is blamed."""
+    x = torch.randint(0, 256, (1, channels, 224, 224), dtype=torch.uint8)
+    report = static(Picture(size), (x,), tmp_path / "o.onnx")
+    assert lowered(report) == []
+    assert report.equivalence.bitwise
+    assert list(report.kept) == ["conv2d"]
+    assert "sensitive to rounding" in report.kept["conv2d"]
+
+
+@pytest.mark.slow
+def test_a_flip_that_one_look_misses_is_no_fault_of_a_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the outputs differ, decisions are looked for once more, with other noise."""
+    monkeypatch.setattr(Truth, "jump", lambda *_: None)
+    report = static(Levels(1000.0, window()), (PICTURE,), tmp_path / "o.onnx")
+    assert lowered(report) == []
+    assert "sensitive to rounding" in report.plan.made["kept"]
+
+
+@pytest.mark.slow
+def test_integers_of_a_model_without_float64_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original itself gives others if its weights are off by rounding."""
+    monkeypatch.setattr(source, "float64_reference", lambda *_, **__: None)
+    monkeypatch.setattr(source, "quick_reference", lambda *_: None)
+    report = static(Levels(1000.0, window()), (PICTURE,), tmp_path / "o.onnx")
+    assert lowered(report) == []
+    assert "sensitive to rounding" in report.plan.made["kept"]
 
 
 @pytest.mark.slow

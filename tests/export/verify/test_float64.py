@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +66,7 @@ def test_what_a_model_writes_stays_in_the_mode() -> None:
     assert torch.equal(model.sum, torch.zeros(3))
 
 
-def of(function: nn.Module, *inputs: Tensor) -> tuple[Float64Reference, list]:
+def of(function: Any, *inputs: Tensor) -> tuple[Float64Reference, list]:
     arrays = [x.numpy() for x in inputs]
     return Float64Reference(lambda: function, inputs), arrays
 
@@ -190,3 +192,33 @@ def test_a_spread_lies_between_two_jumps() -> None:
     (spread,) = reference.spread(arrays)
     assert spread < LEVEL * 2.0**-22
     assert reference.decides(arrays) == [True]
+
+
+def test_the_unit_is_that_of_a_type_that_is_named() -> None:
+    """A model on integers may have no narrow tensor but one that it makes, of a type that it names."""
+
+    def means(x: Tensor) -> Tensor:
+        weight = torch.linspace(0.1, 0.3, 3, dtype=torch.float32).softmax(0)
+        return (x.to(weight.dtype) * weight).sum(-1).round().to(torch.uint8)
+
+    x = torch.randint(0, 256, (3000, 3), dtype=torch.uint8)
+    reference, arrays = of(means, x)
+    assert reference._known(arrays)[1].unit == 2.0**-24
+    assert reference.decides(arrays) == [True]
+
+
+def test_more_draws_find_what_one_does_not_move() -> None:
+    """Half of all numbers are moved by one draw, here not the only one that there is."""
+    nearly = torch.tensor([7.5 + 2.0**-19])
+    for skipped in range(8):
+
+        def rounded(x: Tensor, skipped: int = skipped) -> Tensor:
+            for _ in range(skipped):  # draws other signs for what follows
+                torch.exp(x)
+            return (x / 3.0).round().to(torch.int32)
+
+        reference, arrays = of(rounded, nearly)
+        assert reference.decides(arrays, 8) == [True]
+        if reference.decides(arrays) == [False]:
+            return
+    pytest.fail("every first draw moved it")
