@@ -45,7 +45,8 @@ def expression_of(name: str, symbols: Mapping[str, sympy.Symbol]) -> sympy.Expr 
     if name in symbols:
         return symbols[name]
     try:
-        return _value(ast.parse(name, mode="eval").body, symbols) if len(name) <= _LONGEST else None
+        form = _value(ast.parse(name, mode="eval").body, symbols) if len(name) <= _LONGEST else None
+        return None if form is None or form.has(sympy.zoo, sympy.nan) else form
     except (SyntaxError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError, MemoryError):
         return None
 
