@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from export.dynamic_spec import Opened, by_name, parse
 from fx_passes.capture.asked_sizes import arguments_of, asked_of, inputs_of, name_of
 from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.errors import UsageError
 from fx_passes.graph.torch_internals import pytree
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An open size with the number of its argument, or None for dimension 0 of every tensor.
+
+    Args:
+        explicit: the caller gave it a name or bounds.
+    """
+
+    size: Opened
+    position: int | None
+    explicit: bool
 
 
 def dynamic_shapes(
@@ -25,15 +40,20 @@ def dynamic_shapes(
     Args:
         model, example_inputs: the model and its positional arguments.
         specs: each is ``batch`` (dimension 0 of every tensor argument, one common size), or
-            ``INPUT:DIM[,DIM]`` with the name or the number of the argument.
+            ``INPUT:DIM[,DIM]`` with the name or the number of the argument. Behind ``batch`` and behind each
+            DIM, ``=NAME`` gives the size a name, and ``[LOW..HIGH]`` bounds, either of which may be left out.
+            One name is one size, wherever it is.
 
     Raises:
-        UsageError: a spec has another form, or names an argument or dimension that is not there.
+        UsageError: a spec has another form, or names an argument or dimension that is not there. Names or
+            bounds contradict each other or the example.
 
     Example:
         >>> import torch
         >>> dynamic_shapes(nn.ReLU(), (torch.rand(2, 3),), ["input:0"])
         ({0: Dim('input_0', min=0)},)
+        >>> dynamic_shapes(nn.ReLU(), (torch.rand(2, 3),), ["input:0=rows[1..64],1"])
+        ({0: Dim('rows', min=1, max=64), 1: Dim('input_1', min=0)},)
     """
     if not specs:
         return None
@@ -43,28 +63,82 @@ def dynamic_shapes(
         raise UsageError("--dynamic needs example inputs: give --input")
     parameters = inspect.signature(model.forward).parameters
     names = list(parameters)
+    placed = [_placed(size, names, example_inputs) for spec in specs for size in parse(spec)]
+    merged = by_name([one.size for one in placed])
+    _require_one_name(placed, example_inputs)
+    for name, size in merged.items():
+        _require_example(size, [one for one in placed if one.size.name == name], example_inputs, names)
     shapes: list[Any] = [{} if isinstance(value, Tensor) else None for value in example_inputs]
-    for spec in specs:
-        if spec == "batch":
-            batch = Dim("batch")
-            shapes = [_batched(v, s, batch) for v, s in zip(example_inputs, shapes, strict=True)]
-            continue
-        which, colon, dims = spec.partition(":")
-        if not colon:
-            raise UsageError(f"--dynamic takes batch or INPUT:DIM[,DIM], got {spec!r}")
-        position = _position(which, names, len(shapes))
-        for text in dims.split(","):
-            value = example_inputs[position]
-            if not text.isdigit() or not isinstance(value, Tensor) or int(text) >= value.ndim:
-                raise UsageError(f"--dynamic {spec}: argument {which!r} has no dimension {text!r}")
-            name = names[position] if position < len(names) else f"input_{position}"
-            shapes[position][int(text)] = Dim(f"{name}_{text}")
+    dims = {name: Dim(name, min=size.low, max=size.high) for name, size in merged.items()}
+    for one in placed:
+        dim = dims[str(one.size.name)]
+        if one.position is None:
+            shapes = [_batched(v, s, dim) for v, s in zip(example_inputs, shapes, strict=True)]
+        else:
+            shapes[one.position][int(one.size.dim)] = dim
     kinds = [parameter.kind for parameter in parameters.values()]
     given = [shape or None for shape in shapes]
     if inspect.Parameter.VAR_POSITIONAL in kinds:  # for torch, *args are one argument
         first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
         given[first:] = [tuple(given[first:])]
     return tuple(given)
+
+
+def _placed(size: Opened, names: list[str], inputs: Sequence[Any]) -> _Placed:
+    """A size with its place and a name: that of the caller, or one made of argument and dimension."""
+    if size.which is None:
+        return _Placed(size, None, size.spec != "batch")
+    position = _position(size.which, names, len(inputs))
+    value = inputs[position]
+    if not size.dim.isdecimal() or not isinstance(value, Tensor) or int(size.dim) >= value.ndim:
+        raise UsageError(f"--dynamic {size.spec}: argument {size.which!r} has no dimension {size.dim!r}")
+    explicit = (size.name, size.low, size.high) != (None, None, None)
+    name = size.name or f"{_argument(position, names)}_{size.dim}"
+    return _Placed(replace(size, name=name), position, explicit)
+
+
+def _argument(position: int, names: list[str]) -> str:
+    return names[position] if position < len(names) else f"input_{position}"
+
+
+def _places(one: _Placed, inputs: Sequence[Any]) -> Iterator[tuple[int, int, int]]:
+    """Number of the argument, dimension, and size in the example, for each place of an open size."""
+    for position, value in enumerate(inputs):
+        if one.position in (None, position):
+            tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.ndim]
+            yield from ((position, int(one.size.dim), t.shape[int(one.size.dim)]) for t in tensors)
+
+
+def _require_one_name(placed: Sequence[_Placed], inputs: Sequence[Any]) -> None:
+    """Raise an error if a place has two names. Of two names that we made, the later one is taken."""
+    before: dict[tuple[int, int], _Placed] = {}
+    for one in placed:
+        for position, dim, _ in _places(one, inputs):
+            other = before.get((position, dim), one)
+            if other.size.name != one.size.name and (other.explicit or one.explicit):
+                raise UsageError(
+                    f"--dynamic: {one.size.spec} names a size `{one.size.name}` that is already "
+                    f"`{other.size.name}` ({other.size.spec})"
+                )
+            before[position, dim] = one
+
+
+def _require_example(
+    size: Opened, placed: Sequence[_Placed], inputs: Sequence[Any], names: list[str]
+) -> None:
+    """Raise an error if a size has two values in the example, or one outside its bounds."""
+    places = [place for one in placed for place in _places(one, inputs)]
+    for position, dim, found in places:
+        where = f"dimension {dim} of {_argument(position, names)!r}"
+        if found < (size.low or 0) or (size.high is not None and found > size.high):
+            raise UsageError(
+                f"--dynamic: size `{size.name}` must be {size.said()}, but {where} is {found} in the example"
+            )
+        if found != places[0][2] and any(one.explicit for one in placed):
+            first = f"dimension {places[0][1]} of {_argument(places[0][0], names)!r} is {places[0][2]}"
+            raise UsageError(
+                f"--dynamic: size `{size.name}` has two values in the example: {first}, {where} is {found}"
+            )
 
 
 def _batched(value: Any, sizes: Any, batch: Dim) -> Any:

@@ -104,11 +104,7 @@ def parse_input(text: str) -> Tensor:
         >>> parse_input("1x3x8x8").shape, parse_input("2x5:int64").dtype
         (torch.Size([1, 3, 8, 8]), torch.int64)
     """
-    match = re.fullmatch(r"(\d+(?:x\d+)*)(?::(\w+))?", text)
-    dtype = getattr(torch, match[2] or "float32", None) if match else None
-    if match is None or not isinstance(dtype, torch.dtype):
-        raise UsageError(f"--input takes sizes like 1x3x224x224 or 4x16:int64, got {text!r}")
-    sizes = [int(size) for size in match[1].split("x")]
+    sizes, dtype = parse_sizes(text, "--input")
     generator = torch.Generator().manual_seed(0)
     try:
         if dtype.is_floating_point:
@@ -116,6 +112,19 @@ def parse_input(text: str) -> Tensor:
         return torch.randint(0, 2, sizes, generator=generator).to(dtype)
     except (RuntimeError, TypeError) as error:  # too large, or a dtype without numbers
         raise UsageError(f"--input {text}: {_said(error)}") from error
+
+
+def parse_sizes(text: str, option: str) -> tuple[list[int], torch.dtype]:
+    """The sizes and the dtype (default float32) in ``text``, which is an argument of ``option``.
+
+    Raises:
+        UsageError: ``text`` has another form.
+    """
+    match = re.fullmatch(r"(\d+(?:x\d+)*)(?::(\w+))?", text)
+    dtype = getattr(torch, match[2] or "float32", None) if match else None
+    if match is None or not isinstance(dtype, torch.dtype):
+        raise UsageError(f"{option} takes sizes like 1x3x224x224 or 4x16:int64, got {text!r}")
+    return [int(size) for size in match[1].split("x")], dtype
 
 
 def _load_exported_program(path: Path) -> Loaded:

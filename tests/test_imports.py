@@ -25,7 +25,7 @@ fx_passes.lowerings
 fx_passes.choose
 fx_passes.lower
 fx_passes.compile_backend fx_passes
-export.stages export.runtime export.read_pt2
+export.stages export.runtime export.read_pt2 export.dynamic_spec
 export.read_onnx
 export.write_onnx
 export.speed export.verify

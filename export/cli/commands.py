@@ -12,18 +12,26 @@ import click
 
 from export.cli.exit_codes import ExitCodes
 from export.cli.files import file_of, require_apart, writable
+from export.cli.tune_at import parse_tune_at
 from export.dynamic import dynamic_shapes
 from export.loading import load_model, named_input
 from export.pipeline import optimize_file, optimize_model
 from export.read_onnx.model import read_model
 from export.read_onnx.sites import analyse
 from export.report.result import CHECK_SCHEMA, Report, count_shared, find_json
-from export.report.terminal import print_route, print_sites, progress, write_json
-from export.report.text import summary_lines
+from export.report.terminal import (
+    print_equivalence,
+    print_report,
+    print_route,
+    print_sites,
+    progress,
+    write_json,
+)
 from export.stages import Progress, Stages
 from export.tune.options import LOWERINGS, Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
-from export.verify.equivalence import Equivalence, check_equivalence
+from export.tune.tune_at import Wanted
+from export.verify.equivalence import check_equivalence
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError, NothingGainedError
 from fx_passes.find.find_kernels import judge_graph
@@ -125,7 +133,14 @@ def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, st
     "--dynamic",
     multiple=True,
     metavar="SPEC",
-    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number.",
+    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number. "
+    "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
+)
+@click.option(
+    "--tune-at",
+    multiple=True,
+    metavar="SIZES",
+    help="Further sizes to tune at, of all inputs: 1x3x480x640,1x2; or of some: x=1x3x480x640.",
 )
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
@@ -143,6 +158,7 @@ def optimize(
     save_plan: str | None,
     threads: int,
     dynamic: tuple[str, ...],
+    tune_at: tuple[str, ...],
     seconds: float,
     json_file: str | None,
     strict: bool,
@@ -155,13 +171,14 @@ def optimize(
     # Whatever is to be decided: a file that is no plan is not overwritten.
     timings = resume(Path(save_plan), threads) if save_plan else Timings()
     options = Options(lowering, exactness, plan, timings, threads, budget, seconds)
-    report = _optimized(model, inputs, dynamic, Path(output), options)
+    wanted = [parse_tune_at(text) for text in tune_at]
+    report = _optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:
         write_plan(report.plan, Path(save_plan))
     if json_file:
         write_json(report.to_json(), json_file)
     if json_file != "-":
-        _print_report(report)
+        print_report(report)
     if strict and not report.rewritten:
         raise NothingGainedError("nothing was shared (--strict)")
     if strict and not (report.speed and report.speed.faster):
@@ -169,12 +186,17 @@ def optimize(
 
 
 def _optimized(
-    model: str, inputs: tuple[str, ...], dynamic: Sequence[str], output: Path, options: Options
+    model: str,
+    inputs: tuple[str, ...],
+    dynamic: Sequence[str],
+    tune_at: Sequence[Wanted],
+    output: Path,
+    options: Options,
 ) -> Report:
     with progress() as show:
         show(f"loading {model}")
         if model.endswith(".onnx"):
-            return _optimized_file(model, inputs, dynamic, output, options, Stages(show))
+            return _optimized_file(model, inputs, dynamic, tune_at, output, options, Stages(show))
         loaded = load_model(model, inputs)
         shapes = dynamic_shapes(loaded.model, loaded.example_inputs, dynamic)
         return optimize_model(
@@ -184,6 +206,7 @@ def _optimized(
             options,
             Stages(show),
             dynamic_shapes=shapes,
+            tune_at=tune_at,
             name=model,
         )
 
@@ -192,6 +215,7 @@ def _optimized_file(
     model: str,
     inputs: tuple[str, ...],
     dynamic: Sequence[str],
+    tune_at: Sequence[Wanted],
     output: Path,
     options: Options,
     stages: Stages,
@@ -203,15 +227,8 @@ def _optimized_file(
     if named and len(named) < len(given):
         raise click.BadParameter("give all inputs by name, or all in their order", param_hint="--input")
     example = named or [tensor for _, tensor in given]
-    return optimize_file(read_model(Path(model)), example, output, options, stages, name=model)
-
-
-def _print_report(report: Report) -> None:
-    print_route(report.route)
-    print_sites(report.findings, report)
-    for line in summary_lines(report):
-        click.echo(line)
-    click.echo(f"written: {report.output}")
+    file = read_model(Path(model))
+    return optimize_file(file, example, output, options, stages, tune_at=tune_at, name=model)
 
 
 @main.command()
@@ -228,16 +245,6 @@ def check(baseline: Path, optimized: Path, json_file: str | None) -> None:
         files = {"baseline": str(baseline), "optimized": str(optimized)}
         write_json({"schema": CHECK_SCHEMA, **files, "equivalence": result.to_json()}, json_file)
     if json_file != "-":
-        _print_equivalence(result)
+        print_equivalence(result)
     if not result.passed:
         raise NotEquivalentError(f"not equivalent: {result.mismatch}")
-
-
-def _print_equivalence(result: Equivalence) -> None:
-    for output in result.outputs:
-        click.echo(
-            f"{output.name}: largest difference {output.max_abs_error:.3g}, allowed {output.bound:.3g}"
-        )
-    if result.passed:
-        bits = "equal bits" if result.bitwise else "within bounds"
-        click.echo(f"equivalent: {bits} in {result.cases} cases ({result.reference})")

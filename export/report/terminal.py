@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from export.report.result import Report
-from export.report.text import site_table
+from export.report.text import site_table, summary_lines
+from export.verify.equivalence import Equivalence
 
 
 def print_route(route: str, rejected: str | None = None) -> None:
@@ -38,6 +39,26 @@ def print_sites(findings: Any, report: Report | None = None) -> None:
     with wide.capture() as text:
         wide.print(table)
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def print_report(report: Report) -> None:
+    """What an optimization found, did and measured, and where the file is."""
+    print_route(report.route)
+    print_sites(report.findings, report)
+    for line in summary_lines(report):
+        click.echo(line)
+    click.echo(f"written: {report.output}")
+
+
+def print_equivalence(result: Equivalence) -> None:
+    """What a comparison of two files found: a line for each output, and the verdict."""
+    for output in result.outputs:
+        click.echo(
+            f"{output.name}: largest difference {output.max_abs_error:.3g}, allowed {output.bound:.3g}"
+        )
+    if result.passed:
+        bits = "equal bits" if result.bitwise else "within bounds"
+        click.echo(f"equivalent: {bits} in {result.cases} cases ({result.reference})")
 
 
 def _finite(value: Any) -> Any:
