@@ -30,9 +30,6 @@ class Timings:
 class Options:
     """How to choose and how to measure. ``optimize`` explains each argument; ``stopwatch`` takes the times.
 
-    Args:
-        tune_at: further sizes to tune at; for each of them the shapes of all inputs.
-
     Raises:
         UsageError: there is no such lowering or exactness.
     """
@@ -45,7 +42,6 @@ class Options:
     budget: float = 60.0
     seconds: float = 10.0
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    tune_at: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.lowering not in LOWERINGS:

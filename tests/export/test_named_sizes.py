@@ -69,7 +69,7 @@ def test_the_file_has_the_names(tmp_path: Path) -> None:
     output = tmp_path / "o.onnx"
     specs = ("--dynamic", "batch=N[1..16]", "--dynamic", "x:2=h[1..48],3=S[20..]", "--dynamic", "y:1=h")
     command = ("optimize", f"{tmp_path}/model.py:blur", "-o", output, "--lowering", "static", "--seconds", 0)
-    done = run(*command, *specs, "--tune-at", "x=2x3x48x64,y=2x48")
+    done = run(*command, *specs)
     assert done.exit_code == 0, done.output
     assert "size `h` of `x`: at least 9, as the model needs it\n" in done.stdout
     assert "size `N`" not in done.stdout
@@ -89,9 +89,6 @@ def test_the_file_has_the_names(tmp_path: Path) -> None:
             ("--dynamic", "x:2=h[32..]"),
             "`h` must be at least 32, but dimension 2 of 'x' is 24 in the example",
         ),
-        (("--dynamic", "x:2=h", "--tune-at", "1x3x9"), "got shapes of 1 inputs, the model has 2 (x, y)"),
-        (("--dynamic", "x:2=h", "--tune-at", "x=1x"), "--tune-at takes sizes like"),
-        (("--tune-at", "x=1x3x9x9"), "--tune-at: no size is open"),
     ],
 )
 def test_usage_errors(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
