@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
-from fx_passes.resample.axes import Resample
+from fx_passes.resample.axes import Axis, Resample
 from fx_passes.resample.axes_around import axes_before, axes_behind, between, in_common
 from fx_passes.resample.chains import MOST_ELEMENTS, steps_of
-from fx_passes.resample.lengths import FIRST, Size, at, samples, shape_of
+from fx_passes.resample.lengths import FIRST, IN_A_ROW, Size, at, samples, shape_of
 
 _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
@@ -139,13 +139,16 @@ def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: 
     if steps is None or len(after) < dim:
         return None
     shapes = given, before, after
-    for first in FIRST:
-        tried = samples((*after, *before, *given), dim, first)
+
+    def axes_from(first: int, count: int = IN_A_ROW) -> tuple[Axis, ...] | None:
+        """What holds at ``count`` lengths in a row, or at more if the axes go down faster."""
+        tried = samples((*after, *before, *given), dim, first, count)
         ways = [axes_behind(resample, at(steps, values), at(shapes, values)) for values in tried]
-        known = [way for way in ways if way is not None]
-        if len(known) == len(ways):
-            break
-    axes = in_common(known) if len(known) == len(ways) else None
+        axes = in_common(ways)
+        down = max((axis.down for axis in axes or ()), default=1)
+        return axes if len(tried) == 1 or down <= count else axes_from(first, down)
+
+    axes = next(filter(None, map(axes_from, FIRST)), None)
     if axes is None:
         return None
     whole = between(replace(resample, axes=axes, scale=scale), given, after)

@@ -58,14 +58,17 @@ def axes_behind(
     return tuple(axes)
 
 
-def in_common(ways: Sequence[tuple[Axis, ...]]) -> tuple[Axis, ...] | None:
-    """The axes that hold at every length; None if there are none. ``Axis.extent`` gives a number of outputs
+def in_common(ways: Sequence[tuple[Axis, ...] | None]) -> tuple[Axis, ...] | None:
+    """The axes that hold at every length; None if there are none, or if a length has none. ``Axis.extent`` gives a number of outputs
     by a division that is rounded down, so several of them give the same; that of ``absorb_after`` is the
     smallest."""
+    known = [way for way in ways if way is not None]
+    if len(known) != len(ways):
+        return None
     axes = tuple(
-        replace(same[0], extent=max(axis.extent for axis in same)) for same in zip(*ways, strict=True)
+        replace(same[0], extent=max(axis.extent for axis in same)) for same in zip(*known, strict=True)
     )
-    for way in ways:
+    for way in known:
         for axis, one in zip(axes, way, strict=True):
             if replace(one, extent=axis.extent) != axis or axis.extent - one.extent >= axis.down:
                 return None
@@ -76,10 +79,11 @@ def between(resample: Resample, shape: tuple[Size, ...], end: tuple[Size, ...]) 
     """``resample`` with the shapes of its ends. None if it does not give ``end`` for every ``shape``.
 
     With open sizes, the shapes that the graph states are compared at large sizes, too: a bound that cuts only
-    long inputs shows there.
+    long inputs shows there. There are as many of them in a row as an axis goes down: the length of its output
+    is rounded down, so only all residues together tell ``Axis.extent``.
     """
     dim = resample.dim
-    for values in large_samples((*shape, *end)):
+    for values in large_samples((*shape, *end), max(axis.down for axis in resample.axes)):
         sizes = zip(resample.axes, at(shape, values)[-dim:], at(end, values)[-dim:], strict=True)
         if any(axis.size(before) != after for axis, before, after in sizes):
             return None

@@ -15,8 +15,8 @@ from torch import Tensor
 Size: TypeAlias = int | sympy.Expr
 Values: TypeAlias = Mapping[sympy.Symbol, int]
 
-# So many sizes in a row: a map that depends on the parity of a size, or on another residue, shows.
-_IN_A_ROW = 6
+# So many sizes in a row at least: a map that depends on the parity of a size, or on another residue, shows.
+IN_A_ROW = 6
 # They begin at one of these, the first that leaves room for the kernel and the padding.
 FIRST = (5, 13, 37, 101, 257)
 # Sizes at which only formulas are compared, which costs nothing.
@@ -90,9 +90,11 @@ def values_in(shape: Sequence[Size], sizes: Sequence[Any]) -> dict[sympy.Symbol,
     return found
 
 
-def samples(shape: Sequence[Size], dim: int, first: int) -> list[dict[sympy.Symbol, int]]:
-    """Values of the open sizes in ``shape``: small ones, but from ``first`` on along the last ``dim`` axes.
-    One empty sample, if no size is open."""
+def samples(
+    shape: Sequence[Size], dim: int, first: int, count: int = IN_A_ROW
+) -> list[dict[sympy.Symbol, int]]:
+    """``count`` values of the open sizes in ``shape``: small ones, but from ``first`` on along the last
+    ``dim`` axes. One empty sample, if no size is open."""
     along, others = _symbols(shape[-dim:]), _symbols(shape)
     others = [symbol for symbol in others if symbol not in along]
     if not along and not others:
@@ -100,15 +102,18 @@ def samples(shape: Sequence[Size], dim: int, first: int) -> list[dict[sympy.Symb
     return [
         {symbol: first + place + 2 * number for number, symbol in enumerate(along)}
         | {symbol: 1 + (place + number) % 3 for number, symbol in enumerate(others)}
-        for place in range(_IN_A_ROW)
+        for place in range(count)
     ]
 
 
-def large_samples(shape: Sequence[Size]) -> Iterator[dict[sympy.Symbol, int]]:
-    """Large values of the open sizes in ``shape``; one empty sample, if no size is open."""
+def large_samples(shape: Sequence[Size], count: int) -> Iterator[dict[sympy.Symbol, int]]:
+    """Large values of the open sizes in ``shape``, among them ``count`` in a row; one empty sample, if no
+    size is open."""
     symbols = _symbols(shape)
     for place in range(len(_LARGE) if symbols else 1):
         yield {symbol: _LARGE[(place + n) % len(_LARGE)] + n for n, symbol in enumerate(symbols)}
+    for place in range(count if symbols else 0):
+        yield {symbol: _LARGE[0] + place + n for n, symbol in enumerate(symbols)}
 
 
 def _symbols(shape: Iterable[Size]) -> list[sympy.Symbol]:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 from two_sites import Model, both, image, lowerings
 
+from fx_passes.capture.routes import capture
 from fx_passes.lower import lower
+from fx_passes.resample.site import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
@@ -61,3 +63,30 @@ def test_open_sizes_of_a_transposed_line() -> None:
     for shape in ((2, 4, 30), (1, 4, 2), (3, 4, 77)):
         x = image(*shape)
         assert torch.equal(lowered(x), model(x))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "first", "step"), [(8, 3, 0, 8), (10, 3, 2, 8), (4, 1, 5, 9)])
+def test_lengths_that_are_rounded_down(kernel: int, stride: int, first: int, step: int) -> None:
+    """Every residue of the length of the result is right, also where a step skips more outputs than there are
+    lengths that are always tried."""
+
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Buffer(torch.arange(1.0, kernel + 1).repeat(4, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            up = F.conv_transpose1d(x, self.weight, stride=stride, groups=4)
+            return up[..., first::step]
+
+    model, dims = Skip(), {2: Dim("length", min=13, max=512)}
+    program = torch.export.export(model, (image(1, 4, 40),), dynamic_shapes={"x": dims})
+    (site,), _ = lowerable_sites(capture(program).graph_module)
+    (axis,) = site.resample.axes
+    assert axis.down == step, "the slice is absorbed"
+    lowered = lower(program)
+    for length in range(13, 13 + 2 * step):
+        x = image(1, 4, length)
+        expected = model(x)
+        assert axis.size(length) == expected.shape[-1]
+        assert torch.equal(lowered(x), expected)
