@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from export.runtime.environment import environment
 from export.runtime.files import size_of
 from export.stages import Progress, Stages
 from export.tune.options import Options, Timings
+from export.tune.tune_at import NOTHING_OPEN, Wanted, shapes_to_tune_at
+from export.verify.cases import resized
 from export.write_onnx.exporter import distinct_tensors
 from export.write_onnx.file import folder_beside, move_model
 from export.write_onnx.written_file import require_free, weight_files
@@ -37,6 +40,7 @@ def optimize(
     exactness: Exactness = "finite",
     plan: Plan | None = None,
     dynamic_shapes: Any = None,
+    tune_at: Sequence[Wanted] = (),
     threads: int = 1,
     budget: float = 60.0,
     seconds: float = 10.0,
@@ -59,6 +63,8 @@ def optimize(
         exactness: the least exact that may be chosen: ``"bitwise"``, ``"reordered"`` or ``"finite"``.
         plan: earlier decisions, instead of ``lowering``.
         dynamic_shapes: as for ``torch.onnx.export``. Sizes get the bounds that the model needs.
+        tune_at: further sizes at which the result should be fast, if sizes are open: for each the shapes of
+            all inputs of the file in their order, or of some by name, as in ``[{"x": (1, 3, 480, 640)}]``.
         threads: threads of the onnxruntime sessions that are timed.
         budget: seconds that tuning may spend on timing and on opening sessions. ``Report.seconds`` has the
             time of exports.
@@ -82,11 +88,20 @@ def optimize(
             raise UsageError(
                 "the open sizes of an ONNX file are those that it states: give no dynamic_shapes"
             )
-        return optimize_file(read_model(Path(model)), example_inputs, Path(path), options, stages, name=name)
+        return optimize_file(
+            read_model(Path(model)), example_inputs, Path(path), options, stages, tune_at=tune_at, name=name
+        )
     if isinstance(example_inputs, Mapping):
         raise UsageError("example inputs by name are for ONNX files; give a tuple of positional arguments")
     return optimize_model(
-        model, example_inputs, Path(path), options, stages, dynamic_shapes=dynamic_shapes, name=name
+        model,
+        example_inputs,
+        Path(path),
+        options,
+        stages,
+        dynamic_shapes=dynamic_shapes,
+        tune_at=tune_at,
+        name=name,
     )
 
 
@@ -98,18 +113,22 @@ def optimize_model(
     stages: Stages,
     *,
     dynamic_shapes: Any = None,
+    tune_at: Sequence[Wanted] = (),
     name: str | None = None,
 ) -> Report:
-    """``optimize`` of a torch model, with all of its options in one record."""
+    """``optimize`` of a torch model, with most of its options in one record."""
     if isinstance(model, ExportedProgram):
         example_inputs = program_inputs(model) if example_inputs is None else example_inputs
         dynamic_shapes = program_shapes(model, dynamic_shapes)
     if example_inputs is None:
         raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
+    if tune_at and dynamic_shapes is None:
+        raise UsageError(NOTHING_OPEN)
     _require_writable(path)
     inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
         source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
+        source = _tuned_at(tune_at, source)
         return _optimized(source, path, name or type(model).__name__, options, stages)
 
 
@@ -120,16 +139,29 @@ def optimize_file(
     options: Options,
     stages: Stages,
     *,
+    tune_at: Sequence[Wanted] = (),
     name: str | None = None,
 ) -> Report:
-    """``optimize`` of an ONNX file, with all of its options in one record."""
+    """``optimize`` of an ONNX file, with most of its options in one record."""
     _require_writable(path)
     if path.resolve() == model.path.resolve():
         raise UsageError(f"{path} would overwrite the model that is read")
     require_free(model, path)
     with folder_beside(path) as folder:
         source = open_file(model, example_inputs, folder, stages)
+        source = _tuned_at(tune_at, source)
         return _optimized(source, path, name or str(model.path), options, stages)
+
+
+def _tuned_at(wanted: Sequence[Wanted], source: Source) -> Source:
+    """``source`` with inputs of the sizes that are wanted.
+
+    Raises:
+        UsageError: the model does not take such sizes.
+    """
+    example = [array.shape for array in source.arrays]
+    asked = shapes_to_tune_at(wanted, source.model, example, source.sizes)
+    return replace(source, tune_at=tuple(resized(source.arrays, shapes) for shapes in asked))
 
 
 def _require_writable(path: Path) -> None:
@@ -160,7 +192,8 @@ def _report(
         route=source.route,
         findings=rewritten.findings,
         equivalence=measured.verified.equivalence,
-        speed=measured.speed,
+        speed=measured.speed[0][1] if measured.speed else None,
+        speed_at=measured.speed,
         baseline_bytes=size_of(source.baseline),
         optimized_bytes=size_of(rewritten.path),
         environment=environment(options.threads),

@@ -26,6 +26,8 @@ from export.runtime.session import Array, open_session, run
 
 # The fewest blocks that a claim may rest on. With two, Student's t is 12.7: such a claim is far from 1.
 FEWEST_BLOCKS = 2
+# With several inputs, a file must reach this much of the speed of the original with each of them.
+HOLDS = 0.98
 # A measurement is called noisy where half of its interval is wider than this, relative to the ratio.
 NOISY_HALF_WIDTH = 0.05
 
@@ -102,6 +104,15 @@ class Timing:
         low, high = self.ci95
         return (high - low) / (high + low) > NOISY_HALF_WIDTH
 
+    def summary(self) -> dict[str, Any]:
+        """The result in a few numbers."""
+        return {
+            "speedup": self.speedup,
+            "ci95": list(self.ci95),
+            "control_ci95": list(self.control.ci95),
+            "blocks": len(self.blocks),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The "speed" object of the JSON contract, with the raw samples."""
         return {
@@ -122,6 +133,15 @@ class Timing:
                 "control": [list(block.control_ms) for block in self.blocks],
             },
         }
+
+
+def faster_together(timings: Sequence[Timing]) -> bool:
+    """Whether a file is faster with several inputs together, by their geometric mean, and holds with each of
+    them. With one, it is ``Timing.faster``."""
+    lowest = geometric_mean([timing.ci95[0] or 1e-9 for timing in timings])
+    control = geometric_mean([timing.control.ci95[1] for timing in timings])
+    holds = all(timing.enough and timing.speedup >= HOLDS for timing in timings)
+    return holds and lowest > max(1.0, control)
 
 
 def measure_speed(

@@ -12,6 +12,7 @@ import click
 
 from export.cli.exit_codes import ExitCodes
 from export.cli.files import file_of, require_apart, writable
+from export.cli.tune_at import parse_tune_at
 from export.dynamic import dynamic_shapes
 from export.loading import load_model, named_input
 from export.pipeline import optimize_file, optimize_model
@@ -29,6 +30,7 @@ from export.report.terminal import (
 from export.stages import Progress, Stages
 from export.tune.options import LOWERINGS, Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
+from export.tune.tune_at import Wanted
 from export.verify.equivalence import check_equivalence
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError, NothingGainedError
@@ -135,6 +137,12 @@ def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, st
     "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
 )
 @click.option(
+    "--tune-at",
+    multiple=True,
+    metavar="SIZES",
+    help="Further sizes to tune at, of all inputs: 1x3x480x640,1x2; or of some: x=1x3x480x640.",
+)
+@click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=writable)
@@ -150,6 +158,7 @@ def optimize(
     save_plan: str | None,
     threads: int,
     dynamic: tuple[str, ...],
+    tune_at: tuple[str, ...],
     seconds: float,
     json_file: str | None,
     strict: bool,
@@ -162,7 +171,8 @@ def optimize(
     # Whatever is to be decided: a file that is no plan is not overwritten.
     timings = resume(Path(save_plan), threads) if save_plan else Timings()
     options = Options(lowering, exactness, plan, timings, threads, budget, seconds)
-    report = _optimized(model, inputs, dynamic, Path(output), options)
+    wanted = [parse_tune_at(text) for text in tune_at]
+    report = _optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:
         write_plan(report.plan, Path(save_plan))
     if json_file:
@@ -179,13 +189,14 @@ def _optimized(
     model: str,
     inputs: tuple[str, ...],
     dynamic: Sequence[str],
+    tune_at: Sequence[Wanted],
     output: Path,
     options: Options,
 ) -> Report:
     with progress() as show:
         show(f"loading {model}")
         if model.endswith(".onnx"):
-            return _optimized_file(model, inputs, dynamic, output, options, Stages(show))
+            return _optimized_file(model, inputs, dynamic, tune_at, output, options, Stages(show))
         loaded = load_model(model, inputs)
         shapes = dynamic_shapes(loaded.model, loaded.example_inputs, dynamic)
         return optimize_model(
@@ -195,6 +206,7 @@ def _optimized(
             options,
             Stages(show),
             dynamic_shapes=shapes,
+            tune_at=tune_at,
             name=model,
         )
 
@@ -203,6 +215,7 @@ def _optimized_file(
     model: str,
     inputs: tuple[str, ...],
     dynamic: Sequence[str],
+    tune_at: Sequence[Wanted],
     output: Path,
     options: Options,
     stages: Stages,
@@ -215,7 +228,7 @@ def _optimized_file(
         raise click.BadParameter("give all inputs by name, or all in their order", param_hint="--input")
     example = named or [tensor for _, tensor in given]
     file = read_model(Path(model))
-    return optimize_file(file, example, output, options, stages, name=model)
+    return optimize_file(file, example, output, options, stages, tune_at=tune_at, name=model)
 
 
 @main.command()

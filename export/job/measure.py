@@ -2,49 +2,87 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.job.keep import keep_all
 from export.job.source import Source
 from export.job.verify import Verified
+from export.runtime.session import Array
 from export.speed import Timing
 from export.stages import Stages
 from export.tune.options import Options
+from export.verify.cases import resized
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The file that is finally written, and its speed. None: the caller did not ask for it."""
+    """The file that is finally written, and its speed.
+
+    Args:
+        verified: the file.
+        speed: for each input that was timed, its shapes and the times. The example is the first. Empty: the
+            caller did not ask for it, or the file is a copy.
+    """
 
     verified: Verified
-    speed: Timing | None
+    speed: tuple[tuple[Shapes, Timing], ...] = ()
 
 
 def measure_or_keep(source: Source, verified: Verified, options: Options, stages: Stages) -> Measured:
     """Time both files against each other, after they are verified.
 
-    A copy of the original is not timed. A tuned file that measures slower than the original is not written.
-    Every convolution is kept instead, and the result is verified and measured. Rules and plans are carried
-    out as the caller asked; then the report says that the file is slower.
+    With open sizes they are timed at more than one size: at those that the caller tunes at, or at the largest
+    that was verified. A copy of the original is not timed. A tuned file that measures slower than the
+    original at any of them is not written. Every convolution is kept instead, and the result is verified and
+    measured. Rules and plans are carried out as the caller asked; then the report says that the file is
+    slower.
 
     Raises:
         NotEquivalentError: the files differ although every convolution is kept.
     """
     if options.seconds <= 0 or verified.rewritten.unchanged:
-        return Measured(verified, None)
+        return Measured(verified)
     speed = _speed(source, verified, options, stages)
-    if not (speed.slower and options.tunes and verified.rewritten.lowered):
+    slower = [(shapes, timing) for shapes, timing in speed if timing.slower]
+    if not (slower and options.tunes and verified.rewritten.lowered):
         return Measured(verified, speed)
-    low, high = speed.ci95
-    said = f"{speed.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
-    why = f"the tuned file is slower than the original: {said}"
+    shapes, timing = slower[0]
+    low, high = timing.ci95
+    said = f"{timing.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
+    where = f" at {text_of(shapes)}" if len(speed) > 1 else ""
+    why = f"the tuned file is slower than the original{where}: {said}"
     kept = keep_all(source, verified.rewritten, options, why, stages)
-    return Measured(kept, None if kept.rewritten.unchanged else _speed(source, kept, options, stages))
+    return Measured(kept, () if kept.rewritten.unchanged else _speed(source, kept, options, stages))
 
 
-def _speed(source: Source, verified: Verified, options: Options, stages: Stages) -> Timing:
-    files = source.baseline, verified.rewritten.path
+def text_of(shapes: Shapes) -> str:
+    """The shapes of all inputs as a person writes them: 1x3x480x640, 1x2."""
+    return ", ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def _speed(
+    source: Source, verified: Verified, options: Options, stages: Stages
+) -> tuple[tuple[Shapes, Timing], ...]:
+    files, found = (source.baseline, verified.rewritten.path), []
+    workloads = _workloads(source, verified)
     with stages.stage("measuring speed"):
-        return options.stopwatch.speed(
-            *files, source.arrays, threads=options.threads, seconds=options.seconds
-        )
+        for inputs in workloads:
+            timing = options.stopwatch.speed(
+                *files, inputs, threads=options.threads, seconds=options.seconds / len(workloads)
+            )
+            found.append((tuple(array.shape for array in inputs), timing))
+    return tuple(found)
+
+
+def _workloads(source: Source, verified: Verified) -> list[Sequence[Array]]:
+    """The inputs to time. If the caller names no sizes and some are open, the largest that was verified is
+    among them."""
+    others = list(verified.equivalence.sizes.values())
+    if source.tune_at or not others:
+        return list(source.workloads)
+    largest = max(others, key=lambda shapes: sum(map(math.prod, shapes)))
+    return [source.arrays, resized(source.arrays, largest)]

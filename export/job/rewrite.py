@@ -13,9 +13,9 @@ from export.job.source import Source
 from export.read_onnx.sites import Analysis
 from export.stages import Stages
 from export.tune.candidates import in_frame, original_of
-from export.tune.fastest import Subject
 from export.tune.make_plan import make_plan
 from export.tune.options import Options
+from export.tune.subject import Subject
 from export.tune.trial import Trial
 from export.verify.site_check import Replaced
 from export.write_onnx.kernels_once import repeated_in, store_once
@@ -76,7 +76,7 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
     """
     found = source.found
     with stages.stage("finding kernels"):
-        sites, refusals = found.sites()
+        sites, refusals = found.sites(source.workloads)
     values = found.values()
     if keep:
         plan = Plan({site.id: Choice(site.key, None) for site in sites})
@@ -84,7 +84,7 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
         plan = _decide(source, found, sites, values, options, stages)
     replaced = _replaced(found, sites, plan)
     with stages.stage("writing the optimized model"):
-        parts = lower_sites(source.model, sites, values, plan, source.arrays)
+        parts = lower_sites(source.model, sites, values, plan)
         path, places, once = _write(source, found, parts, options)
     reasons = {name: refusal.reason for name, refusal in refusals.items()}
     reasons = {} if options.chosen_by == "expand" else reasons
@@ -103,7 +103,7 @@ def _decide(
     folder.mkdir()
 
     def trial_of(plan: Plan) -> Trial:
-        parts = lower_sites(source.model, sites, values, plan, source.arrays)
+        parts = lower_sites(source.model, sites, values, plan)
         copy_weights(source.model, folder)
 
         def write(without: frozenset[str]) -> Path:
@@ -114,7 +114,7 @@ def _decide(
 
         return Trial(parts.keys, write)
 
-    subject = Subject(found.graph_module, sites, source.baseline, source.arrays, trial_of)
+    subject = Subject(found.graph_module, sites, source.baseline, source.workloads, trial_of)
     plan = make_plan(subject, options, stages)
     shutil.rmtree(folder)
     return plan

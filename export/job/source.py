@@ -41,6 +41,7 @@ class Source:
     Args:
         found: the file, and the convolutions in it.
         arrays: an example of its inputs, in their order. The result is verified and measured on them.
+        tune_at: further inputs for which the result should be fast, in other sizes.
         route: how the graph was got, for the report.
         reference: gives the original in float64, or None. It takes a list for its notes, and whether the
             quickest will do.
@@ -57,6 +58,12 @@ class Source:
     folder: Path
     sizes: OpenSizes | None = None
     exported: bool = False
+    tune_at: tuple[Sequence[Array], ...] = ()
+
+    @property
+    def workloads(self) -> tuple[Sequence[Array], ...]:
+        """All inputs for which the result should be fast. The example is the first."""
+        return (self.arrays, *self.tune_at)
 
     @property
     def model(self) -> OnnxModel:

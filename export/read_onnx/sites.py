@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from torch.fx import GraphModule
 
 from export.read_onnx.candidates import Candidate
+from export.read_onnx.example import shapes_at
 from export.read_onnx.mirror import VALUE, Mirror, mirror
 from export.read_onnx.model import OnnxModel
+from export.runtime.session import Array
 from fx_passes.errors import FxPassesError, LoadError, one_line
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.find.verdict import Verdict
@@ -47,9 +49,24 @@ class Analysis:
         """One for each convolution in groups, or of one channel."""
         return (*(verdict.finding for verdict in self.verdicts), *self.refused)
 
-    def sites(self) -> tuple[list[Site], dict[str, Refusal]]:
-        """The shared convolutions that can be lowered, and a refusal of each of the others by id."""
-        return lowerable_sites(self.graph_module, self.verdicts, any_order=True)
+    def sites(self, workloads: Sequence[Sequence[Array]] = ()) -> tuple[list[Site], dict[str, Refusal]]:
+        """The shared convolutions that can be lowered, and a refusal of each of the others by id.
+
+        Args:
+            workloads: inputs of the file, each as arrays in their order. Sites with open sizes get the shapes
+                that they have for them.
+
+        Raises:
+            ExportError: onnxruntime cannot run the file on them.
+        """
+        sites, refusals = lowerable_sites(self.graph_module, self.verdicts, any_order=True)
+        values = self.values()
+        wanted = [values[site.source] for site in sites if not site.resample.static]
+        seen = [shapes_at(self.model, arrays, wanted) for arrays in workloads] if wanted else []
+        if seen:
+            known = {name: tuple(dict.fromkeys(shapes[name] for shapes in seen)) for name in wanted}
+            sites = [replace(site, shapes=known.get(values[site.source], ())) for site in sites]
+        return sites, refusals
 
     def values(self) -> dict[str, str]:
         """For each node of the FX graph by its name: the ONNX value that it stands for."""

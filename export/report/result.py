@@ -28,6 +28,7 @@ class Report:
         kept: by id, why a shared site cannot be lowered.
         seconds: how long each stage took.
         sizes: what the model needs of its open sizes, beyond what was asked for.
+        speed_at: for each input that was timed, its shapes and the times. The first is ``speed``.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Report:
     kept: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
+    speed_at: tuple[tuple[tuple[tuple[int, ...], ...], Timing], ...] = ()
 
     @property
     def rewritten(self) -> bool:
@@ -73,9 +75,17 @@ class Report:
     def candidates_of(self, finding: Finding) -> list[dict[str, Any]]:
         """What a site could have become, with milliseconds if that was timed."""
         choice = self.plan.choices.get(finding.id)
-        timed = self.plan.made.get("timings_ms", {}).get(choice.key, {}) if choice else {}
-        if timed:
-            return [{"lowering": name, "ms": ms} for name, ms in timed.items()]
+        known = self.plan.made.get("timings_ms", {}) if choice else {}
+        # With open sizes, the shape at which it was timed stands behind the key.
+        timed = [(key.partition("@"), times) for key, times in known.items()]
+        rows = [
+            {"lowering": name, "ms": ms} | ({"shape": shape} if shape else {})
+            for (key, _, shape), times in timed
+            for name, ms in times.items()
+            if choice is not None and key == choice.key
+        ]
+        if rows:
+            return rows
         chosen = self.lowering_of(finding)
         names = ["expand"] if finding.shared and finding.groups > 1 else []
         return [{"lowering": name} for name in dict.fromkeys([*names, *([chosen] if chosen else [])])]
@@ -97,12 +107,18 @@ class Report:
                 for f in self.findings
             ],
             "equivalence": self.equivalence.to_json(),
-            "speed": None if self.speed is None else self.speed.to_json(),
+            "speed": self._speed_json(),
             "open_sizes": list(self.sizes),
             "size": {"baseline_bytes": self.baseline_bytes, "optimized_bytes": self.optimized_bytes},
             "environment": self.environment,
             "seconds": dict(self.seconds),
         }
+
+    def _speed_json(self) -> dict[str, Any] | None:
+        if self.speed is None:
+            return None
+        sizes = [{"inputs": [list(s) for s in shapes], **one.to_json()} for shapes, one in self.speed_at]
+        return {**self.speed.to_json(), "sizes": sizes}
 
 
 def count_shared(findings: Iterable[Finding]) -> int:

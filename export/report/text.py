@@ -77,6 +77,8 @@ def summary_lines(report: Report) -> list[str]:
     lines += [f"  {note}" for note in check.notes]
     if report.speed is not None:
         lines.append(f"speed: {speed_text(report.speed)}")
+    for shapes, timing in report.speed_at[1:]:
+        lines.append(f"speed at {', '.join(map(shape_text, shapes))}: {speed_text(timing)}")
     kib = report.baseline_bytes / 1024, report.optimized_bytes / 1024
     lines.append(f"size: {kib[0]:.1f} KiB -> {kib[1]:.1f} KiB")
     lines.append(f"time: {sum(report.seconds.values()):.1f} s")

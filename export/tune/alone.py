@@ -14,7 +14,7 @@ import torch
 
 from export.runtime.blocks import geometric_mean, time_blocks, typical
 from export.speed import opened
-from export.tune.candidates import Candidates, in_shape
+from export.tune.candidates import Candidates
 from export.write_onnx.library import model_of
 
 # Blocks of fresh sessions in which the candidates of a site are timed, and how much slower than the fastest
@@ -35,7 +35,7 @@ def time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds:
         seconds: when to stop. Each candidate is timed in one block in any case.
     """
     dtype = torch.zeros((), dtype=candidates.site.kernel.dtype).numpy().dtype
-    inputs = [np.random.default_rng(0).standard_normal(in_shape(candidates.site)).astype(dtype)]
+    inputs = [np.random.default_rng(0).standard_normal(candidates.shape).astype(dtype)]
     openers: dict[str, Callable[[], Runs]] = {}
     for offset, name in enumerate(candidates.names):
         model = ir.to_proto(model_of(library, candidates.first + offset))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from export.write_onnx.exporter import export_program, fold_constants
-from export.write_onnx.library import Library
+from export.write_onnx.library import Library, open_dims
 from fx_passes.graph.operators import described_inputs, read_inputs
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
@@ -34,16 +34,34 @@ class Candidates:
         count: how many equal sites there are.
         proposals: the other entries.
         first: the index of entry 0 in the library.
+        shape: of the input of each entry, when it is timed. Sites with open sizes have candidates for each
+            shape.
     """
 
     site: Site
     count: int
     proposals: tuple[Proposal, ...]
     first: int
+    shape: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """Under which the times are kept: the key of the site, and of open sizes the shape."""
+        return self.site.key if self.site.resample.static else timed_at(self.site.key, self.shape)
 
     @property
     def names(self) -> tuple[str, ...]:
         return ("expand", *(proposal.name for proposal in self.proposals))
+
+
+def timed_at(key: str, shape: Sequence[int]) -> str:
+    """Under which the times of a site with open sizes are kept.
+
+    Example:
+        >>> timed_at("0a", (1, 3, 480, 640))
+        '0a@1x3x480x640'
+    """
+    return f"{key}@{'x'.join(map(str, shape))}"
 
 
 def make_candidates(
@@ -51,18 +69,21 @@ def make_candidates(
 ) -> tuple[list[Candidates], ir.Model | None]:
     """The candidates of each distinct site that has a proposal, and the library of them all.
 
-    Sites with open sizes are left out: which candidate is fastest depends on the sizes.
+    Sites with open sizes are left out if no shape is known: which candidate is fastest depends on it.
     """
     found: list[Candidates] = []
     modules: list[nn.Module] = []
     inputs: list[Tensor] = []
-    for key in dict.fromkeys(site.key for site in sites if site.resample.static):
+    open_sizes: list[dict[int, Any]] = []
+    for key in dict.fromkeys(site.key for site in sites):
         same = [site for site in sites if site.key == key]
         site = same[0]
+        shapes = _shapes(same)
         proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
-        if not proposals:
+        if not proposals or not shapes:
             continue
-        found.append(Candidates(site, len(same), tuple(proposals), len(modules)))
+        ways = tuple(proposals)
+        found += [Candidates(site, len(same), ways, len(modules), shape) for shape in shapes]
         computed: list[nn.Module] = [original_of(graph_module, site)]
         computed += [build(p, site.resample, site.kernel, site.bias, site.siblings) for p in proposals]
         merged = [False, *(proposal.merged for proposal in proposals)]
@@ -70,19 +91,23 @@ def make_candidates(
         read = _is_read(graph_module, site)
         modules += [_Read(module) if read else module for module in framed]
         # A tensor for each, as the exporter takes one that is given twice for one input.
-        inputs += [torch.zeros(in_shape(site), dtype=site.kernel.dtype) for _ in computed]
+        inputs += [torch.zeros(shapes[0], dtype=site.kernel.dtype) for _ in computed]
+        open_sizes += [open_dims(site.resample) for _ in computed]
     if not found:
         return [], None
-    library = export_program(Library(modules), inputs, None).model
+    dynamic = {"inputs": tuple(open_sizes)} if any(open_sizes) else None
+    library = export_program(Library(modules), inputs, dynamic).model
     fold_constants(library)
     return found, library
 
 
-def in_shape(site: Site) -> list[int]:
-    """The shape of the input of a candidate: the input of the site, or the inputs of all siblings one after
-    the other."""
-    first, *rest = (size for size in site.resample.in_shape if size is not None)
-    return [first * site.siblings, *rest]
+def _shapes(same: Sequence[Site]) -> list[tuple[int, ...]]:
+    """The shapes that equal sites read. Siblings read one after the other."""
+    site = same[0]
+    if not site.resample.static:
+        return list(dict.fromkeys(shape for one in same for shape in one.shapes))
+    first, *rest = (size or 0 for size in site.resample.in_shape)
+    return [(first * site.siblings, *rest)]
 
 
 def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:

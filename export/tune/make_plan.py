@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from export.runtime.environment import environment
 from export.stages import Stages
-from export.tune.fastest import Subject, tune
+from export.tune.fastest import tune
 from export.tune.options import Options
+from export.tune.subject import Subject
 from fx_passes.choose.plan_fits import require_fitting
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.errors import ExportError, UsageError

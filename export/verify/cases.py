@@ -42,7 +42,7 @@ def make_cases(
     example = list(example_inputs) if example_inputs is not None else None
     if example is None:
         rng = np.random.default_rng(0)
-        example = [_fill("normal", _shape(slot), slot.type, None, rng) for slot in slots]
+        example = [_fill("normal", _shape(slot), _dtype(slot), None, rng) for slot in slots]
     if len(example) != len(slots):
         wanted = ", ".join(slot.name for slot in slots)
         raise UsageError(f"the model takes {len(slots)} inputs ({wanted}), got {len(example)}")
@@ -50,13 +50,17 @@ def make_cases(
     kinds = ["normal", "uniform", "large", "tiny", "impulses", "constant", *(["non-finite"] * special)]
     for seed, kind in enumerate(kinds):
         rng = np.random.default_rng(seed)
-        arrays = [_fill(kind, a.shape, s.type, a, rng) for s, a in zip(slots, example, strict=True)]
+        arrays = [_fill(kind, a.shape, _dtype(s), a, rng) for s, a in zip(slots, example, strict=True)]
         yield Case(kind, arrays)
     for seed, (name, shapes) in enumerate(other_sizes(slots, example, sizes)):
-        rng = np.random.default_rng(seed)
-        triples = zip(slots, example, shapes, strict=True)
-        arrays = [_fill("normal", shape, slot.type, array, rng) for slot, array, shape in triples]
-        yield Case(name, arrays)
+        yield Case(name, resized(example, shapes, seed))
+
+
+def resized(example: Sequence[Array], shapes: Sequence[Sequence[int]], seed: int = 0) -> list[Array]:
+    """Random inputs like those of an example, in other shapes."""
+    rng = np.random.default_rng(seed)
+    pairs = zip(example, shapes, strict=True)
+    return [_fill("normal", tuple(shape), array.dtype, array, rng) for array, shape in pairs]
 
 
 def _shape(slot: Any) -> tuple[int, ...]:
@@ -77,12 +81,15 @@ _DTYPES = {
 }
 
 
+def _dtype(slot: Any) -> np.dtype[Any]:
+    if slot.type not in _DTYPES:
+        raise UsageError(f"inputs of type {slot.type} are not supported by the equivalence check")
+    return np.dtype(_DTYPES[slot.type])
+
+
 def _fill(
-    kind: str, shape: tuple[int, ...], onnx_type: str, example: Array | None, rng: np.random.Generator
+    kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], example: Array | None, rng: np.random.Generator
 ) -> Array:
-    if onnx_type not in _DTYPES:
-        raise UsageError(f"inputs of type {onnx_type} are not supported by the equivalence check")
-    dtype = _DTYPES[onnx_type]
     if not np.issubdtype(dtype, np.floating):
         # Indices and flags have a meaning. Only the values of the example are known to be valid.
         low, high = (0, 1) if example is None or not example.size else (example.min(), example.max())

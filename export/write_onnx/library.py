@@ -19,6 +19,7 @@ from torch.fx import GraphModule
 
 from fx_passes.graph.clone import clone_module
 from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.resample.axes import Resample
 
 DOMAIN = "fx_passes"
 
@@ -83,11 +84,13 @@ class Library(nn.Module):
 
 def open_sizes(modules: Sequence[Lowered]) -> Any:
     """``dynamic_shapes`` for a library: the open sizes of its inputs. None if no size is open."""
-    shapes = [module.resample.in_shape for module in modules]
-    if all(None not in shape for shape in shapes):
-        return None
-    auto = torch.export.Dim.AUTO
-    return {"inputs": tuple({i: auto for i, n in enumerate(shape) if n is None} for shape in shapes)}
+    sizes = [open_dims(module.resample) for module in modules]
+    return {"inputs": tuple(sizes)} if any(sizes) else None
+
+
+def open_dims(resample: Resample) -> dict[int, Any]:
+    """The open sizes of the input of a resampling, as ``torch.export.export`` takes them."""
+    return {i: torch.export.Dim.AUTO for i, size in enumerate(resample.in_shape) if size is None}
 
 
 def splice(model: ir.Model, library: ir.Model) -> None:

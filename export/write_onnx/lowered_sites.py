@@ -10,9 +10,8 @@ import torch
 from onnx import ModelProto
 from torch import Tensor
 
-from export.read_onnx.example import shapes_at
 from export.read_onnx.model import OnnxModel
-from export.runtime.session import Array
+from export.write_onnx.library import open_dims
 from export.write_onnx.parts import Part, parts_of
 from export.write_onnx.surgery import Replacement, replace_parts
 from fx_passes.lowerings import build
@@ -90,16 +89,15 @@ class LoweredSites:
 
 
 def lower_sites(
-    model: OnnxModel, sites: Sequence[Site], values: Mapping[str, str], plan: Plan, arrays: Sequence[Array]
+    model: OnnxModel, sites: Sequence[Site], values: Mapping[str, str], plan: Plan
 ) -> LoweredSites:
     """Make the lowered sites of ``plan``.
 
     Args:
         model: the file.
-        sites: its sites.
+        sites: its sites. Those with open sizes have their ``shapes``.
         values: for each node of their graph, the name of its value in the file.
         plan: the decisions.
-        arrays: an example of the inputs of the file; it gives open sizes.
 
     Raises:
         ExportError: a lowering cannot be exported.
@@ -108,15 +106,12 @@ def lower_sites(
     groups: dict[tuple[str, Proposal], list[Site]] = {}
     for site, proposal in chosen:
         groups.setdefault((site.key, proposal), []).append(site)
-    open_ = [values[site.source] for site, _ in chosen if not site.resample.static]
-    shapes = shapes_at(model, arrays, open_) if open_ else {}
     modules, examples, dynamic = [], [], []
     for (_, proposal), same in groups.items():
         site = same[0]
         modules.append(build(proposal, site.resample, site.kernel, site.bias, site.siblings))
-        examples.append(_example(site, proposal, shapes.get(values[site.source])))
-        sizes = enumerate(site.resample.in_shape)
-        dynamic.append({i: torch.export.Dim.AUTO for i, size in sizes if size is None})
+        examples.append(_example(site, proposal))
+        dynamic.append(open_dims(site.resample))
     parts = parts_of(modules, examples, model.opset, dynamic if any(dynamic) else None)
     calls = [
         _call(together, part, values, example)
@@ -137,8 +132,8 @@ def _call(together: Sequence[Site], part: Part, values: Mapping[str, str], examp
     return LoweredCall(together[0].key, ids, Replacement(ids[0], part, sources, ends), example)
 
 
-def _example(site: Site, proposal: Proposal, shape: Sequence[int] | None) -> Tensor:
-    sizes = shape or tuple(size for size in site.resample.in_shape if size is not None)
+def _example(site: Site, proposal: Proposal) -> Tensor:
+    sizes = site.shapes[0] if site.shapes else tuple(size or 0 for size in site.resample.in_shape)
     if proposal.merged:
         sizes = (sizes[0] * site.siblings, *sizes[1:])
     return torch.zeros(tuple(sizes), dtype=site.kernel.dtype)

@@ -18,13 +18,18 @@ from fx_passes.resample.site import Site
 MARGIN = 1.5
 # Channels in a block, with AVX2 and with AVX-512: one file serves both kinds of machines.
 _BLOCKS = (8, 16)
-# Assumed for open sizes: (batch, length of a side). A lowering must pay for each.
+# Assumed for open sizes of which no example is known: (batch, length of a side).
 _ASSUMED = ((1, 64), (1, 512), (8, 64), (8, 512))
+# Open sizes may be so many times those of the example, or a part of them. Then a lowering must not lose.
+_OTHER = 4
 
 
 def static_gain(site: Site, proposal: Proposal) -> float:
     """The smallest factor by which a proposal is less work than the original. 0.0 if the rules do not know
     it.
+
+    With open sizes it is the smallest one at ``site.shapes``. At sizes that are four times as large, and at a
+    quarter of them, the proposal need only not be more work: these factors count ``MARGIN`` times.
 
     Example:
         >>> from types import SimpleNamespace
@@ -37,18 +42,42 @@ def static_gain(site: Site, proposal: Proposal) -> float:
         >>> static_gain(site, Proposal("of another kind", (), "finite"))
         0.0
     """
+    if site.resample.static:
+        return _gain(site, proposal, site.resample.in_shape)
+    if not site.shapes:
+        assumed = [_open_as(site, batch, side) for batch, side in _ASSUMED]
+        return min(_gain(site, proposal, shape) for shape in assumed)
+    others = [_scaled(site, shape, by) for shape in site.shapes for by in (1 / _OTHER, _OTHER)]
+    gains = [_gain(site, proposal, shape) for shape in site.shapes]
+    return min(*gains, *(MARGIN * _gain(site, proposal, shape) for shape in others))
+
+
+def _gain(site: Site, proposal: Proposal, shape: Sequence[int | None]) -> float:
+    """The smaller of the factors for both kinds of machines, with an input of ``shape``."""
     resample, bias = site.resample, site.bias
     # A factor for each group is one more pass over the output, as such a bias is.
     own_bias = bool(resample.factors) or (bias is not None and bias.numel() != resample.rows)
+    sizes = sizes_of(resample, own_bias=own_bias, transposed=site.transposed, shape=shape)
     gains = []
-    for assumed in _ASSUMED[:1] if resample.static else _ASSUMED:
-        sizes = sizes_of(resample, own_bias=own_bias, transposed=site.transposed, assumed=assumed)
-        for block in _BLOCKS:
-            pair = works(sizes, proposal, block, site.siblings)
-            if pair is None:
-                return 0.0
-            gains.append(nanoseconds(pair[0]) / nanoseconds(pair[1]))
+    for block in _BLOCKS:
+        pair = works(sizes, proposal, block, site.siblings)
+        if pair is None:
+            return 0.0
+        gains.append(nanoseconds(pair[0]) / nanoseconds(pair[1]))
     return min(gains)
+
+
+def _open_as(site: Site, batch: int, side: int) -> list[int]:
+    """The shape of the input, with these numbers for open sizes in front of the axes and along them."""
+    given = site.resample.in_shape
+    first = len(given) - site.resample.dim
+    return [(batch if i < first else side) if size is None else size for i, size in enumerate(given)]
+
+
+def _scaled(site: Site, shape: Sequence[int], by: float) -> list[int]:
+    """``shape`` with its open sizes larger or smaller by a factor."""
+    given = zip(shape, site.resample.in_shape, strict=True)
+    return [max(round(size * by), 1) if known is None else size for size, known in given]
 
 
 def preferred(site: Site, proposals: Sequence[Proposal]) -> Proposal:

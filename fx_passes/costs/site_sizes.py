@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fx_passes.resample.axes import Axis, Resample
@@ -59,20 +61,18 @@ class Sizes:
 
 
 def sizes_of(
-    resample: Resample, *, own_bias: bool, transposed: bool, assumed: tuple[int, int] = (1, 1)
+    resample: Resample, *, own_bias: bool, transposed: bool, shape: Sequence[int | None] | None = None
 ) -> Sizes:
     """The sizes of a site.
 
     Args:
         resample: what the site computes.
         own_bias, transposed: as in :class:`Sizes`.
-        assumed: what open sizes are taken for: (leading, spatial).
+        shape: of the input. None: that of ``resample``, which is known.
     """
     dim, height_width = resample.dim, resample.height_width()
-    spatial = [assumed[1] if size is None else size for size in resample.in_shape[-dim:]]
-    leading = 1
-    for size in resample.in_shape[:-dim]:
-        leading *= assumed[0] if size is None else size
+    known = [int(size or 1) for size in (resample.in_shape if shape is None else shape)]
+    spatial, leading = known[-dim:], math.prod(known[:-dim])
     inputs = (1, spatial[0]) if dim == 1 else (spatial[-2], spatial[-1])
     height, width = (max(axis.size(n), 1) for axis, n in zip(height_width, inputs, strict=True))
     padded = resample.mode != "zeros" and any(axis.pad != (0, 0) for axis in resample.axes)

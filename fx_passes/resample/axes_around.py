@@ -59,9 +59,11 @@ def axes_behind(
 
 
 def in_common(ways: Sequence[tuple[Axis, ...] | None]) -> tuple[Axis, ...] | None:
-    """The axes that hold at every length; None if there are none, or if a length has none. ``Axis.extent`` gives a number of outputs
-    by a division that is rounded down, so several of them give the same; that of ``absorb_after`` is the
-    smallest."""
+    """The axes that hold at every length; None if there are none, or if a length has none.
+
+    ``Axis.extent`` gives a number of outputs by a division that is rounded down, so several of them give the
+    same. That of ``absorb_after`` is the smallest.
+    """
     known = [way for way in ways if way is not None]
     if len(known) != len(ways):
         return None

@@ -37,6 +37,8 @@ class Site:
         source, end: the site reads the value of ``source`` and replaces all nodes from there to ``end``.
         siblings: how many sites of the graph, this one included, equal this one and do not depend on each
             other.
+        shapes: of the input, if it has open sizes: those at which the lowering should be fast, as far as they
+            are known. That of the example is the first.
     """
 
     finding: Finding
@@ -48,6 +50,7 @@ class Site:
     source: str
     end: str
     siblings: int = 1
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def id(self) -> str:
@@ -139,7 +142,16 @@ def _site(verdict: Verdict, state: State, claims: Claims | None, any_order: bool
         conv=verdict.call.node.name,
         source=around.source.name,
         end=around.end.name,
+        shapes=() if around.resample.static else _of_example(around.source),
     )
+
+
+def _of_example(node: Node) -> tuple[tuple[int, ...], ...]:
+    """The shape of a value in the example with which the graph was captured, if the sizes remember it."""
+    shape = node.meta["val"].shape
+    if not all(isinstance(size, int) or size.node.has_hint() for size in shape):
+        return ()
+    return (tuple(size if isinstance(size, int) else size.node.hint for size in shape),)
 
 
 def _input_and_output(verdict: Verdict, any_order: bool) -> tuple[Node, Tensor, Tensor] | Refusal:

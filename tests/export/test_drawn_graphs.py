@@ -140,9 +140,10 @@ def _require_right(
     graph: Drawn, found: Analysis, plan: Plan, *, always: bool, exact: bool
 ) -> list[tuple[str, ...]]:
     """Rewrite as ``export/job/rewrite.py`` does, and compare. Returns the sites of each call."""
-    sites, arrays = found.sites()[0], graph.inputs()
+    arrays = graph.inputs()
+    sites, _ = found.sites([arrays[:1]])
     given = Plan({site.id: plan.choices.get(site.id, Choice(site.key, None)) for site in sites})
-    parts = lower_sites(found.model, sites, found.values(), given, arrays[:1])
+    parts = lower_sites(found.model, sites, found.values(), given)
     proto, _ = parts.applied()
     repeated = repeated_in(found, {name for call in parts.calls for name in call.ids})
     once = store_once(proto, repeated, always=always)

@@ -16,9 +16,10 @@ from export.runtime.blocks import Ratio
 from export.speed import Block, Timing
 from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
-from export.tune.fastest import Subject, fastest_plan
+from export.tune.fastest import fastest_plan
 from export.tune.options import Options, Timings
 from export.tune.stopwatch import Stopwatch
+from export.tune.subject import Subject
 from fx_passes.capture.routes import capture
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
@@ -129,7 +130,7 @@ def decide(
     else:
         made = make_candidates(found.graph_module, sites or found.sites, exactness)
     # No original file: the desk knows how long it takes.
-    subject = Subject(found.graph_module, sites or found.sites, None, (), desk.trial_of)  # type: ignore[arg-type]
+    subject = Subject(found.graph_module, sites or found.sites, None, ((),), desk.trial_of)  # type: ignore[arg-type]
     return fastest_plan(subject, *made, options, Stages())
 
 

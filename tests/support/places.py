@@ -32,6 +32,7 @@ class Place:
     bias: Tensor | None = None
     transposed: bool = False
     siblings: int = 1
+    shapes: tuple[tuple[int, ...], ...] = ()
 
 
 PLACES: dict[str, Any] = {

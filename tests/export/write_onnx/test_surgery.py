@@ -13,7 +13,7 @@ import pytest
 from blur_files import write
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.numpy_helper import from_array
-from rich_onnx import INPUTS, LOWERED, ONCE, require_kept, rich_model
+from rich_onnx import LOWERED, ONCE, require_kept, rich_model
 
 from export.read_onnx.model import OnnxModel, read_model
 from export.read_onnx.sites import Analysis, analyse
@@ -72,7 +72,7 @@ def test_a_site_that_the_rules_lower(runs: bool, tmp_path: Path) -> None:
     model = read_model(write(tmp_path / "rich.onnx", before))
     found: Analysis = analyse(model)
     sites, _ = found.sites()
-    lowered = lower_sites(model, sites, found.values(), static_plan(sites), INPUTS)
+    lowered = lower_sites(model, sites, found.values(), static_plan(sites))
     after, places = lowered.applied()
     assert store_once(after, repeated_in(found, {"blur"}), always=True) == ()
     require_kept(before, after, LOWERED)

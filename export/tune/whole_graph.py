@@ -1,0 +1,86 @@
+"""Which of the lowerings that won by themselves make the whole graph faster?
+
+In the graph, a lowering that won by itself can lose: it may break a chain of convolutions that onnxruntime
+keeps in blocks of channels. So the graph with all winners runs in turns with graphs that lack some of them. A
+lowering with which the graph is slower is dropped. The graph that is left must be faster than the original
+file, by the rule of ``speed.py`` and on the same inputs. Otherwise nothing is lowered.
+
+All of this is measured with each of the workloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from export.runtime.blocks import Ratio, geometric_mean
+from export.speed import HOLDS, faster_together
+from export.tune.options import Options
+from export.tune.stopwatch import Stopwatch
+from export.tune.subject import Subject
+from export.tune.trial import Trial
+from fx_passes.records import Proposal
+
+# The largest number of graphs, each without one group of sites. More would need too much memory.
+_GROUPS = 15
+
+T = TypeVar("T")
+
+
+def fastest_together(
+    chosen: Mapping[str, Proposal], trial: Trial, subject: Subject, options: Options, seconds: float
+) -> tuple[dict[str, Proposal], dict[str, Any]]:
+    """The lowerings of ``chosen`` with which the whole graph is faster, and the ratios that show it."""
+    stopwatch, threads = options.stopwatch, options.threads
+    end = stopwatch.clock() + seconds
+    best = trial.write(frozenset())
+    made_in = stopwatch.clock() - (end - seconds)
+    # Each graph is made once, and opened in two blocks or more: a third of the time is for making them.
+    count = min(_GROUPS, int(seconds / 3 / max(made_in, 1e-3)))
+    groups = _grouped([key for key in chosen if key in trial.keys], count)
+    dropped: frozenset[str] = frozenset()
+    ratios: dict[str, float] = {}
+    if len(groups) > 1:
+        files = [best, *(trial.write(group) for group in groups)]
+        time = partial(stopwatch.against_first, files)
+        middle = stopwatch.clock() + 0.5 * (end - stopwatch.clock())
+        found = _with_each(subject, stopwatch, middle, lambda inputs, left: time(inputs, threads, left))
+        for group, without in zip(groups, zip(*found, strict=True), strict=True):
+            # The time without the group over the time with it: above 1, the graph is faster with it.
+            ratios.update(dict.fromkeys(group, geometric_mean([ratio.value for ratio in without])))
+            dropped |= group if _loses(without) else frozenset()
+    kept = {key: proposal for key, proposal in chosen.items() if key not in dropped}
+    if dropped and kept:
+        best = trial.write(dropped)
+    speed = partial(stopwatch.speed, subject.baseline, best, threads=threads)
+    timings = _with_each(subject, stopwatch, end, lambda inputs, left: speed(inputs, seconds=left))
+    facts = {"without_ms_ratio": ratios, **timings[0].summary()}
+    if len(timings) > 1:
+        facts["at_each"] = [timing.summary() for timing in timings]
+    return (kept if faster_together(timings) else {}), facts
+
+
+def _with_each(
+    subject: Subject, stopwatch: Stopwatch, end: float, measure: Callable[[Sequence[Any], float], T]
+) -> list[T]:
+    """What ``measure`` finds with each workload, in equal parts of the time that is left."""
+    found = []
+    for number, inputs in enumerate(subject.workloads):
+        left = (end - stopwatch.clock()) / (len(subject.workloads) - number)
+        found.append(measure(inputs, left))
+    return found
+
+
+def _loses(without: Sequence[Ratio]) -> bool:
+    """Whether a graph is faster without some lowerings: with all workloads together, or clearly with one."""
+    highest = [ratio.ci95[1] for ratio in without]
+    return geometric_mean(highest) < 1.0 or min(highest) < HOLDS
+
+
+def _grouped(keys: Sequence[str], count: int) -> list[frozenset[str]]:
+    """At most ``count`` groups of keys: one key each, and the rest together."""
+    groups = [frozenset([key]) for key in keys[: max(count - 1, 0)]]
+    if rest := frozenset(keys[len(groups) :]):
+        groups.append(rest)
+    return groups
