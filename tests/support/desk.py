@@ -70,14 +70,16 @@ class Desk:
     """Stands in for onnxruntime: says how long everything takes, and records what it was asked.
 
     Args:
-        alone: gives the milliseconds of a candidate, for the key of its site and its name.
+        alone: gives the milliseconds of a candidate, for the key under which they are kept, and its name.
         graph: gives the milliseconds of the original file (None), or of the graph without these keys.
+        large: gives them for the second workload. None: there is one workload.
         variable: whether the sites of the graph can be put back.
         noise: half of the interval of the ratios of graphs that lack something.
     """
 
     alone: Callable[[str, str], float]
     graph: Callable[[frozenset[str] | None], float] = lambda without: 5.0 if without is not None else 10.0
+    large: Callable[[frozenset[str] | None], float] | None = None
     variable: bool = True
     noise: float = 0.0
     timed: list[str] = field(default_factory=list)
@@ -92,18 +94,26 @@ class Desk:
     def time_alone(
         self, candidates: Candidates, library: Any, threads: int, seconds: float
     ) -> dict[str, float]:
-        self.timed.append(candidates.site.key)
+        self.timed.append(candidates.key)
         self.seconds.append(seconds)
-        return {name: self.alone(candidates.site.key, name) for name in candidates.names}
+        return {name: self.alone(candidates.key, name) for name in candidates.names}
+
+    @property
+    def workloads(self) -> Any:
+        return ("small",) if self.large is None else ("small", "large")
+
+    def _graph(self, inputs: Any) -> Callable[[frozenset[str] | None], float]:
+        return self.large if inputs == "large" and self.large is not None else self.graph
 
     def against_first(self, files: Sequence[Any], inputs: Any, threads: int, seconds: float) -> list[Ratio]:
         self.seconds.append(seconds)
-        ratios = [self.graph(file) / self.graph(files[0]) for file in files[1:]]
+        graph = self._graph(inputs)
+        ratios = [graph(file) / graph(files[0]) for file in files[1:]]
         return [Ratio(ratio, (ratio - self.noise, ratio + self.noise)) for ratio in ratios]
 
     def speed(self, first: Any, second: Any, inputs: Any, *, threads: int, seconds: float) -> Timing:
         self.seconds.append(seconds)
-        block = Block(*((self.graph(file),) for file in (first, second, first)))
+        block = Block(*((self._graph(inputs)(file),) for file in (first, second, first)))
         return Timing((block,) * 4, threads)
 
     def trial_of(self, plan: Plan) -> Any:
@@ -130,7 +140,7 @@ def decide(
     else:
         made = make_candidates(found.graph_module, sites or found.sites, exactness)
     # No original file: the desk knows how long it takes.
-    subject = Subject(found.graph_module, sites or found.sites, None, ((),), desk.trial_of)  # type: ignore[arg-type]
+    subject = Subject(found.graph_module, sites or found.sites, None, desk.workloads, desk.trial_of)  # type: ignore[arg-type]
     return fastest_plan(subject, *made, options, Stages())
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from desk import Blurs, Desk, Found, X, decide, names, table
-from torch.export import Dim
+from desk import Desk, Found, decide, names, table
 
 from export.tune.fastest import CLOSE, GAIN
-from fx_passes.capture.routes import capture
-from fx_passes.choose.static_rules import preferred, static_choice
+from fx_passes.choose.static_rules import preferred
 from fx_passes.records import EXACTNESS, Exactness, Proposal
-from fx_passes.resample.site import lowerable_sites
 
 
 def test_the_fastest_wins(found: Found) -> None:
@@ -40,20 +37,6 @@ def test_a_gain_too_small_keeps_the_original(found: Found) -> None:
     assert desk.tried == []
     desk = Desk(table({"polyphase(phases=8)": 10.0 / GAIN - 0.01}, other=11.0))
     assert names(decide(desk, found)) == ["polyphase(phases=8)"] * 3
-
-
-def test_open_sizes_take_the_static_choice(found: Found) -> None:
-    """What is fastest depends on the sizes. So nothing is timed by itself, but the graph must be faster."""
-    shapes = ({2: Dim("height"), 3: Dim("width")},)
-    graph_module = capture(Blurs().eval(), (X,), dynamic_shapes=shapes).graph_module
-    sites, _ = lowerable_sites(graph_module)
-    wanted = [proposal.name if (proposal := static_choice(s, "finite")) else "expand" for s in sites]
-    assert set(wanted) > {"expand"}
-    desk = Desk(table({}), variable=False)
-    assert names(decide(desk, found, sites=sites)) == wanted
-    assert desk.timed == []
-    slower = Desk(table({}), lambda without: 10.0 if without is None else 11.0, variable=False)
-    assert names(decide(slower, found, sites=sites)) == ["expand"] * 3
 
 
 @pytest.mark.parametrize("exactness", EXACTNESS)
