@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from export.write_onnx.exporter import export_program, fold_constants
-from export.write_onnx.library import Library, open_dims
+from export.write_onnx.exporter import export_library
+from export.write_onnx.library import open_dims
 from fx_passes.graph.operators import described_inputs, read_inputs
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
@@ -90,15 +90,11 @@ def make_candidates(
         framed = [in_frame(site, one, merged=all_) for one, all_ in zip(computed, merged, strict=True)]
         read = _is_read(graph_module, site)
         modules += [_Read(module) if read else module for module in framed]
-        # A tensor for each, as the exporter takes one that is given twice for one input.
-        inputs += [torch.zeros(shapes[0], dtype=site.kernel.dtype) for _ in computed]
+        inputs += [torch.zeros(shapes[0], dtype=site.kernel.dtype)] * len(computed)
         open_sizes += [open_dims(site.resample) for _ in computed]
     if not found:
         return [], None
-    dynamic = {"inputs": tuple(open_sizes)} if any(open_sizes) else None
-    library = export_program(Library(modules), inputs, dynamic).model
-    fold_constants(library)
-    return found, library
+    return found, export_library(modules, inputs, open_sizes)
 
 
 def _shapes(same: Sequence[Site]) -> list[tuple[int, ...]]:

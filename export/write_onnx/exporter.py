@@ -26,8 +26,9 @@ from torch.export import ExportedProgram
 from export.write_onnx.exact_constants import exact_constants
 from export.write_onnx.expansions import Expansions
 from export.write_onnx.file import save
-from export.write_onnx.library import Library, hide_lowered, open_sizes, splice
+from export.write_onnx.library import Library, hide_lowered, open_dims, splice
 from export.write_onnx.separate_bias import separate_biases
+from export.write_onnx.shape_arithmetic import simplify_shapes
 from fx_passes.errors import ExportError
 from fx_passes.graph.torch_internals import pytree
 
@@ -66,11 +67,31 @@ def to_onnx(
     program = export_program(hidden.model, example_inputs, dynamic_shapes)
     fold_constants(program.model)
     if hidden.modules:
-        sizes = open_sizes(hidden.modules)
-        library = export_program(Library(hidden.modules), hidden.inputs, sizes)
-        fold_constants(library.model)
-        splice(program.model, library.model)
+        sizes = [open_dims(module.resample) for module in hidden.modules]
+        splice(program.model, export_library(hidden.modules, hidden.inputs, sizes))
     return save(program.model, Path(path))
+
+
+def export_library(
+    modules: Sequence[nn.Module], inputs: Sequence[Tensor], sizes: Sequence[dict[int, Any]]
+) -> ir.Model:
+    """Modules as one model, in which each reads one input and gives one output.
+
+    Args:
+        modules: modules with one input and one output each.
+        inputs: an input of each.
+        sizes: the open sizes of each input, as for ``torch.export.export``.
+
+    Raises:
+        ExportError: torch cannot export a module.
+    """
+    # The exporter would take a tensor that is given twice for one input.
+    own = [x.clone() for x in inputs]
+    dynamic = {"inputs": tuple(sizes)} if any(sizes) else None
+    library = export_program(Library(modules), own, dynamic).model
+    fold_constants(library)
+    simplify_shapes(library)
+    return library
 
 
 def fold_constants(model: ir.Model) -> None:

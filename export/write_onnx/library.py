@@ -82,12 +82,6 @@ class Library(nn.Module):
         return tuple(entry(x) for entry, x in zip(self.entries, inputs, strict=True))
 
 
-def open_sizes(modules: Sequence[Lowered]) -> Any:
-    """``dynamic_shapes`` for a library: the open sizes of its inputs. None if no size is open."""
-    sizes = [open_dims(module.resample) for module in modules]
-    return {"inputs": tuple(sizes)} if any(sizes) else None
-
-
 def open_dims(resample: Resample) -> dict[int, Any]:
     """The open sizes of the input of a resampling, as ``torch.export.export`` takes them."""
     return {i: torch.export.Dim.AUTO for i, size in enumerate(resample.in_shape) if size is None}

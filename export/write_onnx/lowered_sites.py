@@ -112,7 +112,7 @@ def lower_sites(
         modules.append(build(proposal, site.resample, site.kernel, site.bias, site.siblings))
         examples.append(_example(site, proposal))
         dynamic.append(open_dims(site.resample))
-    parts = parts_of(modules, examples, model.opset, dynamic if any(dynamic) else None)
+    parts = parts_of(modules, examples, model.opset, dynamic)
     calls = [
         _call(together, part, values, example)
         for ((_, proposal), same), part, example in zip(groups.items(), parts, examples, strict=True)

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from onnx import NodeProto, TensorProto
 from torch import Tensor, nn
 
-from export.write_onnx.exporter import export_program, fold_constants
-from export.write_onnx.library import Library, entry_of
+from export.write_onnx.exporter import export_library
+from export.write_onnx.library import entry_of
 from export.write_onnx.older_opset import at_opset
 
 
@@ -36,7 +36,7 @@ class Part:
 
 
 def parts_of(
-    modules: Sequence[nn.Module], examples: Sequence[Tensor], opset: int, dynamic_shapes: Any = None
+    modules: Sequence[nn.Module], examples: Sequence[Tensor], opset: int, sizes: Sequence[dict[int, Any]]
 ) -> list[Part]:
     """Each module as a part, in the operators of ``opset``.
 
@@ -44,18 +44,14 @@ def parts_of(
         modules: modules with one input and one output each.
         examples: an input of each.
         opset: 11 or newer.
-        dynamic_shapes: for each module, its open sizes as for ``torch.export.export``. None: no size is open.
+        sizes: the open sizes of each input, as for ``torch.export.export``.
 
     Raises:
         ExportError: torch cannot export a module, or it has no form at that opset.
     """
     if not modules:
         return []
-    # The exporter would take a tensor that is given twice for one input.
-    inputs = [example.clone() for example in examples]
-    shapes = None if dynamic_shapes is None else {"inputs": tuple(dynamic_shapes)}
-    library = export_program(Library(modules), inputs, shapes).model
-    fold_constants(library)
+    library = export_library(modules, examples, sizes)
     return [_part(library, index, opset) for index in range(len(modules))]
 
 
