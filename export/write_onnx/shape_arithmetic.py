@@ -8,7 +8,7 @@ an expression of the sizes of the input. So the parameter of a Reshape or a Slic
 - neighbouring sizes that a value has are one Shape with ``start`` and ``end``;
 - what must be computed begins with the nearest size that a value has.
 
-A Reshape behind a Reshape is one Reshape. Nothing changes where a stated shape says nothing.
+A Reshape behind a Reshape is one Reshape, and one to the same shape is none. Nothing changes where a stated shape says nothing.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ class _Entry:
             data = producer.inputs[0]
         given, wanted = (None if value is None else self.sizes(value) for value in (data, result))
         if data is None or given is None or wanted is None or _constant(node.inputs[1]) is not None:
+            return
+        if given == wanted:
+            ir.convenience.replace_all_uses_with(result, data, replace_graph_outputs=True)
             return
         if 0 in wanted:  # it would stand for something else
             return

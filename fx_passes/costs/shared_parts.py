@@ -55,8 +55,16 @@ def window(site: Sizes, across: Phases) -> Work:
 
 def tail(site: Sizes, count: int) -> Work:
     """Bringing channels last into the shape of the output. What whole blocks have in excess is cut off."""
-    whole = site.outputs[1] % count == 0 and site.outputs[0] % site.height.up == 0
+    (height, width), rows = site.outputs, site.height.up
+    whole = _whole(site.width, width, count, site.known) and _whole(site.height, height, rows, site.known)
     return nodes(2) + (Counter() if whole else moved(site.written)) + bias(site)
+
+
+def _whole(axis: Axis, length: int, count: int, known: bool) -> bool:
+    """Whether outputs fill blocks of ``count``. With open sizes it must be so at every length."""
+    if known:
+        return length % count == 0
+    return all(axis.size(axis.span + n) % count == 0 for n in range(count * axis.down))
 
 
 def bias(site: Sizes) -> Work:

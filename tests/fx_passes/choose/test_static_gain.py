@@ -47,20 +47,56 @@ def _larger(sizes: Sizes) -> list[Sizes]:
     return [replace(sizes, items=2 * sizes.items), wide, *([high] if sizes.dim == 2 else [])]
 
 
+OPEN: Any = Place(replace(IMAGE, in_shape=(None, 3, None, None), out_shape=(None, 3, None, None)), RANK_1)
+PHASES = Proposal("separable_polyphase", (("phases", 16),), "finite")
+
+
 def test_an_open_site_has_to_gain_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gain of a site with open sizes is the smallest one at the sizes that are assumed."""
-    resample = replace(IMAGE, in_shape=(None, 3, None, None), out_shape=(None, 3, None, None))
-    proposal = Proposal("separable_polyphase", (("phases", 16),), "finite")
-    known = []
-    for batch, side in choose._ASSUMED:
-        shape = batch, 3, side, side
-        place: Any = Place(replace(IMAGE, in_shape=shape, out_shape=shape), RANK_1)
-        known.append(static_gain(place, proposal))
-    assert len(set(known)) == len(known)
-    open_place: Any = Place(resample, RANK_1)
-    assert static_gain(open_place, proposal) == min(known)
-    monkeypatch.setattr(choose, "_ASSUMED", ((1, 4), *choose._ASSUMED))
-    assert static_choice(open_place, "finite") is None
+    """If no example is known, the gain of a site with open sizes is the smallest one at the sizes that are
+    assumed."""
+    assumed, gains = choose._ASSUMED, []
+    for one in assumed:
+        monkeypatch.setattr(choose, "_ASSUMED", (one,))
+        gains.append(static_gain(OPEN, PHASES))
+    assert len(set(gains)) == len(gains)
+    monkeypatch.setattr(choose, "_ASSUMED", assumed)
+    assert static_gain(OPEN, PHASES) == min(gains)
+    monkeypatch.setattr(choose, "_ASSUMED", ((1, 4), *assumed))
+    assert static_choice(OPEN, "finite") is None
+
+
+def test_an_open_site_has_to_gain_at_the_sizes_of_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gain is the smallest one at the shapes that are wanted. At a quarter of them, and at four times, the
+    lowering need only not lose."""
+    gains: dict[tuple[int, ...], float] = {}
+    looked: list[tuple[int, ...]] = []
+
+    def gain(site: Any, proposal: Proposal, shape: Any) -> float:
+        looked.append(tuple(shape))
+        return gains.get(tuple(shape), 9.0)
+
+    monkeypatch.setattr(choose, "_gain", gain)
+    wanted = ((4, 3, 40, 80), (1, 3, 400, 200))
+    place = replace(OPEN, shapes=wanted)
+    gains |= {wanted[0]: 3.0, wanted[1]: 2.0}
+    assert static_gain(place, PHASES) == 2.0
+    assert set(looked) > {(1, 3, 10, 20), (16, 3, 160, 320), (1, 3, 100, 50), (4, 3, 1600, 800)}
+    gains[1, 3, 10, 20] = 1.1
+    assert static_gain(place, PHASES) == pytest.approx(1.1 * choose.MARGIN)
+    gains[1, 3, 10, 20] = 0.9
+    assert static_gain(place, PHASES) < choose.MARGIN
+
+
+def test_what_is_cut_off_counts() -> None:
+    """With known sizes, nothing is cut if the outputs fill the blocks. With open ones that is so only if they
+    fill them at every length."""
+    shape = (1, 3, 64, 64)
+    known: Any = Place(replace(IMAGE, in_shape=shape, out_shape=shape), RANK_1)
+    assert static_gain(replace(OPEN, shapes=(shape,)), PHASES) < static_gain(known, PHASES)
+    up = replace(IMAGE.axes[0], up=8, extent=7)
+    eight, sixteen = (Proposal("transposed_separable", (("phases", n),), "finite") for n in (8, 16))
+    place = replace(OPEN, resample=replace(OPEN.resample, axes=(up, up)), transposed=True, shapes=(shape,))
+    assert static_gain(place, eight) > static_gain(place, sixteen)
 
 
 def test_both_widths_of_registers_have_to_gain(monkeypatch: pytest.MonkeyPatch) -> None:
