@@ -8,7 +8,8 @@ an expression of the sizes of the input. So the parameter of a Reshape or a Slic
 - neighbouring sizes that a value has are one Shape with ``start`` and ``end``;
 - what must be computed begins with the nearest size that a value has.
 
-A Reshape behind a Reshape is one Reshape, and one to the same shape is none. Nothing changes where a stated shape says nothing.
+A Reshape behind a Reshape is one Reshape, and one to the same shape is none. Nothing changes where a stated
+shape says nothing.
 """
 
 from __future__ import annotations

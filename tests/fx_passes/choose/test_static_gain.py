@@ -66,8 +66,8 @@ def test_an_open_site_has_to_gain_at_every_size(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_open_site_has_to_gain_at_the_sizes_of_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gain is the smallest one at the shapes that are wanted. At a quarter of them, and at four times, the
-    lowering need only not lose."""
+    """The gain is the smallest one at the shapes that are wanted. At a quarter of them, and at four times,
+    the lowering need only not lose."""
     gains: dict[tuple[int, ...], float] = {}
     looked: list[tuple[int, ...]] = []
 
