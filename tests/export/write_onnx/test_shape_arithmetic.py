@@ -58,7 +58,7 @@ FORMS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
         lambda x: x.reshape(-1, *x.shape[2:]).reshape(-1, 1, *x.shape[2:]).abs(),
         ["Reshape", "Abs"],
     ),
-    "a reshape to the same shape": (lambda x: x.abs().reshape(x.shape).neg(), ["Abs", "Neg"]),
+    "a reshape to the same shape": (lambda x: x.abs().flatten(0, 1).reshape(x.shape).neg(), ["Abs", "Neg"]),
     "neighbours are one Shape": (
         lambda x: x.abs().reshape(-1, *x.shape[2:]).neg().reshape(-1, 3, *x.shape[2:]),
         ["Abs", "Shape", "Concat", "Reshape", "Neg", "Shape", "Concat", "Reshape"],
