@@ -15,7 +15,7 @@ from torch.export import Dim
 from export.runtime.session import open_session, run
 from export.write_onnx.exporter import export_library
 from export.write_onnx.library import model_of
-from export.write_onnx.shape_arithmetic import _folded, _multiple
+from export.write_onnx.size_nodes import _folded, _multiple
 from fx_passes.capture.routes import capture
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Proposal
@@ -168,6 +168,7 @@ def test_a_multiple_of_a_size_that_is_known(size: Any, near: Any, expected: tupl
 def test_a_number_goes_into_the_quotient() -> None:
     """So nothing below zero is divided: ONNX rounds towards zero."""
     size = sympy.floor((A - 1) / 2) + 1
-    assert isinstance(_folded(size), sympy.floor)
-    assert [_folded(size).subs(A, n) for n in range(9)] == [size.subs(A, n) for n in range(9)]
+    folded = _folded(size)
+    assert isinstance(folded, sympy.floor)
+    assert [folded.subs(A, n) for n in range(9)] == [size.subs(A, n) for n in range(9)]
     assert _folded(A + 1) == A + 1
