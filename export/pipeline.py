@@ -200,6 +200,7 @@ def _report(
         once=rewritten.once,
         plan=rewritten.plan,
         kept=rewritten.reasons,
+        outside=rewritten.outside,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
     )

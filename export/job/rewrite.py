@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -39,6 +39,7 @@ class Rewritten:
         places: where the lowered sites are in the file.
         replaced: by key, what lowered sites computed before.
         parts: the lowered sites, which can be written in any selection.
+        outside: by the id of a lowered site, why a Pad or a Slice beside it stays.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Rewritten:
     places: tuple[Place, ...]
     replaced: Mapping[str, Replaced]
     parts: LoweredSites
+    outside: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def lowered(self) -> tuple[str, ...]:
@@ -88,7 +90,8 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
         path, places, once = _write(source, found, parts, options)
     reasons = {name: refusal.reason for name, refusal in refusals.items()}
     reasons = {} if options.chosen_by == "expand" else reasons
-    return Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts)
+    outside = {site.id: site.outside for site in sites if plan.choices[site.id].proposal is not None}
+    return Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts, outside)
 
 
 def _decide(

@@ -28,6 +28,7 @@ from export.read_onnx.types import ValueType, value_types
 from fx_passes.find.find_kernels import SITE_ID
 from fx_passes.records import Finding
 from fx_passes.resample.absorb import WITHIN
+from fx_passes.resample.outside import KIND
 
 # In ``meta`` of an FX node: the name of the ONNX value that it stands for.
 VALUE = "onnx_value"
@@ -126,7 +127,9 @@ class _Builder:
     def _opaque(self, op: str, given: Sequence[str], made: Sequence[str]) -> None:
         all_ = self.graph.call_function(OPAQUE, ([self.values[name] for name in given], op))
         for place, name in enumerate(made):
-            self._name(self.graph.call_function(operator.getitem, (all_, place)), name)
+            node = self.graph.call_function(operator.getitem, (all_, place))
+            node.meta[KIND] = op
+            self._name(node, name)
 
     def _chain(self, source: Node, calls: Sequence[Call], result: str) -> Node:
         """``calls``, each on the result of the one before; the last one is ``result``."""

@@ -26,6 +26,7 @@ class Report:
         route: how the graph was got.
         once: the ids of the sites whose repeated kernel is now stored once, and expanded.
         kept: by id, why a shared site cannot be lowered.
+        outside: by the id of a lowered site, why a Pad or a Slice beside it stays.
         seconds: how long each stage took.
         sizes: what the model needs of its open sizes, beyond what was asked for.
         speed_at: for each input that was timed, its shapes and the times. The first is ``speed``.
@@ -44,6 +45,7 @@ class Report:
     once: frozenset[str] = frozenset()
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
+    outside: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
     speed_at: tuple[tuple[tuple[tuple[int, ...], ...], Timing], ...] = ()
@@ -103,6 +105,7 @@ class Report:
                     "lowering": self.lowering_of(f),
                     "exactness": self.exactness_of(f),
                     "candidates": self.candidates_of(f),
+                    "outside": list(self.outside.get(f.id, ())),
                 }
                 for f in self.findings
             ],

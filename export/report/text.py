@@ -46,7 +46,8 @@ def _verdict(finding: Finding, report: Report | None) -> str:
     lowering = report.lowering_of(finding) if report else None
     if lowering and lowering != "expand":
         assert report is not None
-        return f"{lowering} ({EXACTNESS_TEXT[report.exactness_of(finding) or 'bitwise']})"
+        exact = EXACTNESS_TEXT[report.exactness_of(finding) or "bitwise"]
+        return f"{lowering} ({'; '.join([exact, *report.outside.get(finding.id, ())])})"
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)
     if finding.groups == 1:  # there is nothing to share

@@ -26,7 +26,7 @@ _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
     "getitem select".split()
 )
-_PADS = frozenset(
+PADS = frozenset(
     "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
 )
 # In ``meta`` of a node: it is one step of what its source has as one node. A site cannot begin or end there.
@@ -75,7 +75,7 @@ def _absorb_front(found: Surroundings, claims: Claims) -> Surroundings:
         return found  # a padding mode of the convolution itself refers to its own input
     chain: list[Node] = []
     node, best = found.source, found
-    while node not in claims.taken and _moves(node) and _may_go(node, claims.convolutions):
+    while node not in claims.taken and moves(node) and may_go(node, claims.convolutions):
         chain.append(node)
         node = chain[-1].args[0]  # type: ignore[assignment]
         if WITHIN not in node.meta and (longer := _front(node, chain, found)) is not None:
@@ -105,21 +105,20 @@ def _front(source: Node, chain: list[Node], found: Surroundings) -> Surroundings
     return None if whole is None else replace(found, source=source, resample=whole)
 
 
-def _may_go(node: Node, convolutions: frozenset[Node]) -> bool:
+def may_go(node: Node, convolutions: frozenset[Node]) -> bool:
     """Whether all that reads ``node``, through movements of data, are convolutions that may absorb it."""
     return all(
-        reader in convolutions or (_moves(reader) and _may_go(reader, convolutions))
-        for reader in _readers(node)
+        reader in convolutions or (moves(reader) and may_go(reader, convolutions)) for reader in readers(node)
     )
 
 
 def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundings:
     chain: list[Node] = []
     scale, node, best = 1.0, conv, found
-    while len(readers := _readers(node)) == 1:
-        node = readers[0]
+    while len(behind := readers(node)) == 1:
+        node = behind[0]
         factor = _factor(node)
-        if factor is None and not (_moves(node, pads=False) and node.args[0] is (chain or [conv])[-1]):
+        if factor is None and not (moves(node, pads=False) and node.args[0] is (chain or [conv])[-1]):
             break
         scale *= factor or 1.0
         chain.append(node)
@@ -155,7 +154,7 @@ def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: 
     return None if whole is None else replace(found, end=end, resample=whole)
 
 
-def _readers(node: Node) -> list[Node]:
+def readers(node: Node) -> list[Node]:
     """The users of ``node`` that look at its elements."""
     return [user for user in node.users if node in read_inputs(user)]
 
@@ -169,7 +168,7 @@ def _factor(node: Node) -> float | None:
     return numbers[0] if len(numbers) == 1 and 2.0**-40 < abs(numbers[0]) < 2.0**40 else None
 
 
-def _moves(node: Node, pads: bool = True) -> bool:
+def moves(node: Node, pads: bool = True) -> bool:
     """Whether ``node`` only moves the elements of its first argument, or pads them."""
     if node.op not in ("call_function", "call_method") or not node.args or not isinstance(node.args[0], Node):
         return False
@@ -178,7 +177,7 @@ def _moves(node: Node, pads: bool = True) -> bool:
     name = base_name(node)
     if name in _VIEWS:
         return True
-    if not pads or name not in _PADS:
+    if not pads or name not in PADS:
         return False
     extra = [*node.args[2:], *node.kwargs.values()]
     return all(value is None or isinstance(value, str) or value == 0 for value in extra)

@@ -17,6 +17,7 @@ from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.records import Finding, Refusal
 from fx_passes.resample.absorb import WITHIN, Claims, Surroundings, absorb
 from fx_passes.resample.axes import Resample, resample_of
+from fx_passes.resample.outside import left_outside
 from fx_passes.resample.siblings import independent_groups
 from fx_passes.resample.values import kernel_and_bias, refuse
 
@@ -39,6 +40,7 @@ class Site:
             other.
         shapes: of the input, if it has open sizes: those at which the lowering should be fast, as far as they
             are known. That of the example is the first.
+        outside: why a Pad in front of it or a Slice behind it is not absorbed, a sentence for each.
     """
 
     finding: Finding
@@ -51,6 +53,7 @@ class Site:
     end: str
     siblings: int = 1
     shapes: tuple[tuple[int, ...], ...] = ()
+    outside: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -143,6 +146,7 @@ def _site(verdict: Verdict, state: State, claims: Claims | None, any_order: bool
         source=around.source.name,
         end=around.end.name,
         shapes=() if around.resample.static else _of_example(around.source),
+        outside=left_outside(around, claims) if claims is not None else (),
     )
 
 
