@@ -126,6 +126,7 @@ class _Builder:
 
     def _opaque(self, op: str, given: Sequence[str], made: Sequence[str]) -> None:
         all_ = self.graph.call_function(OPAQUE, ([self.values[name] for name in given], op))
+        all_.meta[KIND] = op
         for place, name in enumerate(made):
             node = self.graph.call_function(operator.getitem, (all_, place))
             node.meta[KIND] = op

@@ -37,7 +37,7 @@ def _why_pad(pad: Node, around: Surroundings, claims: Claims) -> str:
     if KIND in pad.meta:
         return "its amounts are computed, or have no form in torch"
     if not moves(pad):
-        return "it pads with another value than zero, or its amounts are computed from values"
+        return "it does not pad with zeros, or its amounts are computed from values"
     if pad in claims.taken or not may_go(pad, claims.convolutions):
         return "something else reads its result, too"
     if any(axis.pad != (0, 0) for axis in around.resample.axes):
