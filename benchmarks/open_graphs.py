@@ -6,10 +6,12 @@ them with their goals. An open size has a dimension and a name, and is the same 
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import graphs
@@ -119,6 +121,20 @@ def buffer_blur_pool() -> Model:
     return BufferBlurPool(), (torch.rand(1, 64, 64, 64),)
 
 
+def composer_blur_pool() -> Model:
+    """Composer's BlurPool2d. Its file is loaded alone: the package would import all of Composer."""
+    package = importlib.util.find_spec("composer")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("composer is not installed")
+    path = Path(package.submodule_search_locations[0]) / "algorithms" / "blurpool" / "blurpool_layers.py"
+    spec = importlib.util.spec_from_file_location("blurpool_layers", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.BlurPool2d(channels=64), (torch.rand(1, 64, 64, 64),)
+
+
 def bytes_blur() -> Model:
     return BytesBlur(), (_random((3, 256, 256), torch.uint8),)
 
@@ -179,6 +195,9 @@ OPEN_GRAPHS = {
     ),
     "blurpool": OpenGraph(
         "kornia BlurPool2D 3", graphs.blur_pool, IMAGES, smaller=(1, 31, 45), larger=(3, 97, 131)
+    ),
+    "composerpool": OpenGraph(
+        "Composer BlurPool2d", composer_blur_pool, IMAGES, smaller=(1, 31, 45), larger=(3, 97, 131)
     ),
     "bufferpool": OpenGraph(
         "blur pool 3, from a buffer", buffer_blur_pool, IMAGES, smaller=(1, 31, 45), larger=(3, 97, 131)

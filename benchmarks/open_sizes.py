@@ -16,7 +16,7 @@ The outputs of both files are compared at each size. A graph fails if they diffe
 table for a site that is not lowered is the reason of the optimizer. If no lowering was chosen, it is what the
 rules count for the best proposal, and the refusal of each lowering.
 
-Needs ``pip install -e '.[test,bench]'``.
+Needs ``pip install -e '.[test,bench]'`` and, for Composer's blur pool, ``pip install --no-deps mosaicml``.
 """
 
 from __future__ import annotations
