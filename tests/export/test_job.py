@@ -103,17 +103,59 @@ def test_rules_and_plans_are_done_as_asked(tmp_path: Path) -> None:
     assert any("slower" in line for line in summary_lines(report))
 
 
-@pytest.mark.slow
-def test_tuned_on_what_is_measured(tmp_path: Path) -> None:
-    """An open batch from an example of one item: traced with two, timed and measured with one."""
-    desk = Desk(1.0)
-    x = torch.rand(1, 3, 64, 96)
+def wide_blur() -> nn.Module:
     conv = nn.Conv2d(3, 3, 11, padding=5, groups=3, bias=False)
     conv.weight.data = torch.ones(3, 1, 11, 11)
-    model = nn.Sequential(conv).eval()
-    report = desk.optimize(model, x, tmp_path / "out.onnx", dynamic_shapes=({0: Dim("batch")},))
+    return nn.Sequential(conv).eval()
+
+
+OPEN = ({0: Dim("batch", max=8), 3: Dim("width", min=12, max=640)},)
+Y = torch.rand(1, 3, 64, 96)
+
+
+@pytest.mark.slow
+def test_tuned_on_what_is_measured(tmp_path: Path) -> None:
+    """An open batch from an example of one item: traced with two, timed and measured with one. The result is
+    measured at the largest size that was verified, too."""
+    desk = Desk(2.0, 1.5)
+    report = desk.optimize(wide_blur(), Y, tmp_path / "out.onnx", dynamic_shapes=({0: Dim("batch", max=8)},))
     assert len(lowered(report)) == 1
     assert set(desk.tuned_on) == {(1, 3, 64, 96)}
+    found: list[Any] = [(shapes, timing.speedup) for shapes, timing in report.speed_at]
+    assert found == [(((1, 3, 64, 96),), pytest.approx(2.0)), (((3, 3, 64, 96),), pytest.approx(1.5))]
+    speed = report.to_json()["speed"]
+    assert [(one["inputs"], one["speedup"]) for one in speed["sizes"]] == [
+        ([list(shape) for shape in shapes], gain) for shapes, gain in found
+    ]
+    assert speed["speedup"] == speed["sizes"][0]["speedup"]
+    assert any(line.startswith("speed at 3x3x64x96: ") for line in summary_lines(report))
+
+
+@pytest.mark.slow
+def test_tuned_at_what_is_asked(tmp_path: Path) -> None:
+    """At the example and at the sizes of ``tune_at``. These are measured, and no others. The plan says at
+    which shapes its times were taken."""
+    desk = Desk(2.0, 1.5)
+    report = desk.optimize(
+        wide_blur(), Y, tmp_path / "out.onnx", dynamic_shapes=OPEN, tune_at=[[(4, 3, 64, 320)]]
+    )
+    assert desk.tuned_on == [(1, 3, 64, 96), (4, 3, 64, 320)]
+    assert [shapes for shapes, _ in report.speed_at] == [((1, 3, 64, 96),), ((4, 3, 64, 320),)]
+    timed = [key.partition("@")[2] for key in report.plan.made["timings_ms"]]
+    assert timed == ["1x3x64x96", "4x3x64x320"]
+    (site,) = report.to_json()["sites"]
+    assert {one["shape"] for one in site["candidates"]} == set(timed)
+
+
+@pytest.mark.slow
+def test_a_tuned_file_that_is_slower_at_another_size_is_not_written(tmp_path: Path) -> None:
+    """Although it is faster at the size of the example. The reason names the size."""
+    desk = Desk(2.0, 0.8, 1.0, 1.0)
+    report = desk.optimize(
+        wide_blur(), Y, tmp_path / "out.onnx", dynamic_shapes=OPEN, tune_at=[[(4, 3, 64, 320)]]
+    )
+    assert lowered(report) == []
+    assert "slower than the original at 4x3x64x320: 0.800x" in "".join(report.kept.values())
 
 
 class Refused(nn.Module):
