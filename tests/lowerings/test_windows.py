@@ -37,3 +37,12 @@ def test_what_fills_its_blocks(case: tuple[Axis, Windows], length: int) -> None:
     axis, windows = case
     if windows.fill(axis):
         assert axis.size(length) % windows.count == 0
+
+
+def test_a_convolution_that_computes_more_does_not_fill() -> None:
+    """A slice behind it keeps fewer outputs than there are windows in the input. The others must be cut."""
+    for extent, fills in ((-3, True), (-5, False)):
+        axis = Axis(taps=3, extent=extent)
+        windows = single_windows(axis)
+        assert windows.behind(axis) == extent + 3
+        assert windows.fill(axis) is fills
