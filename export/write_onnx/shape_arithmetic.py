@@ -19,6 +19,7 @@ import onnx_ir as ir
 
 from export.write_onnx.library import entry_of
 from export.write_onnx.size_nodes import SizeNodes, Sizes, Stated, has
+from fx_passes.resample.lengths import Size
 
 
 def simplify_shapes(library: ir.Model) -> None:
@@ -57,24 +58,32 @@ class _Entry:
             return
         if 0 in wanted:  # it would stand for something else
             return
-        target: Sizes = [0 if size in given[i : i + 1] else size for i, size in enumerate(wanted)]
-        left = [i for i, size in enumerate(target) if not isinstance(size, int)]
-        if (place := self._inferred(target, left, wanted)) is not None:
-            target[place] = -1
-        written = self._written(target, node, [data, self.stated.input])
+        ones = _ones_added(given, wanted), _ones_added(wanted, given)
+        if (axes := ones[0] or ones[1]) is not None:
+            node.op_type = "Unsqueeze" if ones[0] else "Squeeze"
+            written: ir.Value | None = SizeNodes(self.stated, node, ()).constant(axes)
+        else:
+            written = self._written(self._target(given, wanted), node, [data, self.stated.input])
         if written is None:
             return
         node.replace_input_with(0, data)
         node.replace_input_with(1, written)
         node.attributes.pop("allowzero", None)
 
-    def _inferred(self, target: Sizes, left: Sequence[int], wanted: Sizes) -> int | None:
-        """The place of the size that the runtime finds. It cannot if another one is zero: only the batch may
-        be."""
+    def _target(self, given: Sizes, wanted: Sizes) -> Sizes:
+        """``wanted`` as a Reshape takes it, from ``given``: with 0 for a size that stays, and -1 for one.
+
+        Where a size is zero, the runtime cannot find another one for -1. Only the batch may be zero.
+        """
+        target: Sizes = [0 if size in given[i : i + 1] else size for i, size in enumerate(wanted)]
+        left = [i for i, size in enumerate(target) if not isinstance(size, int)]
         if isinstance(self.batch, int):
-            return left[0] if left else None
+            return _with(target, left[:1], [-1])
         with_batch = [i for i, size in enumerate(wanted) if has(size, self.batch)]
-        return with_batch[0] if len(with_batch) == 1 and with_batch[0] in left else None
+        if len(with_batch) == 1 and with_batch[0] in left:
+            return _with(target, with_batch, [-1])
+        # onnxruntime itself writes -1 for a size, if it is the only one that is computed.
+        return _with(target, with_batch, [wanted[i] for i in with_batch]) if len(left) == 1 else target
 
     def _slice(self, node: ir.Node) -> None:
         """A cut of one axis from a known place on."""
@@ -108,3 +117,22 @@ class _Entry:
 def _constant(value: ir.Value | None) -> list[int] | None:
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return None if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
+
+
+def _with(sizes: Sizes, places: Sequence[int], others: Sequence[Size]) -> Sizes:
+    """``sizes``, with ``others`` at some places."""
+    changed = dict(zip(places, others, strict=True))
+    return [changed.get(place, size) for place, size in enumerate(sizes)]
+
+
+def _ones_added(few: Sizes, many: Sizes) -> list[int] | None:
+    """The places in ``many`` of sizes of 1, if ``few`` is all the rest. None if it is not."""
+    rest, places = list(few), []
+    for place, size in enumerate(many):
+        if rest and rest[0] == size:
+            rest.pop(0)
+        elif size == 1:
+            places.append(place)
+        else:
+            return None
+    return None if rest else places
