@@ -2,9 +2,9 @@
 
 torch.compile gives the graph with parameters and buffers as inputs. For inference, the graph is captured
 again around the tensors that it is called with. Its shared convolutions are lowered, and inductor compiles
-the result. This happens once for each set of shapes. A lowered kernel is a constant. So before every call,
-the tensors that kernels and biases are computed from are compared with their values at the lowering. If they
-changed, the graph is lowered again.
+the result. The sizes that torch.compile keeps open stay open, so one lowered graph serves all of them. A
+lowered kernel is a constant. So before every call, the tensors that kernels and biases are computed from are
+compared with their values at the lowering. If they changed, the graph is lowered again.
 
 For training, nothing is rewritten. Repeats that are separate parameters would each need their own gradient. A
 kernel that is one parameter already is expanded in the graph, and its module chooses how
@@ -22,22 +22,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch import Tensor
+from torch.export import Dim
+from torch.fx import GraphModule
 
+from fx_passes.bound_graph import OWN, Bound, open_sizes, placeholders_of, sizes_of_tensors, sources
 from fx_passes.capture.inference import capture_for_inference
+from fx_passes.errors import one_line
 from fx_passes.find.calls import find_calls
 from fx_passes.find.find_kernels import judge_graph
+from fx_passes.graph.input_check import InputCheck
 from fx_passes.graph.tensors import storage_key
-from fx_passes.graph.torch_internals import SET_GRAD_ENABLED, inductor, is_static_input, options_of_mode
+from fx_passes.graph.torch_internals import (
+    SET_GRAD_ENABLED,
+    BackendCompilerFailed,
+    forward_pre_hooks,
+    inductor,
+    is_static_input,
+    options_of_mode,
+)
 from fx_passes.lower import SITE_OF_CALL, lower
 
 log = logging.getLogger(__name__)
 
-# The number of lowered graphs that are kept, one for each set of shapes. The least recently used goes first.
+# The number of lowered graphs that are kept, one for each set of numbers that are not open sizes of tensors.
+# The least recently used goes first.
 _KEPT = 16
-# The model's own tensors are attributes with this name and their position among the inputs.
-_OWN = "own_"
 
 Compiled = Callable[..., Any]
 
@@ -78,60 +88,76 @@ def fx_passes(
 
 @dataclass(frozen=True)
 class _Compiled:
-    """A graph lowered for some shapes.
+    """A lowered graph.
 
     Args:
         compiled: takes the inputs that are not the model's own tensors. None: nothing was lowered.
         own: the model's own tensors that the graph was lowered with, by the position of the input.
         baked: copies of the tensors that its constants were computed from.
+        checks: refuse inputs that the graph does not take.
     """
 
     compiled: Compiled | None
     own: dict[int, Any]
     baked: dict[int, Tensor]
+    checks: Sequence[InputCheck] = ()
 
     def holds(self, inputs: Sequence[Any]) -> bool:
         """Whether the own tensors are the same objects, and the baked ones have the same values."""
         same = all(inputs[index] is tensor for index, tensor in self.own.items())
         return same and all(torch.equal(inputs[index], value) for index, value in self.baked.items())
 
+    def takes(self, given: Sequence[Tensor]) -> bool:
+        """Whether the lowered graph takes these inputs. Its capture may have closed an open size."""
+        return all(check.accepts(given) for check in self.checks)
+
 
 class _Inference:
-    """Lowers the graph for the shapes that it is called with."""
+    """Lowers the graph when it is called."""
 
     def __init__(self, graph_module: GraphModule, options: dict[str, Any]) -> None:
         self.graph_module = graph_module
+        self.own = {i for i, node in enumerate(placeholders_of(graph_module)) if is_static_input(node)}
+        opened = open_sizes(graph_module, self.own)
+        self.sizes = sizes_of_tensors(graph_module, opened)
+        self.open = any(opened.values())
+        # For ``*given`` of the graph that is captured.
+        self.dynamic_shapes = (tuple(dict.fromkeys(dims, Dim.AUTO) for dims in opened.values()),)
         self.inductor: dict[str, Any] = {"backend": "inductor", "options": options or None}
-        self.placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-        self.own = {index for index, node in enumerate(self.placeholders) if is_static_input(node)}
         self.kept: OrderedDict[Any, _Compiled] = OrderedDict()
-        self.as_it_is = torch.compile(graph_module, **self.inductor)
+        self.as_it_is = torch.compile(graph_module, dynamic=self.open or None, **self.inductor)
 
     def __call__(self, *inputs: Any) -> Any:
         given = self._given(inputs)
         if len({storage_key(x) for x in given}) < len(given):
             log.warning("inputs share memory, and a second capture would lose that: the graph runs as it is")
             return self.graph_module(*inputs)
-        key = tuple(
-            (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x
-            for index, x in enumerate(inputs)
-            if index not in self.own
-        )
+        # torch.compile has checked everything else, and calls another graph if it changes.
+        key = tuple(x for i, x in enumerate(inputs) if not isinstance(x, Tensor) and i not in self.sizes)
         lowered = self.kept.get(key)
         if lowered is None or not lowered.holds(inputs):
             lowered = self.kept[key] = self._lower(inputs)
         self.kept.move_to_end(key)
         while len(self.kept) > _KEPT:
             self.kept.popitem(last=False)
-        return self.as_it_is(*inputs) if lowered.compiled is None else lowered.compiled(*given)
+        if lowered.compiled is None or not lowered.takes(given):
+            return self.as_it_is(*inputs)
+        try:
+            return lowered.compiled(*given)
+        except BackendCompilerFailed as error:  # nothing has run, so nothing was written
+            log.warning("nothing is lowered in this graph: %s", one_line(error, 200))
+            self.kept[key] = _Compiled(None, lowered.own, lowered.baked)
+            return self.as_it_is(*inputs)
 
     def _given(self, inputs: Sequence[Any]) -> list[Tensor]:
         return [x for i, x in enumerate(inputs) if i not in self.own and isinstance(x, Tensor)]
 
     def _lower(self, inputs: Sequence[Any]) -> _Compiled:
-        bound, given = _Bound(self.graph_module, inputs, self.own).eval(), self._given(inputs)
+        bound = Bound(self.graph_module, inputs, self.own, self.sizes).eval()
+        given = [x.detach() for x in self._given(inputs)]  # without the marks of the caller, which stay
+        dynamic_shapes = self.dynamic_shapes if self.open else None
         try:
-            captured = capture_for_inference(bound, given).graph_module
+            captured = capture_for_inference(bound, given, dynamic_shapes=dynamic_shapes).graph_module
             graph_module = lower(captured, "static", given)
             sites = sum(SITE_OF_CALL in node.meta for node in graph_module.graph.nodes)
             reason = "no convolution in it is both shared and faster in another form"
@@ -143,43 +169,18 @@ class _Inference:
         log.info("%d convolutions lowered", sites)
         baked = {index: inputs[index].detach().clone() for index in _sources_of_constants(captured)}
         own = {index: inputs[index] for index in self.own}
-        return _Compiled(torch.compile(graph_module, dynamic=False, **self.inductor), own, baked)
+        # inductor would compile the checks into its graph, and an input that they refuse would be an error.
+        hooks = forward_pre_hooks(graph_module)
+        checks = {key: hook for key, hook in hooks.items() if isinstance(hook, InputCheck)}
+        for key in checks:
+            hooks.pop(key)
+        compiled = torch.compile(graph_module, dynamic=self.open, **self.inductor)
+        return _Compiled(compiled, own, baked, list(checks.values()))
 
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:
     """The positions of the inputs that kernels and biases of shared convolutions are computed from."""
     calls = [verdict.call for verdict in judge_graph(captured, frozen=True) if verdict.finding.shared]
-    stack: list[Any] = [value for call in calls for value in (call.weight, call.bias)]
-    seen: set[Node] = set()
-    while stack:
-        value = stack.pop()
-        if isinstance(value, Node) and value not in seen:
-            seen.add(value)
-            stack.extend(value.all_input_nodes)
+    seen = sources(value for call in calls for value in (call.weight, call.bias))
     names = {str(node.target) for node in seen if node.op == "get_attr"}
-    return sorted(int(name.removeprefix(_OWN)) for name in names if name.startswith(_OWN))
-
-
-class _Bound(nn.Module):
-    """The graph around the model's own tensors and open sizes, as a module of the other inputs."""
-
-    def __init__(self, graph_module: GraphModule, inputs: Sequence[Any], own: set[int]) -> None:
-        super().__init__()
-        self.graph = graph_module
-        self.fixed: dict[int, Any] = {}
-        for index, value in enumerate(inputs):
-            if index in own:
-                self.fixed[index] = f"{_OWN}{index}"
-                if isinstance(value, nn.Parameter):
-                    self.register_parameter(f"{_OWN}{index}", value)
-                else:
-                    self.register_buffer(f"{_OWN}{index}", value)
-            elif not isinstance(value, Tensor):
-                self.fixed[index] = value
-        self.count = len(inputs)
-
-    def forward(self, *given: Tensor) -> Any:
-        """The inputs that are tensors of the caller -> the outputs of the graph."""
-        rest = iter(given)
-        fixed = {i: getattr(self, v) if isinstance(v, str) else v for i, v in self.fixed.items()}
-        return self.graph(*(fixed[i] if i in fixed else next(rest) for i in range(self.count)))
+    return sorted(int(name.removeprefix(OWN)) for name in names if name.startswith(OWN))

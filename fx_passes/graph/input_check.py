@@ -170,6 +170,14 @@ class InputCheck:
         if self.guards is not None:
             self.guards(*leaves)
 
+    def accepts(self, args: Sequence[Any]) -> bool:
+        """Whether these arguments, none by name, fit a graph that was not moved or converted."""
+        try:
+            self(nn.Module(), tuple(args), {})
+        except ValueError:
+            return False
+        return True
+
     def _in_order(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The arguments in order, whether given by place or by name."""
         names = self.names

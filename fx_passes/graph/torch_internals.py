@@ -14,7 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-# torch.export raises this if sizes cannot stay open. It holds torch's suggestions.
+# A backend of torch.compile failed; torch.export cannot keep sizes open, with its suggestions.
+from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
 from torch._dynamo.exc import UserError as UserError
 
 # The types of targets that are ATen operators, and not functions or methods.
@@ -50,8 +51,6 @@ SET_GRAD_ENABLED = torch._C._set_grad_enabled
 # Within them, operators are computed without the modes that are on: in a mode's own code.
 DisableTorchDispatch = torch._C._DisableTorchDispatch
 DisableTorchFunction = torch._C.DisableTorchFunction
-
-
 # Names, defaults and aliases of arguments: no public way tells what an operator writes to.
 schema_of: Callable[[OpOverload], torch.FunctionSchema] = attrgetter("_schema")
 # --- Modules of torch.nn ---------------------------------------------------------------------------------
@@ -82,9 +81,8 @@ def parameters_held(module: Any) -> Any:
     return module._parameters
 
 
-# Its buffers, for the same reasons.
+# Its buffers, for the same reasons. Its children: ``named_children`` leaves out the second name of one.
 buffers_held: Callable[[nn.Module], dict[str, Tensor | None]] = attrgetter("_buffers")
-# Its children: ``named_children`` leaves out the second name of one.
 modules_held: Callable[[nn.Module], dict[str, nn.Module | None]] = attrgetter("_modules")
 
 
@@ -118,9 +116,8 @@ class BeforeLoading:
 
 
 # --- Hooks -----------------------------------------------------------------------------------------------
-# To see and remove the hooks of others; the public way only registers one.
+# To see and remove the hooks of others, and to replace one in its place; the public way only registers one.
 forward_hooks: Callable[[nn.Module], dict[int, Callable[..., Any]]] = attrgetter("_forward_hooks")
-# The same for hooks in front; a hook that is replaced keeps its place among the others.
 forward_pre_hooks: Callable[[nn.Module], dict[int, Callable[..., Any]]] = attrgetter("_forward_pre_hooks")
 
 
@@ -198,6 +195,11 @@ def as_exporting() -> Iterator[None]:
 def is_static_input(node: Node) -> bool:
     """Whether dynamo marked an input as a tensor of the model with a fixed address."""
     return "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
+
+
+def traced_example(node: Node) -> Any:
+    """What dynamo knows of the value of a node of its graph: a tensor without numbers, or an open size."""
+    return node.meta.get("example_value")
 
 
 def options_of_mode(mode: str) -> dict[str, Any]:

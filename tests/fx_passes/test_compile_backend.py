@@ -25,30 +25,14 @@ def test_it_is_registered(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.slow
-def test_new_shapes(caplog: pytest.LogCaptureFixture) -> None:
-    """The graph has open sizes. It is lowered once for each set of shapes."""
-    model = Blur().eval()
-    compiled = torch.compile(model, backend="fx_passes", dynamic=True)
-    shapes = [(40, 48), (41, 48), (64, 33), (40, 48), (41, 48), (64, 33)]
-    for height, width in shapes:
-        require_same(compiled, model, image(height, width))
-    assert caplog.messages == ["2 convolutions lowered"] * 3
-    require_same(compiled, model, image(batch=4))
-
-
-@pytest.mark.slow
-def test_sizes_that_open_by_themselves() -> None:
-    """At the second shape, torch.compile opens the sizes of the graph."""
-    model = Blur().eval()
-    compiled = torch.compile(model, backend="fx_passes")
-    for height, width in [(40, 48), (41, 48), (64, 33), (40, 48)]:
-        require_same(compiled, model, image(height, width))
-
-
-@pytest.mark.slow
 def test_few_graphs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph that was not used for longest goes."""
-    model = Blur().eval()
+    """A graph is lowered for each number that the model takes. The one that was not used for longest goes."""
+
+    class Times(Blur):
+        def forward(self, x: Tensor, factor: int = 1) -> Tensor:
+            return super().forward(x) * factor
+
+    model = Times().eval()
     monkeypatch.setattr(compile_backend, "_KEPT", 2)
     kept: list[Any] = []
     original = compile_backend._Inference.__init__
@@ -59,10 +43,12 @@ def test_few_graphs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(compile_backend._Inference, "__init__", remember)
     compiled = torch.compile(model, backend="fx_passes", dynamic=True)
-    for height in (40, 41, 42, 41, 43):
-        require_same(compiled, model, image(height))
-    (shapes,) = kept
-    assert [next(part[0] for part in key if isinstance(part, tuple))[2] for key in shapes] == [41, 43]
+    with torch.no_grad():
+        for factor in (40, 41, 42, 41, 43):
+            found, expected = (function(image(), factor) for function in (compiled, model))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-2)
+    (graphs,) = kept
+    assert [next(part for part in key if isinstance(part, int)) for key in graphs] == [41, 43]
 
 
 def test_inputs_that_overlap() -> None:

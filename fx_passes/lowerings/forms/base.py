@@ -41,6 +41,8 @@ class Lowered(nn.Module):
         self.resample = resample
         self.params = params
         self.height, self.width = resample.height_width()
+        # Known lengths of the input, or None. torch.compile takes an open size for an int.
+        self.lengths = (1, resample.in_shape[-1]) if resample.dim == 1 else resample.in_shape[-2:]
         self.dtype = kernel.dtype
         if resample.factors:
             scales = torch.tensor(resample.factors, dtype=torch.float64).repeat_interleave(resample.rows)
@@ -116,7 +118,7 @@ class Lowered(nn.Module):
         """
         sizes = x.shape[-self.resample.dim :]
         channels = (self.resample.groups if groups is None else groups) * self.resample.columns
-        if self.resample.dim == 2 and x.ndim == 4 and isinstance(x.shape[1], int) and x.shape[1] == channels:
+        if self.resample.dim == 2 and x.ndim == 4 and self.resample.in_shape[1] == channels:
             return x
         return x.reshape(-1, channels, *((1,) if self.resample.dim == 1 else ()), *sizes)
 
@@ -157,14 +159,14 @@ class Lowered(nn.Module):
         pairs = zip((self.height, self.width), self.windows, strict=True)
         for place, (axis, windows) in [*enumerate(pairs, start=-2)][-dim:]:
             if not windows.fill(axis):
-                y = y.narrow(place, 0, shape[place])
+                y = _first(y, place, shape[place])
         return y
 
     def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
         """(N, groups, H, W) of (planes, H, W), without the outputs of the last block that do not exist."""
         y = y.reshape(-1, self.resample.groups, *y.shape[-self.resample.dim :])
         for dim, size in ((-2, height), (-1, width))[-self.resample.dim :]:
-            if not (isinstance(size, int) and y.shape[dim] == size):
+            if y.shape[dim] != size:
                 y = y.narrow(dim, 0, size)
         return y
 
@@ -203,23 +205,23 @@ class Lowered(nn.Module):
         samples."""
         pads: list[tuple[Any, Any]] = []
         continued: list[tuple[Any, Any]] = []
-        pairs = zip((height, width), x.shape[-2:], (self.height, self.width), strict=True)
+        pairs = zip((height, width), self.lengths, (self.height, self.width), strict=True)
         for (low, high), size, axis in pairs:
             by_mode = self._by_mode(axis, low, high, size)
             continued.append(by_mode)
             pads.append((low - by_mode[0], high - by_mode[1]))
         if self.resample.mode != "zeros" and any(pair != (0, 0) for pair in continued):
             x = F.pad(x, (*continued[1], *continued[0]), mode=self.resample.mode)
-        if any(not (isinstance(n, int) and n == 0) for pair in pads for n in pair):
+        if any(pair != (0, 0) for pair in pads):
             x = F.pad(x, (*pads[1], *pads[0]))
         return x
 
-    def _by_mode(self, axis: Axis, low: Any, high: Any, size: Any) -> tuple[Any, Any]:
+    def _by_mode(self, axis: Axis, low: int, high: int, size: int | None) -> tuple[int, int]:
         """How much of the padding of a window the mode fills. It fills what is read. Where it makes no
         difference it fills everything, so that there is only one Pad."""
         if self.resample.mode == "zeros" or axis.pad == (0, 0):
             return axis.pad
-        if not isinstance(size, int):
+        if size is None:
             return (min(axis.pad[0], max(low, 0)), min(axis.pad[1], max(high, 0)))
         most = {"reflect": size - 1, "circular": size}.get(self.resample.mode, max(low, high, 0))
         # Samples beyond the padding that no output of the site uses may have any finite value.
@@ -228,3 +230,13 @@ class Lowered(nn.Module):
         return min(axis.pad[0], max(low, 0)), high if unused and 0 <= high <= most else min(
             axis.pad[1], max(high, 0)
         )
+
+
+def _first(y: Tensor, dim: int, count: Any) -> Tensor:
+    """The first ``count`` elements along a dimension, of which there may be more.
+
+    Whether a slice leaves any out, torch.compile would ask, and compile again for the other answer.
+    """
+    if torch.compiler.is_dynamo_compiling():
+        return y.index_select(dim, torch.arange(count, device=y.device))
+    return y.narrow(dim, 0, count)

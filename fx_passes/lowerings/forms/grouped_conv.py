@@ -53,21 +53,24 @@ def padded(module: Lowered, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     at both ends."""
     amounts: list[tuple[Any, Any]] = []
     own: list[int] = []
-    for axis, size in zip((module.height, module.width), module.in_sizes(x), strict=True):
+    for axis, size in zip((module.height, module.width), module.lengths, strict=True):
         equal = _pads_equally(axis, size)
         own.append(axis.shift if equal else 0)
         windows = single_windows(axis)
         # Behind an axis whose size is open, there may be more than is read, but not a whole step.
-        behind = windows.first + windows.read(axis.size(size)) - size
-        behind = behind if isinstance(size, int) else windows.behind(axis)
+        if size is None:
+            behind = windows.behind(axis)
+        else:
+            behind = windows.first + windows.read(axis.size(size)) - size
         amounts.append((0, 0) if equal else (axis.shift, behind))
     return module.padded(x, amounts[0], amounts[1]), (own[0], own[1])
 
 
-def _pads_equally(axis: Axis, size: Any) -> bool:
+def _pads_equally(axis: Axis, size: int | None) -> bool:
     """Whether equally many zeros at both ends give the right number of outputs."""
     if axis.pad != (0, 0) or axis.shift < 0:
         return False
     extent = 2 * axis.shift - axis.span - 1
-    known = isinstance(size, int)
-    return axis.extent == extent or (known and (size + extent) // axis.down + 1 == axis.size(size))
+    if size is None or axis.extent == extent:
+        return axis.extent == extent
+    return bool((size + extent) // axis.down + 1 == axis.size(size))

@@ -19,12 +19,42 @@ def test_is_static_input() -> None:
     assert len(static) == len(inputs) - 1 == 6
 
 
+def test_traced_example() -> None:
+    """dynamo writes a tensor with open sizes at an input, and the size at the input that is one."""
+    torch.compiler.reset()
+    found: list[torch.fx.Node] = []
+
+    def backend(graph_module: torch.fx.GraphModule, inputs: list[object]) -> torch.fx.GraphModule:
+        found.extend(node for node in graph_module.graph.nodes if node.op == "placeholder")
+        return graph_module
+
+    torch.compile(torch.sin, backend=backend, dynamic=True)(torch.rand(7))
+    size, tensor = (internals.traced_example(node) for node in found)
+    assert isinstance(size, torch.SymInt)
+    assert isinstance(tensor, torch.Tensor)
+    assert str(tensor.shape[0]) == str(size)
+
+
 def test_options_of_mode() -> None:
     """A mode is a dict of settings. An unknown mode is an error."""
     assert internals.options_of_mode("max-autotune")["max_autotune"] is True
     assert internals.options_of_mode("default") == {}
     with pytest.raises(RuntimeError, match="nonsense"):
         internals.options_of_mode("nonsense")
+
+
+def test_backend_compiler_failed() -> None:
+    """An error of a backend comes as this one. The model has not run."""
+    torch.compiler.reset()
+
+    def broken(graph_module: torch.fx.GraphModule, inputs: list[object]) -> torch.fx.GraphModule:
+        raise ValueError("planted")
+
+    x = torch.rand(3)
+    before = x.clone()
+    with pytest.raises(internals.BackendCompilerFailed, match="planted"):
+        torch.compile(lambda x: x.add_(1), backend=broken)(x)
+    assert torch.equal(x, before)
 
 
 @pytest.mark.slow
