@@ -78,7 +78,7 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
     """
     found = source.found
     with stages.stage("finding kernels"):
-        sites, refusals = found.sites(source.workloads)
+        sites, refusals = found.sites(() if keep else source.workloads)
     values = found.values()
     if keep:
         plan = Plan({site.id: Choice(site.key, None) for site in sites})

@@ -3,8 +3,8 @@
 A Pad, zeros between samples, a Slice, and the reshapes and permutations between them can be written in many
 ways. They are not matched by their form. Instead the chain of operators runs on a tensor of indices. The
 result is a map from output elements to input elements. It is compared, element by element, with the map of a
-padding, stuffing or slicing of each axis. An equal map is absorbed, however it was written. This needs known
-sizes.
+padding, stuffing or slicing of each axis. An equal map is absorbed, however it was written. With open sizes
+the chain runs at several lengths, and must do the same at each (``lengths.py``).
 """
 
 from __future__ import annotations
