@@ -78,7 +78,7 @@ class _Entry:
         target: Sizes = [0 if size in given[i : i + 1] else size for i, size in enumerate(wanted)]
         left = [i for i, size in enumerate(target) if not isinstance(size, int)]
         if isinstance(self.batch, int):
-            return _with(target, left[:1], [-1])
+            return _with(target, left[:1], [-1] * len(left[:1]))
         with_batch = [i for i, size in enumerate(wanted) if has(size, self.batch)]
         if len(with_batch) == 1 and with_batch[0] in left:
             return _with(target, with_batch, [-1])

@@ -172,3 +172,10 @@ def test_a_number_goes_into_the_quotient() -> None:
     assert isinstance(folded, sympy.floor)
     assert [folded.subs(A, n) for n in range(9)] == [size.subs(A, n) for n in range(9)]
     assert _folded(A + 1) == A + 1
+
+
+def test_a_known_batch_with_nothing_left() -> None:
+    """Sizes that all stay or are known: the shape is a constant."""
+    module = Block(lambda x: x.reshape(3, 1, *x.shape[2:]).abs())
+    library = export_library([module], [torch.rand(1, 3, 8, 6)], [{2: Dim.AUTO, 3: Dim.AUTO}])
+    assert operators(model_of(library, 0)) == ["Reshape", "Abs"]
