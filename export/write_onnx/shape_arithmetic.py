@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 
 import onnx_ir as ir
+import sympy
 
 from export.write_onnx.library import entry_of
 from export.write_onnx.size_nodes import SizeNodes, Sizes, Stated, has
@@ -36,6 +37,13 @@ class _Entry:
         entry = entry_of(graph, index)
         self.stated, self.nodes = Stated(graph, entry.input, numbers), entry.nodes
         self.batch = next(iter(self.stated.sizes(entry.input) or [0]))
+        self.from_nothing = self._from_nothing(entry.output)
+
+    def _from_nothing(self, output: ir.Value) -> bool:
+        """Whether there are outputs where a length of the input is zero: from padding alone."""
+        lengths = [symbol for symbol in self.stated.symbols.values() if symbol != self.batch]
+        sizes = [size for size in self.stated.sizes(output) or () if isinstance(size, sympy.Expr)]
+        return any(all(size.subs(length, 0) != 0 for size in sizes) for length in lengths)
 
     def simplify(self) -> None:
         """Write the parameters of the nodes anew."""
@@ -73,8 +81,10 @@ class _Entry:
     def _target(self, given: Sizes, wanted: Sizes) -> Sizes:
         """``wanted`` as a Reshape takes it, from ``given``: with 0 for a size that stays, and -1 for one.
 
-        Where a size is zero, the runtime cannot find another one for -1. Only the batch may be zero.
+        Where a size is zero, the runtime cannot find another one for -1. Mostly, only the batch may be zero.
         """
+        if self.from_nothing:
+            return wanted
         target: Sizes = [0 if size in given[i : i + 1] else size for i, size in enumerate(wanted)]
         left = [i for i, size in enumerate(target) if not isinstance(size, int)]
         if isinstance(self.batch, int):
