@@ -32,7 +32,7 @@ def sources(values: Iterable[Any]) -> set[Node]:
     return seen
 
 
-def open_sizes(graph_module: GraphModule, own: set[int]) -> dict[int, dict[int, Size]]:
+def sizes_kept_open(graph_module: GraphModule, own: set[int]) -> dict[int, dict[int, Size]]:
     """The open sizes of the tensors of the caller: by position of the input, and by dimension.
 
     A number of groups, or a size that a kernel is computed from, is not open: a lowered kernel is a constant.

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.fx import GraphModule
 
-from fx_passes.bound_graph import OWN, Bound, open_sizes, placeholders_of, sizes_of_tensors, sources
+from fx_passes.bound_graph import OWN, Bound, placeholders_of, sizes_kept_open, sizes_of_tensors, sources
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import one_line
 from fx_passes.find.calls import find_calls
@@ -118,7 +118,7 @@ class _Inference:
     def __init__(self, graph_module: GraphModule, options: dict[str, Any]) -> None:
         self.graph_module = graph_module
         self.own = {i for i, node in enumerate(placeholders_of(graph_module)) if is_static_input(node)}
-        opened = open_sizes(graph_module, self.own)
+        opened = sizes_kept_open(graph_module, self.own)
         self.sizes = sizes_of_tensors(graph_module, opened)
         self.open = any(opened.values())
         # For ``*given`` of the graph that is captured.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from export.job.keep import keep_all
 from export.job.source import Source
 from export.job.verify import Verified
+from export.runtime.arrays import shape_text
 from export.runtime.session import Array
 from export.speed import Timing
 from export.stages import Stages
@@ -53,15 +54,10 @@ def measure_or_keep(source: Source, verified: Verified, options: Options, stages
     shapes, timing = slower[0]
     low, high = timing.ci95
     said = f"{timing.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
-    where = f" at {text_of(shapes)}" if len(speed) > 1 else ""
+    where = f" at {', '.join(map(shape_text, shapes))}" if len(speed) > 1 else ""
     why = f"the tuned file is slower than the original{where}: {said}"
     kept = keep_all(source, verified.rewritten, options, why, stages)
     return Measured(kept, () if kept.rewritten.unchanged else _speed(source, kept, options, stages))
-
-
-def text_of(shapes: Shapes) -> str:
-    """The shapes of all inputs as a person writes them: 1x3x480x640, 1x2."""
-    return ", ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _speed(

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from export.read_onnx.model import OnnxModel
+from export.runtime.arrays import shape_text
 from export.runtime.session import Array, open_session, run
 from fx_passes.errors import UsageError
 
@@ -55,11 +56,11 @@ def _fitting(model: OnnxModel, name: str, array: Array | None) -> Array:
     if dtype is None or not model.inputs[name].type.HasField("tensor_type"):
         raise UsageError(f"input `{name}` of {model.path} is no tensor of numbers; it cannot be given")
     sizes = [_size(dim) for dim in kind.shape.dim]
-    said = "x".join(str(size) for size in sizes)
+    said = shape_text(sizes)
     if array is None:
         if not kind.HasField("shape") or any(isinstance(size, str) for size in sizes):
             what = f"has open sizes ({said}); give them:" if sizes else "states no sizes; give them, as in"
-            example = "x".join(str(n) if isinstance(n, int) else "1" for n in sizes) or "1x3x224x224"
+            example = shape_text([n if isinstance(n, int) else 1 for n in sizes]) or "1x3x224x224"
             raise UsageError(f"input `{name}` of {model.path} {what} --input {name}={example}")
         shape = [int(size) for size in sizes]
         if math.prod(shape) * np.dtype(dtype).itemsize > MOST_BYTES:
@@ -67,7 +68,7 @@ def _fitting(model: OnnxModel, name: str, array: Array | None) -> Array:
         return _made(dtype, shape)
     fits = len(array.shape) == len(sizes) or not kind.HasField("shape")
     if not fits or any(isinstance(s, int) and s != n for s, n in zip(sizes, array.shape, strict=False)):
-        got = "x".join(map(str, array.shape))
+        got = shape_text(array.shape)
         raise UsageError(f"input `{name}` of {model.path} has sizes {said}, got {got}")
     if array.dtype.kind == "f" and not np.issubdtype(dtype, np.floating):
         return _made(dtype, array.shape)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from export.report.result import Report
+from export.runtime.arrays import shape_text
 from export.runtime.blocks import Ratio
 from export.speed import Timing
 from fx_passes.records import Finding
@@ -27,7 +28,7 @@ def site_table(findings: Sequence[Finding], report: Report | None = None) -> Tab
     table.add_column("weight -> kernel")
     table.add_column("lowering or reason" if report else "verdict", overflow="fold")
     for finding in findings:
-        before, after = shape_text(finding.weight_shape), shape_text(finding.kernel_shape)
+        before, after = (shape_text(one) or "?" for one in (finding.weight_shape, finding.kernel_shape))
         table.add_row(
             finding.id,
             finding.site.form,
@@ -54,11 +55,6 @@ def _verdict(finding: Finding, report: Report | None) -> str:
         return note
     word = lowering or "shared"
     return f"{word} ({note})" if note else word
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """(3, 1, 11, 11) as ``3x1x11x11``."""
-    return "x".join(map(str, shape)) or "?"
 
 
 def summary_lines(report: Report) -> list[str]:

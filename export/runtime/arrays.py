@@ -31,3 +31,13 @@ def with_arrays(example_inputs: Sequence[Any], arrays: Sequence[Array]) -> tuple
         return torch.from_numpy(np.array(next(remaining))) if isinstance(leaf, Tensor) else leaf
 
     return pytree.tree_map(swap, tuple(example_inputs))  # type: ignore[no-any-return]
+
+
+def shape_text(shape: Sequence[Any]) -> str:
+    """A shape as a person writes it.
+
+    Example:
+        >>> shape_text((3, 1, 11, 11))
+        '3x1x11x11'
+    """
+    return "x".join(map(str, shape))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from export.runtime.arrays import shape_text
 from export.write_onnx.exporter import export_library
 from export.write_onnx.library import open_dims
 from fx_passes.graph.operators import described_inputs, read_inputs
@@ -61,7 +62,7 @@ def timed_at(key: str, shape: Sequence[int]) -> str:
         >>> timed_at("0a", (1, 3, 480, 640))
         '0a@1x3x480x640'
     """
-    return f"{key}@{'x'.join(map(str, shape))}"
+    return f"{key}@{shape_text(shape)}"
 
 
 def make_candidates(

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from export.runtime.arrays import shape_text
 from export.runtime.blocks import geometric_mean
 from export.speed import HOLDS
 from export.stages import Stages
@@ -107,7 +108,8 @@ def _time_sites(
         left = end - stopwatch.clock()
         if left <= 0:
             return
-        stages.say(f"timing {candidate.site.id} ({number + 1} of {len(unknown)} distinct sites)")
+        where = f"{candidate.site.id} at {shape_text(candidate.shape)}"
+        stages.say(f"timing {where} ({number + 1} of {len(unknown)})")
         assert library is not None
         share = left / (len(unknown) - number)
         timings.known[candidate.key] = stopwatch.alone(candidate, library, options.threads, share)

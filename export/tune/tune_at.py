@@ -9,6 +9,7 @@ import sympy
 from onnx import TensorShapeProto
 
 from export.read_onnx.model import OnnxModel
+from export.runtime.arrays import shape_text
 from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.errors import UsageError
 
@@ -92,10 +93,8 @@ def _complete(wanted: Wanted, names: Sequence[str], example: Sequence[Sequence[i
     for name, here in zip(names, example, strict=True):
         shape = tuple(wanted.get(name, here))
         if len(shape) != len(here):
-            said = "x".join(map(str, here))
-            raise UsageError(
-                f"--tune-at: input `{name}` has {len(here)} dimensions ({said}), got {len(shape)}"
-            )
+            said = f"has {len(here)} dimensions ({shape_text(here)}), got {len(shape)}"
+            raise UsageError(f"--tune-at: input `{name}` {said}")
         shapes.append(shape)
     return tuple(shapes)
 

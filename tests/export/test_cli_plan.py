@@ -73,7 +73,7 @@ def test_optimize_says_what_it_chose(tuned: Tuned) -> None:
     for site, shape in (("0/conv2d", "3x1x3x3 -> 1x1x3x3"), ("2/conv2d_1", "3x1x5x5 -> 1x1x5x5")):
         (line,) = [line for line in tuned.result.stdout.splitlines() if line.startswith(f"{site} ")]
         assert line.endswith(f"{shape}  polyphase(phases=8) (rounds differently, for finite inputs)")
-        assert f"timing {site} (" in tuned.result.stderr
+        assert f"timing {site} at " in tuned.result.stderr
     assert "equivalence: passed, within bounds in 7 cases (float64, " in tuned.result.stdout
 
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import Call
 from click.testing import CliRunner
 from torch import Tensor, nn
 from torch.export import Dim
@@ -45,15 +46,6 @@ class BlurPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
         return F.conv2d(x, self.blur_filter.repeat(channels, 1, 1, 1), stride=2, padding=1, groups=channels)
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {

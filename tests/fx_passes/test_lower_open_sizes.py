@@ -84,6 +84,7 @@ def test_lengths_that_are_rounded_down(kernel: int, stride: int, first: int, ste
     (site,), _ = lowerable_sites(capture(program).graph_module)
     (axis,) = site.resample.axes
     assert axis.down == step, "the slice is absorbed"
+    assert site.shapes == ((1, 4, 40),), "the shape of the example"
     lowered = lower(program)
     for length in range(13, 13 + 2 * step):
         x = image(1, 4, length)

@@ -104,3 +104,33 @@ def test_names_of_values() -> None:
     assert sorted(shown) == ["left", "m", "right", "x", "y"]
     (site,) = [node for node in seen.graph_module.graph.nodes if SITE_ID in node.meta]
     assert (site.meta[SITE_ID], list(seen.convolutions)) == ("site", ["site"])
+
+
+def test_what_a_file_computes_stays_outside() -> None:
+    """A Pad and a Slice whose amounts come from a size. The site says of both why they stay."""
+    nodes = [
+        oh.make_node("Shape", ["x"], ["all"]),
+        oh.make_node("Mul", ["all", "half"], ["amounts"]),
+        oh.make_node("Concat", ["amounts", "amounts"], ["pads"], axis=0),
+        oh.make_node("Pad", ["x", "pads"], ["padded"]),
+        oh.make_node("Conv", ["padded", "w"], ["wide"], group=4, name="site"),
+        oh.make_node("Slice", ["wide", "begin", "all"], ["y"]),
+    ]
+    stored = STORED | {"half": np.array([0, 0, 1, 1]), "begin": np.zeros(4, np.int64)}
+    model = model_of(nodes, {"x": (TensorProto.FLOAT, ("n", 4, "h", "w"))}, stored)
+    ((site,), _) = analyse(model).sites()
+    assert site.outside == (
+        "a Pad in front of it stays: its amounts are computed, or have no form in torch",
+        "a Slice behind it stays: its bounds are computed, and do not follow from the sizes that the "
+        "convolution has",
+    )
+
+
+def test_shapes_of_workloads() -> None:
+    """A site with open sizes knows the shapes that it reads, each once; one with known sizes needs none."""
+    nodes = [oh.make_node("Relu", ["x"], ["r"]), conv("r", "w", pads=[1, 1, 1, 1])]
+    workloads = [[np.zeros((1, 4, side, 9), np.float32)] for side in (8, 12, 8)]
+    ((site,), _) = analysed(nodes, ("n", 4, "h", "w")).sites(workloads)
+    assert site.shapes == ((1, 4, 8, 9), (1, 4, 12, 9))
+    ((known,), _) = analysed(nodes).sites([[X]])
+    assert known.shapes == ()

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 import sympy
 import torch
+from calls import Call
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -24,17 +25,6 @@ from fx_passes.resample.site import Site, lowerable_sites
 A, B = sympy.symbols("a b", integer=True, nonnegative=True)
 
 
-class Block(nn.Module):
-    """Computes what a function does."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def operators(model: ir.Model) -> list[str]:
     """The operators of a model, in order."""
     return [node.op_type for node in model.graph]
@@ -43,7 +33,7 @@ def operators(model: ir.Model) -> list[str]:
 def written(*functions: Callable[[Tensor], Tensor]) -> list[ir.Model]:
     """Functions of a tensor of rank 4, of which all sizes but the second are open, as models."""
     sizes = [{0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}] * len(functions)
-    modules = [Block(function) for function in functions]
+    modules = [Call(function) for function in functions]
     library = export_library(modules, [torch.rand(2, 3, 8, 6)] * len(functions), sizes)
     return [model_of(library, index) for index in range(len(functions))]
 
@@ -176,6 +166,6 @@ def test_a_number_goes_into_the_quotient() -> None:
 
 def test_a_known_batch_with_nothing_left() -> None:
     """Sizes that all stay or are known: the shape is a constant."""
-    module = Block(lambda x: x.reshape(3, 1, *x.shape[2:]).abs())
+    module = Call(lambda x: x.reshape(3, 1, *x.shape[2:]).abs())
     library = export_library([module], [torch.rand(1, 3, 8, 6)], [{2: Dim.AUTO, 3: Dim.AUTO}])
     assert operators(model_of(library, 0)) == ["Reshape", "Abs"]

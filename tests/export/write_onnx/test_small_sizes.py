@@ -12,7 +12,8 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from calls import Call
+from torch import Tensor
 from torch.export import Dim
 
 from export.runtime.session import open_session, run
@@ -59,17 +60,6 @@ FORMS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
 SIDES = (0, 1, 2, 3, 6)
 
 
-class Original(nn.Module):
-    """Computes what a form does."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def _or_error(compute: Callable[..., Any], *arguments: Any) -> Tensor | None:
     """What is computed; None if there is an error."""
     try:
@@ -91,7 +81,7 @@ def test_as_the_original_does(name: str, tmp_path: Path) -> None:
     """Every proposal, in torch and in onnxruntime: an empty batch, and small sides."""
     rank, function = FORMS[name]
     example = torch.rand(2, 3, *[40] * (rank - 2))
-    model, dims = Original(function).eval(), {dim: Dim.DYNAMIC for dim in range(rank) if dim != 1}
+    model, dims = Call(function).eval(), {dim: Dim.DYNAMIC for dim in range(rank) if dim != 1}
     program = torch.export.export(model, (example,), dynamic_shapes=(dims,))
     (site,), _ = lowerable_sites(capture(program).graph_module)
     proposals = propose(site.resample, site.kernel)[0]
