@@ -128,9 +128,7 @@ class _Builder:
         all_ = self.graph.call_function(OPAQUE, ([self.values[name] for name in given], op))
         all_.meta[KIND] = op
         for place, name in enumerate(made):
-            node = self.graph.call_function(operator.getitem, (all_, place))
-            node.meta[KIND] = op
-            self._name(node, name)
+            self._name(self.graph.call_function(operator.getitem, (all_, place)), name)
 
     def _chain(self, source: Node, calls: Sequence[Call], result: str) -> Node:
         """``calls``, each on the result of the one before; the last one is ``result``."""

@@ -81,11 +81,10 @@ def between(resample: Resample, shape: tuple[Size, ...], end: tuple[Size, ...]) 
     """``resample`` with the shapes of its ends. None if it does not give ``end`` for every ``shape``.
 
     With open sizes, the shapes that the graph states are compared at large sizes, too: a bound that cuts only
-    long inputs shows there. There are as many of them in a row as an axis goes down: the length of its output
-    is rounded down, so only all residues together tell ``Axis.extent``.
+    long inputs shows there.
     """
     dim = resample.dim
-    for values in large_samples((*shape, *end), max(axis.down for axis in resample.axes)):
+    for values in large_samples((*shape, *end)):
         sizes = zip(resample.axes, at(shape, values)[-dim:], at(end, values)[-dim:], strict=True)
         if any(axis.size(before) != after for axis, before, after in sizes):
             return None

@@ -106,14 +106,11 @@ def samples(
     ]
 
 
-def large_samples(shape: Sequence[Size], count: int) -> Iterator[dict[sympy.Symbol, int]]:
-    """Large values of the open sizes in ``shape``, among them ``count`` in a row; one empty sample, if no
-    size is open."""
+def large_samples(shape: Sequence[Size]) -> Iterator[dict[sympy.Symbol, int]]:
+    """Large values of the open sizes in ``shape``; one empty sample, if no size is open."""
     symbols = _symbols(shape)
     for place in range(len(_LARGE) if symbols else 1):
         yield {symbol: _LARGE[(place + n) % len(_LARGE)] + n for n, symbol in enumerate(symbols)}
-    for place in range(count if symbols else 0):
-        yield {symbol: _LARGE[0] + place + n for n, symbol in enumerate(symbols)}
 
 
 def _symbols(shape: Iterable[Size]) -> list[sympy.Symbol]:

@@ -13,6 +13,7 @@ from places import GAINS, IMAGE, PLACES, RANK_1, Place, conv, transposed
 from fx_passes.choose import static_rules as choose
 from fx_passes.choose.static_rules import static_choice, static_gain
 from fx_passes.costs import operator_times as costs
+from fx_passes.costs import shared_parts as parts
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.records import Proposal
@@ -91,12 +92,14 @@ def test_what_is_cut_off_counts() -> None:
     """With known sizes, nothing is cut if the outputs fill the blocks. With open ones that is so only if they
     fill them at every length."""
     shape = (1, 3, 64, 64)
-    known: Any = Place(replace(IMAGE, in_shape=shape, out_shape=shape), RANK_1)
-    assert static_gain(replace(OPEN, shapes=(shape,)), PHASES) < static_gain(known, PHASES)
-    up = replace(IMAGE.axes[0], up=8, extent=7)
-    eight, sixteen = (Proposal("transposed_separable", (("phases", n),), "finite") for n in (8, 16))
-    place = replace(OPEN, resample=replace(OPEN.resample, axes=(up, up)), transposed=True, shapes=(shape,))
-    assert static_gain(place, eight) > static_gain(place, sixteen)
+    known = sizes_of(replace(IMAGE, in_shape=shape), own_bias=False, transposed=False)
+    open_ = sizes_of(OPEN.resample, own_bias=False, transposed=False, shape=shape)
+    assert (known.outputs, known.known, open_.known) == (open_.outputs, True, False)
+    cut = costs.moved(known.written)
+    for count in (4, 16):
+        assert parts.tail(open_, count) == parts.tail(known, count) + cut
+    up = replace(open_, width=replace(open_.width, up=8, extent=7), outputs=(64, 512))
+    assert parts.tail(up, 16) == parts.tail(up, 8) + costs.moved(up.written)
 
 
 def test_both_widths_of_registers_have_to_gain(monkeypatch: pytest.MonkeyPatch) -> None:
