@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from export.job.source import Source
 from export.read_onnx.sites import Analysis
 from export.stages import Stages
-from export.tune.candidates import in_frame, original_of
+from export.tune.candidates import original_of
 from export.tune.make_plan import make_plan
 from export.tune.options import Options
 from export.tune.subject import Subject
@@ -136,8 +137,19 @@ def _replaced_by_one(found: Analysis, same: Sequence[Site], plan: Plan) -> Repla
     first, proposal = same[0], plan.choices[same[0].id].proposal
     assert proposal is not None
     original: nn.Module = original_of(found.graph_module, first)
-    framed = in_frame(first, original, merged=False) if proposal.merged else original
-    return Replaced(framed, tuple(site.id for site in same))
+    replaced = _OneByOne(original, first.siblings) if proposal.merged else original
+    return Replaced(replaced, tuple(site.id for site in same))
+
+
+class _OneByOne(nn.Module):
+    """A module on ``count`` inputs whose batches stand one after the other."""
+
+    def __init__(self, module: nn.Module, count: int) -> None:
+        super().__init__()
+        self.module, self.count = module, count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.module(part) for part in x.chunk(self.count)])
 
 
 def _write(

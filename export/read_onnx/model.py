@@ -79,13 +79,18 @@ def read_model(path: Path) -> OnnxModel:
         raise LoadError(f"{path} cannot be read as an ONNX file: {one_line(error)}") from error
     if not proto.graph.node and not proto.graph.output:
         raise LoadError(f"{path} holds no ONNX graph")
-    opset = max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    opset = opset_of(proto)
     if 0 < opset < OLDEST_OPSET:
         raise LoadError(
             f"{path} uses opset {opset}; opset {OLDEST_OPSET} or newer is needed: "
             "convert it with onnx.version_converter"
         )
     return OnnxModel(path, proto, opset)
+
+
+def opset_of(proto: ModelProto) -> int:
+    """The version of the standard operators; 0: the model uses none."""
+    return max((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), default=0)
 
 
 def stores_constants(proto: ModelProto) -> bool:

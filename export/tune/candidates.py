@@ -99,16 +99,14 @@ def make_candidates(
 
 
 def _shapes(same: Sequence[Site]) -> list[tuple[int, ...]]:
-    """The shapes that equal sites read. Siblings read one after the other."""
-    site = same[0]
-    if not site.resample.static:
+    """The shapes that equal sites read."""
+    if not same[0].resample.static:
         return list(dict.fromkeys(shape for one in same for shape in one.shapes))
-    first, *rest = (size or 0 for size in site.resample.in_shape)
-    return [(first * site.siblings, *rest)]
+    return [tuple(size or 0 for size in same[0].resample.in_shape)]
 
 
 def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:
-    """``module`` on the inputs of all siblings. They are split in front of it, and joined behind it.
+    """``module`` on as many inputs as there are siblings. They are multiples of one, and joined behind it.
 
     Args:
         site: one of the siblings.
@@ -147,9 +145,9 @@ class _Frame(nn.Module):
         self.module, self.count, self.merged = module, count, merged
 
     def forward(self, x: Tensor) -> Tensor:
-        parts: Sequence[Tensor] = x.chunk(self.count)
+        parts: Sequence[Tensor] = [x * (number + 2.0) for number in range(self.count)]
         if self.merged:
-            parts = self.module(torch.cat(list(parts))).chunk(self.count)
+            parts = self.module(torch.cat(list(parts))).split([x.shape[0]] * self.count)
         else:
             parts = [self.module(part) for part in parts]
         return torch.cat([part * 1.0 for part in parts])

@@ -61,12 +61,10 @@ class LoweredSites:
     Args:
         model: the file.
         calls: the calls of lowered modules.
-        batches: the batch size of each value that is computed together with others.
     """
 
     model: OnnxModel
     calls: tuple[LoweredCall, ...]
-    batches: Mapping[str, int]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -80,7 +78,7 @@ class LoweredSites:
     def only(self, calls: Sequence[LoweredCall]) -> tuple[ModelProto, tuple[Place, ...]]:
         """The same, with some of the calls."""
         proto = onnx.load(self.model.path, load_external_data=False)
-        written = replace_parts(proto, [call.replacement for call in calls], self.batches)
+        written = replace_parts(proto, [call.replacement for call in calls])
         places = tuple(
             Place(call.key, where.source, where.end, where.nodes, call.example)
             for call, where in zip(calls, written, strict=True)
@@ -120,8 +118,7 @@ def lower_sites(
     ]
     place = {site.id: number for number, site in enumerate(sites)}
     calls.sort(key=lambda call: place[call.ids[0]])
-    batches = {values[site.end]: site.resample.out_shape[0] or 0 for site, _ in chosen}
-    return LoweredSites(model, tuple(calls), batches)
+    return LoweredSites(model, tuple(calls))
 
 
 def _call(together: Sequence[Site], part: Part, values: Mapping[str, str], example: Tensor) -> LoweredCall:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from export.read_onnx.model import bodies, stores_constants
+from export.read_onnx.model import bodies, opset_of, stores_constants
 from export.write_onnx.parts import Part
 from export.write_onnx.put_nodes import in_order, put_nodes
 
@@ -27,7 +27,7 @@ class Replacement:
         name: a name for the new nodes.
         part: what computes the values.
         sources, ends: the values that it reads and computes. Of several, the sources are joined along the
-            batch, and the result is split.
+            batch, and the result is split into equal parts.
     """
 
     name: str
@@ -46,20 +46,17 @@ class Written:
     nodes: frozenset[str]
 
 
-def replace_parts(
-    proto: ModelProto, replacements: Sequence[Replacement], batches: Mapping[str, int] | None = None
-) -> list[Written]:
+def replace_parts(proto: ModelProto, replacements: Sequence[Replacement]) -> list[Written]:
     """Carry out the replacements, in place.
 
     Args:
         proto: a model that nobody else reads.
         replacements: no node computes the ends of two of them.
-        batches: the batch size of each end of a replacement with several ends.
 
     Returns:
         Where each replacement is.
     """
-    names = Names(proto.graph)
+    names, opset = Names(proto.graph), opset_of(proto)
     stored: dict[int, dict[str, str]] = {}
     written, made = [], dict[str, list[NodeProto]]()
     constants: list[TensorProto] = []
@@ -67,7 +64,7 @@ def replace_parts(
         part = replacement.part
         if id(part) not in stored:
             stored[id(part)] = _store(part, names, constants)
-        nodes, where = _nodes_of(replacement, names, stored[id(part)], batches or {})
+        nodes, where = _nodes_of(replacement, names, stored[id(part)], opset)
         made[replacement.ends[0]] = nodes
         written.append(where)
     ends = {end for replacement in replacements for end in replacement.ends}
@@ -98,7 +95,7 @@ def _store(part: Part, names: Names, constants: list[TensorProto]) -> dict[str, 
 
 
 def _nodes_of(
-    replacement: Replacement, names: Names, stored: Mapping[str, str], batches: Mapping[str, int]
+    replacement: Replacement, names: Names, stored: Mapping[str, str], opset: int
 ) -> tuple[list[NodeProto], Written]:
     part, prefix = replacement.part, f"{PREFIX}{replacement.name}/"
     source, end = replacement.sources[0], replacement.ends[0]
@@ -108,7 +105,7 @@ def _nodes_of(
         before.append(
             onnx.helper.make_node("Concat", replacement.sources, [source], name=names.node(source), axis=0)
         )
-        behind += _parted(replacement, end, names, prefix, batches)
+        behind.append(_parted(replacement.ends, end, names.node(f"{prefix}parts"), opset))
     mapping = {part.input: source, part.output: end, "": "", **stored}
     nodes = []
     for node in part.nodes:
@@ -124,24 +121,12 @@ def _nodes_of(
     return [*before, *nodes, *behind], Written(source, end, frozenset(node.name for node in nodes))
 
 
-def _parted(
-    replacement: Replacement, computed: str, names: Names, prefix: str, batches: Mapping[str, int]
-) -> list[NodeProto]:
-    """Each end as a slice of the batch of ``computed``: Slice has one form at all opsets."""
-    nodes, first = [], 0
-    for place, end in enumerate(replacement.ends):
-        last = first + batches[end]
-        bounds = [names.free(f"{prefix}{what}{place}") for what in ("from", "to", "axis")]
-        nodes += [_number(name, n) for name, n in zip(bounds, (first, last, 0), strict=True)]
-        given = [computed, *bounds]
-        nodes.append(onnx.helper.make_node("Slice", given, [end], name=names.node(f"{prefix}part{place}")))
-        first = last
-    return nodes
-
-
-def _number(name: str, number: int) -> NodeProto:
-    value = onnx.helper.make_tensor(name, TensorProto.INT64, [1], [number])
-    return onnx.helper.make_node("Constant", [], [name], name=name, value=value)
+def _parted(ends: Sequence[str], computed: str, name: str, opset: int) -> NodeProto:
+    """The ends as equal parts of the batch of ``computed``."""
+    node = onnx.helper.make_node("Split", [computed], ends, name=name, axis=0)
+    if opset >= 18:  # before, an equal division is what is done without sizes
+        node.attribute.append(onnx.helper.make_attribute("num_outputs", len(ends)))
+    return node
 
 
 class Names:

@@ -156,11 +156,15 @@ def insert_merged(target: str, conv: Node, sources: Sequence[Node], ends: Sequen
         late |= node is conv
         if late and node in needed:
             conv.prepend(node)
-    graph, size = conv.graph, ends[0].meta["val"].shape[0]
+    graph, aten, size = conv.graph, torch.ops.aten, sources[0].meta["val"].shape[0]
     with graph.inserting_before(conv):
-        together = graph.call_function(torch.ops.aten.cat.default, (list(sources), 0))
+        if not isinstance(size, int):
+            open_size = graph.call_function(aten.sym_size.int, (sources[0], 0))
+            open_size.meta = {**_carried(sources[0].meta), "val": size}
+            size = open_size
+        together = graph.call_function(aten.cat.default, (list(sources), 0))
         called = graph.call_module(target, (together,))
-        split = graph.call_function(torch.ops.aten.split.Tensor, (called, size, 0))
+        split = graph.call_function(aten.split_with_sizes.default, (called, [size] * len(ends), 0))
         parts = [graph.call_function(operator.getitem, (split, index)) for index in range(len(ends))]
     for node, value in ((together, sources[0]), (called, ends[0])):
         node.meta = _carried(value.meta)

@@ -119,8 +119,9 @@ class Resample:
         return math.prod(size for size in self.out_shape if size is not None) if self.static else None
 
     def times(self, count: int) -> Resample:
-        """The resampling of ``count`` inputs, with their batches one after the other. All sizes are known."""
-        shapes = [(count * (shape[0] or 0), *shape[1:]) for shape in (self.in_shape, self.out_shape)]
+        """The resampling of ``count`` inputs, with their batches one after the other."""
+        batches = [None if n is None else count * n for n in (self.in_shape[0], self.out_shape[0])]
+        shapes = [(n, *s[1:]) for n, s in zip(batches, (self.in_shape, self.out_shape), strict=True)]
         return replace(self, in_shape=shapes[0], out_shape=shapes[1])
 
     def height_width(self) -> tuple[Axis, Axis]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.records import Finding, Refusal
 from fx_passes.resample.absorb import WITHIN, Claims, Surroundings, absorb
 from fx_passes.resample.axes import Resample, resample_of
+from fx_passes.resample.lengths import shape_of
 from fx_passes.resample.outside import left_outside
 from fx_passes.resample.siblings import independent_groups
 from fx_passes.resample.values import kernel_and_bias, refuse
@@ -95,22 +97,26 @@ def lowerable_sites(
 
 def _with_siblings(sites: list[Site], graph_module: GraphModule) -> list[Site]:
     """The sites, of which those that can be computed together have their ``siblings``."""
-    static = [index for index, site in enumerate(sites) if _has_batch(site.resample)]
     nodes = {node.name: node for node in graph_module.graph.nodes}
-    known = [(sites[i].key, nodes[sites[i].source], nodes[sites[i].end]) for i in static]
+    ends = [(nodes[site.source], nodes[site.end]) for site in sites]
+    joined = [i for i, site in enumerate(sites) if _has_batch(site.resample, *ends[i])]
+    # Equal sites may have other open sizes than each other.
+    known = [(f"{sites[i].key} {shape_of(ends[i][0].meta['val'])}", *ends[i]) for i in joined]
+    taken: Counter[str] = Counter()
     for group in independent_groups(known):
-        for index in (static[i] for i in group):
-            site = sites[index]
-            key = _key(site.resample, site.kernel, site.bias, len(group))
-            sites[index] = replace(site, siblings=len(group), key=key)
+        first = sites[joined[group[0]]]
+        key = _key(first.resample, first.kernel, first.bias, len(group), taken[first.key])
+        taken[first.key] += 1
+        for index in (joined[i] for i in group):
+            sites[index] = replace(sites[index], siblings=len(group), key=key)
     return sites
 
 
-def _has_batch(resample: Resample) -> bool:
+def _has_batch(resample: Resample, source: Node, end: Node) -> bool:
     """Whether the first size of input and output is the batch, so that several inputs can be concatenated."""
-    lengths = {len(resample.in_shape), len(resample.out_shape)}
-    same = resample.in_shape[0] == resample.out_shape[0]
-    return resample.static and lengths == {resample.dim + 2} and same
+    before, after = (shape_of(node.meta["val"]) or () for node in (source, end))
+    whole = len(before) == len(after) == resample.dim + 2
+    return whole and before[0] == after[0] and not resample.leading
 
 
 def _site(verdict: Verdict, state: State, claims: Claims | None, any_order: bool) -> Site | Refusal:
@@ -201,10 +207,12 @@ def sizes_of(value: Tensor) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in value.shape)
 
 
-def _key(resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1) -> str:
+def _key(resample: Resample, kernel: Tensor, bias: Tensor | None, siblings: int = 1, others: int = 0) -> str:
+    """What equal sites have in common. Of siblings, ``others`` groups with the same may come before them."""
     said = repr(resample).removesuffix(")") + f", siblings={siblings})"  # as plans have it
     said += f" {resample.factors}" if resample.factors else ""
     said += f" {resample.leading}" if resample.leading else ""
+    said += f" group {others}" if others else ""
     digest = hashlib.sha256(f"{said} {kernel.dtype} {tuple(kernel.shape)}".encode())
     for tensor in (kernel, bias):
         digest.update(b"" if tensor is None else tensor.double().contiguous().cpu().numpy().tobytes())

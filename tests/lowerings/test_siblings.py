@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +13,14 @@ from known import SIBLINGS, TESTED
 from nets import Net, plan_for
 from oracle import of
 from torch import Tensor, nn
+from torch.export import Dim
 
+from export import to_onnx
+from export.runtime.session import open_session, run
 from fx_passes.capture.routes import capture
 from fx_passes.errors import UsageError
 from fx_passes.lower import lower
-from fx_passes.lowerings import MODULES, propose_one
+from fx_passes.lowerings import MODULES, propose, propose_one
 from fx_passes.lowerings.forms.refusals import refuse
 from fx_passes.plan import Choice, Plan
 from fx_passes.resample.site import lowerable_sites
@@ -75,6 +79,82 @@ def test_siblings_that_need_other_siblings() -> None:
     plan = merging(model, (x,))
     assert [choice.proposal is None for choice in plan.choices.values()].count(True) == 2
     torch.testing.assert_close(lower(model, plan, (x,))(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+class Twice(nn.Module):
+    """A filter on two values of each input, whose sizes need not be alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Buffer(torch.tensor([1.0, 2, 3]).repeat(4, 1, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return tuple(F.conv1d(z, self.weight, padding=1, groups=4) for z in (x, y, x.neg(), y.exp()))
+
+
+@pytest.mark.parametrize("batch", ["open", "fixed"])
+def test_siblings_with_open_sizes(batch: str, tmp_path: Path) -> None:
+    """Only sites of equal sizes are put together, and the graph fits all sizes: of each group its own."""
+    sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC} if batch == "open" else {2: Dim.DYNAMIC}
+    model, inputs, shapes = Twice(), (torch.randn(2, 4, 30), torch.randn(2, 4, 50)), (sizes, dict(sizes))
+    sites, _ = lowerable_sites(capture(model, inputs, dynamic_shapes=shapes).graph_module)
+    assert [site.siblings for site in sites] == [2] * 4
+    assert [site.key == sites[0].key for site in sites] == [True, False, True, False]
+    ways = of(SIBLINGS, sites[0].resample, sites[0].kernel, 2)
+    assert {dict(way.params)["phases"] for way in ways if way.lowering == "polyphase"} >= {8, 16}
+    for number, way in enumerate(ways):
+        plan = Plan({site.id: Choice(site.key, way) for site in sites})
+        lowered = lower(model, plan, inputs, dynamic_shapes=shapes)
+        assert len([node for node in lowered.graph.nodes if node.op == "call_module"]) == 2
+        file = to_onnx(lowered, inputs, tmp_path / f"{number}.onnx", dynamic_shapes=shapes)
+        session = open_session(file)
+        for n, m, of_x, of_y in ((2, 2, 30, 50), (1, 3, 7, 1), (3, 1, 2, 64), (0, 2, 9, 8)):
+            n, m = (n, m) if batch == "open" else (2, 2)
+            x, y = torch.randn(n, 4, of_x), torch.randn(m, 4, of_y)
+            expected = model(x, y)
+            torch.testing.assert_close(lowered(x, y), expected, rtol=0, atol=1e-4)
+            found = run(session, [x.numpy(), y.numpy()])
+            torch.testing.assert_close(tuple(map(torch.from_numpy, found)), expected, rtol=0, atol=1e-4)
+
+
+class Moved(nn.Module):
+    """A filter on two values, whose channels are partly in the batch of the convolution."""
+
+    def __init__(self, *, back: bool) -> None:
+        super().__init__()
+        self.back = back
+        self.weight = nn.Buffer(torch.tensor([1.0, 2, 3]).repeat(3, 1, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        def one(y: Tensor) -> Tensor:
+            found = F.conv1d(y.reshape(-1, 3, y.shape[2]), self.weight, padding=1, groups=3)
+            return found.reshape(-1, 6, y.shape[2]) if self.back else found
+
+        return one(x), one(x.neg())
+
+
+OPENED: dict[str, tuple[dict[int, Dim], ...] | None] = {
+    "all": ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC},),
+    "length": ({2: Dim.DYNAMIC},),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("opened", OPENED)
+@pytest.mark.parametrize("back", [True, False])
+def test_the_batch_of_siblings(back: bool, opened: str) -> None:
+    """Another batch behind the convolution is not split as that in front of it."""
+    model, x, sizes = Moved(back=back), torch.randn(2, 6, 30), OPENED[opened]
+    sites, _ = lowerable_sites(capture(model, (x,), dynamic_shapes=sizes).graph_module)
+    choices = {}
+    for site in sites:
+        proposals, _ = propose(site.resample, site.kernel, siblings=site.siblings)
+        choices[site.id] = Choice(site.key, proposals[-1])
+    lowered = lower(model, Plan(choices), (x,), dynamic_shapes=sizes)
+    assert [node for node in lowered.graph.nodes if node.op == "call_module"]
+    shapes = {"all": ((3, 6, 8), (1, 6, 1)), "length": ((2, 6, 7), (2, 6, 64)), "none": ()}[opened]
+    for given in (x, *(torch.randn(shape) for shape in shapes)):
+        torch.testing.assert_close(lowered(given), model(given), rtol=0, atol=1e-4)
 
 
 def test_siblings_of_which_one_is_left() -> None:

@@ -72,7 +72,7 @@ def require_same_outputs(path: Path, out: Path, *arrays: Array) -> None:
     for optimized in (True, False):
         found = run(open_session(out, optimized=optimized), arrays or (X,))
         for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(np.abs(other).max()))
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(np.abs(other).max(initial=0)))
 
 
 def external(path: Path, model: ModelProto, *names: str, location: str = "w.bin") -> Path:
