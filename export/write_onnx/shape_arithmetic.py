@@ -77,6 +77,9 @@ class _Entry:
         node.replace_input_with(0, data)
         node.replace_input_with(1, written)
         node.attributes.pop("allowzero", None)
+        if self.from_nothing and node.op_type == "Reshape":
+            # A size that is computed as 0 does not stand for another one.
+            node.attributes["allowzero"] = ir.AttrInt64("allowzero", 1)
 
     def _target(self, given: Sizes, wanted: Sizes) -> Sizes:
         """``wanted`` as a Reshape takes it, from ``given``: with 0 for a size that stays, and -1 for one.

@@ -76,6 +76,8 @@ class Module(Lowered):
         row, column = (weight.expand(groups, 1, -1, -1) for weight in (self.row, self.column))
         bias = self.bias.expand(groups) if self.bias is not None and self.bias_shared else None
         x, padding = padded(self, x)
+        if self.lengths[0] is None and height.size(0) > 0:  # onnxruntime computes no row of an empty image
+            x, padding = F.pad(x, (0, 0, padding[0], padding[0])), (0, padding[1])
         x = F.conv2d(x, row, None, (1, width.down), (0, padding[1]), (1, width.dilation), groups)
         down: Any = (height.down, 1)
         return F.conv2d(x, column, bias, down, (padding[0], 0), (height.dilation, 1), groups)

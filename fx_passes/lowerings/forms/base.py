@@ -7,6 +7,7 @@ buffers, so a lowered model is for inference.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -107,8 +108,14 @@ class Lowered(nn.Module):
 
     def planes(self, x: Tensor) -> Tensor:
         """(N * groups, columns, H, W)."""
-        sizes = x.shape[-self.resample.dim :]
-        return x.reshape(-1, self.resample.columns, *((1,) if self.resample.dim == 1 else ()), *sizes)
+        return self._regrouped(x, self.resample.columns)
+
+    def _regrouped(self, x: Tensor, channels: int) -> Tensor:
+        """(items, channels, H, W). The items are counted: none follow from the rest where a length is
+        zero."""
+        dim = self.resample.dim
+        items = math.prod(x.shape[:-dim]) // channels
+        return x.reshape(items, channels, *((1,) if dim == 1 else ()), *x.shape[-dim:])
 
     def channels(self, x: Tensor, groups: int | None = None) -> Tensor:
         """(N, groups * columns, H, W). By default, ``groups`` are those of the site.
@@ -116,11 +123,10 @@ class Lowered(nn.Module):
         An input that has this shape already is returned as it is: a runtime takes a Reshape for the end of a
         chain of convolutions.
         """
-        sizes = x.shape[-self.resample.dim :]
         channels = (self.resample.groups if groups is None else groups) * self.resample.columns
         if self.resample.dim == 2 and x.ndim == 4 and self.resample.in_shape[1] == channels:
             return x
-        return x.reshape(-1, channels, *((1,) if self.resample.dim == 1 else ()), *sizes)
+        return self._regrouped(x, channels)
 
     def in_sizes(self, x: Tensor) -> tuple[Any, Any]:
         """Height and width of the input."""

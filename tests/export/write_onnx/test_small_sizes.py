@@ -44,8 +44,15 @@ FORMS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
         lambda x: F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), RANK_1, stride=2, groups=3),
     ),
     "replicated": (4, lambda x: F.conv2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), RANK_1, groups=3)),
+    "padded widely": (4, lambda x: F.conv2d(x, RANK_1, padding=5, stride=2, groups=3)),
     "transposed": (4, lambda x: F.conv_transpose2d(x, EVEN, stride=2, padding=1, groups=3)),
     "a line": (3, lambda x: F.conv1d(x, LINE, padding=5, groups=3)),
+    "a line, padded widely": (3, lambda x: F.conv1d(x, LINE, padding=12, groups=3)),
+    "a line, padded widely in front": (3, lambda x: F.conv1d(F.pad(x, (14, 3)), LINE, stride=2, groups=3)),
+    "a line, padded widely, up": (
+        3,
+        lambda x: F.conv_transpose1d(F.pad(x, (5, 5)), LINE, stride=2, groups=3),
+    ),
     "a line, up": (
         3,
         lambda x: F.conv_transpose1d(F.pad(x, (5, 5), mode="replicate"), LINE, stride=2, groups=3)[
@@ -102,6 +109,10 @@ def test_as_the_original_does(name: str, tmp_path: Path) -> None:
         computed += by_torch is not None
         for proposal, module, session in zip(proposals, modules, ours, strict=True):
             where = proposal.name, shape
-            _require_same(_or_error(module, x), by_torch, where)
+            found = _or_error(module, x)
+            # torch refuses empty images. Ours may give what the plain file gives, or what has no elements.
+            expected = by_stock if by_torch is None and found is not None else by_torch
+            if expected is not None or found is None or found.numel():
+                _require_same(found, expected, where)
             _require_same(_or_error(run, session, [x.numpy()]), by_stock, where)
     assert computed > 1
