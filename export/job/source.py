@@ -110,9 +110,23 @@ def export_original(
         return quick_reference(by_torch, file, arrays, notes) if quick or by_torch is None else by_torch
 
     with stages.stage("finding kernels"):
-        found = analyse(file, "aten", _kinds(model))
+        found = analyse(file, "aten", _kinds(model), least=_least(file, sizes))
     route = "exported program" if isinstance(model, ExportedProgram) else "torch.export"
     return Source(found, arrays, route, reference, folder, sizes=sizes, exported=True)
+
+
+def _least(file: OnnxModel, sizes: OpenSizes | None) -> dict[str, int]:
+    """The smallest values that a model takes of the open sizes of its file, by their names there."""
+    if sizes is None or len(sizes.shapes) != len(file.inputs):
+        return {}
+    ranges = sizes.ranges or {}
+    pairs = zip(file.inputs.values(), sizes.shapes, strict=True)
+    return {
+        stated.dim_param: ranges[size][0]
+        for value, shape in pairs
+        for stated, size in zip(value.type.tensor_type.shape.dim, shape, strict=True)
+        if stated.dim_param and size in ranges
+    }
 
 
 def _kinds(model: nn.Module | ExportedProgram) -> dict[str, OriginKind]:

@@ -50,11 +50,12 @@ class Mirror:
     convolutions: Mapping[str, Candidate]
 
 
-def mirror(model: OnnxModel, *, trusted: bool = True) -> Mirror:
+def mirror(model: OnnxModel, *, trusted: bool = True, least: Mapping[str, int] | None = None) -> Mirror:
     """The FX graph of ``model``.
 
     Args:
         trusted: whether the shapes that the file states are taken.
+        least: the smallest values of open sizes of its inputs, by name.
 
     Raises:
         LoadError: weights that lie in another file cannot be read.
@@ -69,7 +70,7 @@ def mirror(model: OnnxModel, *, trusted: bool = True) -> Mirror:
         sizes = (None,) * one.weight.ndim
         for name in (one.node.input[0], one.node.output[0]):
             types.setdefault(name, ValueType(one.weight.dtype, sizes))
-    builder = _Builder(model, constants, types, found)
+    builder = _Builder(model, constants, FakeValues(types, model.inputs, least), found)
     builder.build()
     return Mirror(builder.finish(), (*builder.refused, *refused), {one.id: one for one in found.values()})
 
@@ -81,12 +82,11 @@ class _Builder:
         self,
         model: OnnxModel,
         constants: Constants,
-        types: dict[str, ValueType],
+        fakes: FakeValues,
         candidates: Mapping[str, Candidate],
     ) -> None:
-        self.model, self.candidates = model, candidates
-        self.fakes = FakeValues(types, model.inputs)
-        self.context = Context(constants, types, self.fakes.shape)
+        self.model, self.fakes, self.candidates = model, fakes, candidates
+        self.context = Context(constants, fakes.types, fakes.shape)
         self.graph, self.root = Graph(), torch.nn.Module()
         self.values: dict[str, Node] = {}
         self.refused: list[Finding] = []

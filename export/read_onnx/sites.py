@@ -79,6 +79,7 @@ def analyse(
     kinds: Mapping[str, OriginKind] | None = None,
     *,
     trusted: bool = True,
+    least: Mapping[str, int] | None = None,
 ) -> Analysis:
     """Find the convolutions of a file, and judge each.
 
@@ -86,19 +87,22 @@ def analyse(
         form: the form of the convolutions, for the report.
         kinds: what the weights of a torch model were, by the names of the initializers.
         trusted: whether the shapes that the file states are taken.
+        least: the smallest values of open sizes of its inputs, by name.
 
     Raises:
         LoadError: weights cannot be read, or the nodes of the graph do not fit together.
     """
-    seen, judged = _judged(model, trusted)
+    seen, judged = _judged(model, trusted, least)
     verdicts = tuple(_in_file(verdict, seen, form, kinds or {}) for verdict in judged)
     return Analysis(model, seen.graph_module, verdicts, seen.convolutions, seen.refused)
 
 
-def _judged(model: OnnxModel, trusted: bool) -> tuple[Mirror, Sequence[Verdict]]:
+def _judged(
+    model: OnnxModel, trusted: bool, least: Mapping[str, int] | None
+) -> tuple[Mirror, Sequence[Verdict]]:
     """The graph and the verdicts. A file need not be valid, so whatever comes up here names the file."""
     try:
-        seen = mirror(model, trusted=trusted)
+        seen = mirror(model, trusted=trusted, least=least)
         return seen, judge_graph(seen.graph_module, frozen=True)
     except FxPassesError:
         raise

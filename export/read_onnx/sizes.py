@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -36,15 +37,21 @@ class FakeValues:
             one symbol everywhere.
         inputs: the names of the inputs of the graph. A size that is arithmetic on their open sizes is an
             expression of their symbols.
+        least: the smallest values of their open sizes, by name.
     """
 
-    def __init__(self, types: dict[str, ValueType], inputs: Iterable[str] = ()) -> None:
+    def __init__(
+        self, types: dict[str, ValueType], inputs: Iterable[str] = (), least: Mapping[str, int] | None = None
+    ) -> None:
         self.types = types
         self._environment = ShapeEnv()
         self._mode = FakeTensorMode(shape_env=self._environment, allow_non_fake_inputs=True)
         given = [types[name].shape for name in inputs if name in types]
         names = dict.fromkeys(size for shape in given for size in shape if isinstance(size, str))
         self._named: dict[str, Any] = {name: self._unknown() for name in names}
+        for name in self._named.keys() & (least or {}).keys():
+            symbol = self._named[name].node.expr
+            self._environment.constrain_symbol_range(symbol, (least or {})[name], sys.maxsize)
         self._symbols = {name: size.node.expr for name, size in self._named.items()}
 
     def give(self, node: Node, value: str | None) -> None:

@@ -20,7 +20,7 @@ from fx_passes.graph.operators import TRANSPARENT, base_name, read_inputs
 from fx_passes.resample.axes import Axis, Resample
 from fx_passes.resample.axes_around import axes_before, axes_behind, between, in_common
 from fx_passes.resample.chains import MOST_ELEMENTS, steps_of
-from fx_passes.resample.lengths import FIRST, IN_A_ROW, Size, at, samples, shape_of
+from fx_passes.resample.lengths import FIRST, IN_A_ROW, Size, at, least, samples, shape_of
 
 _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
@@ -35,11 +35,18 @@ WITHIN = "within"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A convolution with what was absorbed. It reads ``source``, and replaces all nodes down to ``end``."""
+    """A convolution with what was absorbed.
+
+    Args:
+        source, end: it reads the value of ``source``, and replaces all nodes from there to ``end``.
+        resample: what these nodes compute.
+        emptied: what is behind it would be absorbed, but leaves nothing of the smallest inputs.
+    """
 
     source: Node
     end: Node
     resample: Resample
+    emptied: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def _absorb_back(conv: Node, found: Surroundings, taken: set[Node]) -> Surroundi
         scale *= factor or 1.0
         chain.append(node)
         if WITHIN not in node.meta and (longer := _back(conv, node, chain, found, scale)) is not None:
-            best = longer
+            best = replace(best, emptied=True) if _leaves_nothing(found, longer) else longer
     if best.end is not conv:
         taken.update((conv, *chain[: chain.index(best.end) + 1]))
     return best
@@ -152,6 +159,17 @@ def _back(conv: Node, end: Node, chain: list[Node], found: Surroundings, scale: 
         return None
     whole = between(replace(resample, axes=axes, scale=scale), given, after)
     return None if whole is None else replace(found, end=end, resample=whole)
+
+
+def _leaves_nothing(found: Surroundings, longer: Surroundings) -> bool:
+    """Whether nothing is kept at a size at which the convolution has outputs. There the graph gives an empty
+    tensor, and a runtime refuses a convolution without outputs."""
+    sizes = found.source.meta["val"].shape[-found.resample.dim :]
+    for size, axis, kept in zip(sizes, found.resample.axes, longer.resample.axes, strict=True):
+        smallest = max(least(size), -(axis.extent // axis.up))
+        if not isinstance(size, int) and kept.size(smallest) < 1:
+            return True
+    return False
 
 
 def readers(node: Node) -> list[Node]:

@@ -19,6 +19,8 @@ Values: TypeAlias = Mapping[sympy.Symbol, int]
 IN_A_ROW = 6
 # They begin at one of these, the first that leaves room for the kernel and the padding.
 FIRST = (5, 13, 37, 101, 257)
+# torch's bound of an open size of which nothing is said.
+_ASSUMED = 2
 # Sizes at which only formulas are compared, which costs nothing.
 _LARGE = (1009, 1536, 2003, 4096, 4999, 10007)
 
@@ -36,6 +38,17 @@ def size_of(size: int | torch.SymInt) -> Size:
         return size
     form = size.node.expr
     return int(form) if form.is_Integer else form
+
+
+def least(size: int | torch.SymInt) -> int:
+    """The smallest value of a size, as far as the graph states bounds. Sizes of zero are not asked for."""
+    if isinstance(size, int):
+        return size
+    ranges, form = size.node.shape_env.var_to_range, size.node.expr
+    bounds = {symbol: ranges[symbol].lower for symbol in form.free_symbols if symbol in ranges}
+    # torch assumes 2 of every open size, and runs with 1.
+    stated = {symbol: int(low) for symbol, low in bounds.items() if low.is_Integer and low > _ASSUMED}
+    return int(form.subs({symbol: stated.get(symbol, 1) for symbol in form.free_symbols}))
 
 
 def plain(shape: Iterable[Size]) -> tuple[int | None, ...]:

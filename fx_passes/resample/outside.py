@@ -21,7 +21,7 @@ def left_outside(around: Surroundings, claims: Claims) -> tuple[str, ...]:
         found.append(f"a Pad in front of it stays: {_why_pad(pad, around, claims)}")
     behind = readers(around.end)
     if len(behind) == 1 and _is(behind[0], _CUTS, "Slice"):
-        found.append(f"a Slice behind it stays: {_why_cut(behind[0])}")
+        found.append(f"a Slice behind it stays: {_why_cut(behind[0], around.emptied)}")
     return tuple(found)
 
 
@@ -47,7 +47,9 @@ def _why_pad(pad: Node, around: Surroundings, claims: Claims) -> str:
     return "it is no padding of each axis that holds at every size"
 
 
-def _why_cut(cut: Node) -> str:
+def _why_cut(cut: Node, emptied: bool) -> str:
+    if emptied:
+        return "it leaves nothing of the smallest inputs (in torch, a lower bound of the sizes lets it go)"
     if KIND in cut.meta or _open_sizes(cut):
         return "its bounds are computed, and do not follow from the sizes that the convolution has"
     return "what it keeps is no step along each axis that holds at every size"

@@ -24,6 +24,7 @@ from export.dynamic import dynamic_shapes
 from export.pipeline import optimize
 from export.runtime.session import open_session, run
 from export.verify.sizes import other_sizes
+from export.write_onnx.exporter import stock_export
 from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.errors import CaptureError, ExportError
@@ -101,6 +102,42 @@ def test_blurs(name: str, lowering: str, tmp_path: Path) -> None:
             continue
         [found] = run(ours, arrays)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class Cropped(nn.Module):
+    """A blur whose borders are cut off, as many windowed means are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        window = torch.arange(1.0, 12)
+        self.window = nn.Buffer(torch.outer(window, window).repeat(3, 1, 1, 1) / 4000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.window, padding=5, groups=3)[..., 5:-5, 5:-5].abs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torch", "bounded", "onnx"])
+def test_a_crop_that_leaves_nothing_of_small_images(kind: str, tmp_path: Path) -> None:
+    """There the file gives an empty tensor, as the original. A bound says that there are no such images."""
+    model, x, smallest = Cropped().eval(), torch.rand(2, 3, 40, 44), 11 if kind == "bounded" else 1
+    sizes = {2: Dim("h", min=11), 3: Dim("w", min=11)} if kind == "bounded" else {2: Dim.AUTO, 3: Dim.AUTO}
+    given: Any = model
+    if kind == "onnx":
+        given = stock_export(model, (x,), tmp_path / "in.onnx", dynamic_shapes=(sizes,))
+    dynamic = None if kind == "onnx" else (sizes,)
+    file = tmp_path / "o.onnx"
+    report = optimize(given, (x,), file, lowering="static", dynamic_shapes=dynamic, seconds=0)
+    assert report.equivalence.passed
+    assert [choice.proposal is not None for choice in report.plan.choices.values()] == [True]
+    said = "a Slice behind it stays: it leaves nothing of the smallest inputs"
+    outside = [text.startswith(said) for texts in report.outside.values() for text in texts]
+    assert outside == ([] if kind == "bounded" else [True])
+    session = open_session(file)
+    for height, width in ((smallest, 30), (smallest, smallest), (17, 40)):
+        x = torch.rand(2, 3, height, width)
+        [found] = run(session, [x.numpy()])
+        np.testing.assert_allclose(found, model(x).numpy(), atol=1e-5)
 
 
 @pytest.mark.slow

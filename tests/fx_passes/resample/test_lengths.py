@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import sympy
+import torch
+from calls import Call
+from torch.export import Dim
 
-from fx_passes.resample.lengths import at, computed, large_samples, plain, samples, values_in
+from fx_passes.resample.lengths import at, computed, large_samples, least, plain, samples, values_in
 
 N, H = sympy.symbols("n h", integer=True, positive=True)
 
@@ -41,6 +44,17 @@ def test_a_size_that_cannot_be_computed() -> None:
     """It says which."""
     with pytest.raises(ValueError, match="Max"):
         computed(sympy.Max(H, N), {H: 7, N: 2})
+
+
+def test_the_smallest_size() -> None:
+    """A stated bound counts; torch's own bound of 2 says nothing, and zero is no size to be fast at."""
+    program = torch.export.export(
+        Call(lambda x: torch.cat([x, x[..., 1:, :, :]], 1)),
+        (torch.ones(6, 7, 8, 9),),
+        dynamic_shapes=({0: Dim("n", min=2), 1: Dim("h", min=3), 2: 2 * Dim("half", min=4, max=9)},),
+    )
+    shape = next(iter(program.graph.nodes)).meta["val"].shape
+    assert [least(size) for size in (*shape, shape[2] + 10)] == [1, 3, 8, 9, 18]
 
 
 def test_what_the_shape_of_an_input_tells() -> None:

@@ -25,6 +25,9 @@ SAID: dict[str, Function] = {
     f"{CUT}its bounds are computed, and do not follow from the sizes that the convolution has": (
         lambda m, x: m.conv(F.pad(x, (1, 1))).narrow(3, 0, x.shape[-1] // 2)
     ),
+    f"{CUT}it leaves nothing of the smallest inputs (in torch, a lower bound of the sizes lets it go)": (
+        lambda m, x: m.conv(F.pad(x, (1, 1)))[..., 4:-4]  # of a width of 8
+    ),
 }
 
 
@@ -47,6 +50,8 @@ def test_what_stays_says_why(said: str) -> None:
     "function",
     [
         lambda m, x: m.conv(F.pad(x, (1, 1)))[..., 1:],
+        lambda m, x: m.conv(F.pad(x, (1, 1)))[..., 3:-3],
+        lambda m, x: m.conv(x)[..., ::3],
         lambda m, x: m.conv(x.abs()).neg(),
         lambda m, x: m.conv(x),
     ],
@@ -57,3 +62,13 @@ def test_nothing_is_said_of_what_is_absorbed(function: Function) -> None:
     program = torch.export.export(Model(function), (image(),), dynamic_shapes={"x": dims})
     (site,), _ = lowerable_sites(capture(program).graph_module)
     assert site.outside == ()
+
+
+def test_a_step_is_absorbed_without_bounds() -> None:
+    """Where the convolution gives outputs, one of them at least is kept."""
+    program = torch.export.export(
+        Model(lambda m, x: m.conv(x)[..., ::2]), (image(),), dynamic_shapes={"x": {3: Dim.DYNAMIC}}
+    )
+    (site,), _ = lowerable_sites(capture(program).graph_module)
+    assert site.outside == ()
+    assert site.resample.axes[1].down == 2
