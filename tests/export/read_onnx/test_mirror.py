@@ -126,6 +126,25 @@ def test_what_a_file_computes_stays_outside() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("padding", "step", "least", "stays"),
+    [(0, 2, 1, False), (1, 2, 1, False), (1, 1, 1, True), (1, 1, 4, True), (1, 1, 5, False), (0, 1, 5, True)],
+)
+def test_a_slice_behind_a_site(padding: int, step: int, least: int, stays: bool) -> None:
+    """Every second output is some output. A crop by two on both sides leaves nothing of four outputs."""
+    bounds = [0, np.iinfo(np.int64).max] if step == 2 else [2, -2]
+    values = {"from": bounds[:1], "to": bounds[1:], "axis": [3], "step": [step]}
+    nodes = [
+        conv(pads=[padding] * 4),
+        oh.make_node("Slice", ["y", "from", "to", "axis", "step"], ["z"], name="cut"),
+    ]
+    stored = STORED | {name: np.array(value) for name, value in values.items()}
+    model = model_of(nodes, {"x": (TensorProto.FLOAT, ("n", 4, 8, "w"))}, stored, outputs=("z",))
+    found = analyse(model, least={"w": least})
+    ((site,), _) = found.sites()
+    assert (found.values()[site.end], bool(site.outside)) == (("y", True) if stays else ("z", False))
+
+
 def test_shapes_of_workloads() -> None:
     """A site with open sizes knows the shapes that it reads, each once; one with known sizes needs none."""
     nodes = [oh.make_node("Relu", ["x"], ["r"]), conv("r", "w", pads=[1, 1, 1, 1])]
