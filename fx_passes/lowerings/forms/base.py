@@ -111,10 +111,10 @@ class Lowered(nn.Module):
         return self._regrouped(x, self.resample.columns)
 
     def _regrouped(self, x: Tensor, channels: int) -> Tensor:
-        """(items, channels, H, W). The items are counted: none follow from the rest where a length is
-        zero."""
+        """(items, channels, H, W). With open sizes the items are counted: where a length is zero, they do not
+        follow from the rest."""
         dim = self.resample.dim
-        items = math.prod(x.shape[:-dim]) // channels
+        items = -1 if self.resample.static else math.prod(x.shape[:-dim]) // channels
         return x.reshape(items, channels, *((1,) if dim == 1 else ()), *x.shape[-dim:])
 
     def channels(self, x: Tensor, groups: int | None = None) -> Tensor:
