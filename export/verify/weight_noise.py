@@ -9,8 +9,9 @@ that runs the copy makes little difference.
 Numbers below the smallest normal one have fewer bits. There, rounding moves each sum by units of the smallest
 number, whatever its size: ``level * sqrt(n)`` of them, with the n of all sums together.
 
-Weights stored outside the file are too large to be copied, and stay as they are: both files compute with them
-by the same operators. For a file without weights, the floating-point inputs are moved.
+Weights stored outside the file are read if they are small: torch puts all weights there, and a shared kernel
+is small. Large ones stay as they are: both files compute with them by the same operators. For a file without
+weights, the floating-point inputs are moved.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from export.runtime.session import Array, open_session, run
@@ -29,6 +31,8 @@ from export.verify.distances import apart_by_output
 # The size of the noise, in rounding errors, and the number of draws. ``reference.py`` needs less noise.
 LEVEL = 4.0
 DRAWS = 4
+# Elements of a weight outside the file that is read.
+LARGEST_OUTSIDE = 2**24
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WAYS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "Expand", "Where", "Flatten")
 
@@ -47,7 +51,10 @@ class WeightNoise:
         model = onnx.load(path, load_external_data=False)
         terms = terms_of_weights(model.graph)
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.weights = {name: (onnx.numpy_helper.to_array(stored[name]), n) for name, n in terms.items()}
+        folder = str(path.parent)
+        self.weights = {
+            name: (onnx.numpy_helper.to_array(stored[name], folder), n) for name, n in terms.items()
+        }
         self.names = [value.name for value in model.graph.input if value.name not in stored]
         listed = {value.name for value in model.graph.input}
         for name in self.weights:
@@ -123,8 +130,8 @@ def moved(array: Array, terms: float, random: np.random.Generator, level: float,
 
 
 def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
-    """The weights that the file itself stores, and how many terms the sums have in which they are used."""
-    stored = {tensor.name: tensor for tensor in graph.initializer if not uses_external_data(tensor)}
+    """The weights that can be moved, and how many terms the sums have in which they are used."""
+    stored = {tensor.name: tensor for tensor in graph.initializer if not _is_large_outside(tensor)}
     producers = {name: node for node in graph.node for name in node.output}
     found: dict[str, float] = {}
     for node in graph.node:
@@ -140,6 +147,10 @@ def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
                 terms = math.prod(dims) / max(1, rows)
                 found[name] = max(found.get(name, 1.0), terms)
     return found
+
+
+def _is_large_outside(tensor: TensorProto) -> bool:
+    return uses_external_data(tensor) and math.prod(tensor.dims) > LARGEST_OUTSIDE
 
 
 def _apart(a: Array, b: Array) -> float:

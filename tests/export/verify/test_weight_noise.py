@@ -78,8 +78,16 @@ def test_without_weights_the_inputs_are_moved(tmp_path: Path) -> None:
     assert 0 < spread < 32 * 2**-24 * np.abs(X).max()
 
 
-def test_what_is_stored_beside_the_file_stays_there(tmp_path: Path) -> None:
-    """Large weights are not copied; the file runs from where it lies, and its inputs are moved."""
+def test_small_weights_beside_the_file_are_moved(tmp_path: Path) -> None:
+    """As far as those inside: torch's exporter puts all weights there."""
+    inside = WeightNoise(write(tmp_path / "a.onnx", [CONV], w=WEIGHT))
+    beside = WeightNoise(write(tmp_path / "b.onnx", [CONV], external=True, w=WEIGHT))
+    assert beside.spread([X]) == inside.spread([X])
+
+
+def test_large_weights_beside_the_file_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not copied; the file runs from where it lies, and its inputs are moved."""
+    monkeypatch.setattr("export.verify.weight_noise.LARGEST_OUTSIDE", WEIGHT.size - 1)
     noise = WeightNoise(write(tmp_path / "a.onnx", [CONV], external=True, w=WEIGHT))
     assert noise.weights == {}
     assert noise.spread([X])[0] > 0
