@@ -98,7 +98,8 @@ def export_original(
     baseline = folder / "baseline" / name
     baseline.parent.mkdir()
     with stages.stage("exporting the original"):
-        stock_export(model, inputs, baseline, dynamic_shapes=sizes.dynamic_shapes if sizes else None)
+        shapes, example = (sizes.dynamic_shapes, sizes.example) if sizes else (None, None)
+        stock_export(model, example or inputs, baseline, dynamic_shapes=shapes)
     arrays = tensor_arrays(inputs)
     with stages.stage("running the original"):
         run(open_session(baseline), arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ class OpenSizes:
         ranges: the smallest and the largest value of each symbol. None: no largest.
         conditions: further conditions of the model on its symbols.
         notes: one line for each bound that the model needs and the caller did not state.
+        example: the example that torch takes, if it does not take the given one.
     """
 
     dynamic_shapes: Any
@@ -35,14 +37,13 @@ class OpenSizes:
     ranges: Mapping[sympy.Symbol, tuple[int, int | None]] | None = None
     conditions: tuple[sympy.Basic, ...] = ()
     notes: tuple[str, ...] = ()
+    example: tuple[Any, ...] | None = None
 
     def takes(self, values: Mapping[sympy.Symbol, int]) -> bool:
-        """Whether the model takes these values. A symbol without a value may have any value that the model
-        takes."""
-        for symbol, (low, high) in (self.ranges or {}).items():
-            value = values.get(symbol, low)
-            if value < low or (high is not None and value > high):
-                return False
+        """Whether the model takes these values. A symbol without one may have any that the model takes."""
+        ranges = (self.ranges or {}).items()
+        if not all(low <= values.get(s, low) <= (high or math.inf) for s, (low, high) in ranges):
+            return False
         return not any(condition.subs(values) == sympy.false for condition in self.conditions)
 
     def at(self, values: Mapping[sympy.Symbol, int]) -> tuple[tuple[int, ...], ...] | None:

@@ -8,18 +8,17 @@ fixes a size that must stay open, it is refused: the exporter would fix it silen
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import sympy
 import torch
 from torch import Tensor, nn
 from torch.export import AdditionalInputs, Dim, ExportedProgram, ShapesCollection
-from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 
 from fx_passes.capture.asked_sizes import (
     OpenSizes,
@@ -30,6 +29,8 @@ from fx_passes.capture.asked_sizes import (
     require_open,
     with_notes,
 )
+from fx_passes.capture.larger_example import larger_example
+from fx_passes.capture.refined_shapes import refined_shapes
 from fx_passes.errors import CaptureError, one_line
 from fx_passes.graph.torch_internals import (
     ATEN_ASSERT_SCALAR,
@@ -68,14 +69,13 @@ def export_open(
         dynamic_shapes = dynamic_shapes.dynamic_shapes(model, tuple(inputs))
     asked = asked_of(arguments_of(model, inputs), dynamic_shapes)
     try:
-        program, refined = _exported(model, tuple(inputs), dynamic_shapes)
+        program, sizes = _captured(model, tuple(inputs), dynamic_shapes, asked)
     except (Exception, SystemExit) as error:  # the model's code may raise anything
         _blame_fixed_size(model, tuple(inputs), dynamic_shapes, asked)
         raise CaptureError(
             f"{type(model).__name__} cannot be captured with these open sizes: torch.export: "
             f"{type(error).__name__}: {one_line(error)}"
         ) from error
-    sizes = _sizes_of(program, refined)
     require_open(program, sizes, asked)
     return program, with_notes(program, sizes, asked)
 
@@ -95,6 +95,50 @@ def open_sizes(
         require_open(model, sizes, asked_of(arguments_of(model, inputs), dynamic_shapes), captured=True)
         return sizes
     return export_open(model, inputs, dynamic_shapes)[1]
+
+
+def _captured(
+    model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any, asked: Sequence[Mapping[int, Any]]
+) -> tuple[ExportedProgram, OpenSizes]:
+    """The program and its sizes, from the given example or from a larger one (``larger_example.py``)."""
+    found, failed = None, None
+    try:
+        found = _with_sizes(model, inputs, dynamic_shapes)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the model's own code may raise anything
+        failed = error
+    if found is not None and not _is_narrow(found[1]):
+        return found
+    if (larger := larger_example(inputs, asked)) is not None:
+        with suppress(Exception, SystemExit):  # then the first attempt says more about the model
+            program, sizes = _with_sizes(model, larger, dynamic_shapes)
+            if not _is_narrow(sizes):
+                return program, replace(sizes, ranges=_down_to_one(sizes, inputs), example=larger)
+    if failed is not None:
+        raise failed
+    assert found is not None
+    return found
+
+
+def _with_sizes(
+    model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any
+) -> tuple[ExportedProgram, OpenSizes]:
+    program, refined = _exported(model, inputs, dynamic_shapes)
+    return program, _sizes_of(program, refined)
+
+
+def _is_narrow(sizes: OpenSizes) -> bool:
+    """Whether an open size can only be 1 or 2."""
+    return any(high is not None and high <= 2 for _, high in (sizes.ranges or {}).values())
+
+
+def _down_to_one(sizes: OpenSizes, inputs: tuple[Any, ...]) -> dict[sympy.Symbol, tuple[int, int | None]]:
+    """The ranges, from 1 on for sizes that are 1 in the given inputs."""
+    given = [leaf.shape for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+    pairs = [
+        pair for shape, row in zip(given, sizes.shapes, strict=True) for pair in zip(shape, row, strict=True)
+    ]
+    ones = {size for known, size in pairs if known == 1}
+    return {s: (1 if s in ones else low, high) for s, (low, high) in (sizes.ranges or {}).items()}
 
 
 def _exported(model: nn.Module, inputs: tuple[Any, ...], dynamic_shapes: Any) -> tuple[ExportedProgram, Any]:
@@ -142,36 +186,11 @@ def _exported_so(
                 )
             return program, shapes
         except UserError as error:
-            refined = _refined(shapes, error)
+            refined = refined_shapes(shapes, error)
             if refined is None or not left:
                 raise
             shapes = refined
     raise AssertionError("unreachable")
-
-
-def _refined(shapes: Any, error: UserError) -> Any:
-    """``shapes`` with torch's suggestions. None if there are none that can be followed."""
-    named = pytree.tree_map(lambda leaf: leaf if isinstance(leaf, Dim) else None, shapes)
-    try:
-        fixed = refine_dynamic_shapes_from_suggested_fixes(error.msg, named)
-    except Exception:  # noqa: BLE001 - no suggestions, or none that torch can follow
-        return None
-    old, spec = pytree.tree_flatten(shapes)
-    new = pytree.tree_leaves(fixed)
-    if len(old) != len(new):
-        return None
-    return pytree.tree_unflatten(
-        [_renamed(n, o) if isinstance(o, Dim) else o for o, n in zip(old, new, strict=True)], spec
-    )
-
-
-def _renamed(fixed: Any, asked: Dim) -> Any:
-    """``fixed`` with the name that the caller gave: ``h`` instead of torch's ``2*_h``."""
-    if getattr(fixed, "root", None) is None or getattr(asked, "root", None) is not None:
-        return fixed
-    fixed = copy.copy(fixed)  # torch shares one object among sizes of the same form
-    fixed.__name__ = asked.__name__
-    return fixed
 
 
 def _replaced(shapes: Any, kind: type | tuple[type, ...], by: Any) -> Any:

@@ -31,6 +31,7 @@ from fx_passes.errors import CaptureError, ExportError
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 
+BLUR = torch.full((3, 1, 3, 3), 1 / 9)
 OPEN = {0: Dim("batch"), 2: Dim("h"), 3: Dim("w")}
 SIZES = ((2, 5, 7), (1, 4, 4), (3, 13, 8), (1, 64, 97))
 
@@ -209,6 +210,37 @@ def test_command_line(tmp_path: Path) -> None:
     assert refused.exit_code == 3
     assert "fx-passes: size `batch` of `x` cannot stay open" in refused.output
     assert "Invalid ranges" not in refused.output
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return F.conv2d(x.permute(0, 3, 1, 2), BLUR, padding=1, groups=3)
+
+
+def _circular(x: Tensor) -> Tensor:
+    return F.conv2d(F.pad(x, [1] * 4, mode="circular"), BLUR, groups=3)
+
+
+@pytest.mark.parametrize("batch", [Dim("batch", max=7), "batch", Dim.DYNAMIC], ids=["Dim", "name", "dynamic"])
+@pytest.mark.parametrize("function", [_channels_last, _circular])
+def test_an_open_batch_from_an_example_of_one(
+    function: Callable[[Tensor], Tensor], batch: Any, tmp_path: Path
+) -> None:
+    """How one picture lies in memory is no bound for the batch."""
+    model, x = Call(function).eval(), torch.rand(1, 3, 12, 14)
+    if function is _channels_last:
+        x = x.permute(0, 2, 3, 1).contiguous()
+    rows = 1 if function is _channels_last else 2
+    shapes = ({0: batch, rows: Dim("h", min=2)},)
+    report = optimize(model, (x,), tmp_path / "o.onnx", lowering="static", dynamic_shapes=shapes, seconds=0)
+    assert report.equivalence.passed
+    assert {sizes[0][0] for sizes in report.equivalence.sizes.values()} == {1, 2, 3}
+    assert min(sizes[0][rows] for sizes in report.equivalence.sizes.values()) == 2
+    assert not any("batch" in line or "size 0" in line for line in report.sizes)
+    session = open_session(tmp_path / "o.onnx")
+    for count in (1, 2, 5):
+        given = x.repeat(count, 1, 1, 1)
+        [found] = run(session, [given.numpy()])
+        np.testing.assert_allclose(found, model(given).numpy(), atol=1e-5)
 
 
 class Nested(nn.Module):
