@@ -213,18 +213,14 @@ def with_notes(program: ExportedProgram, sizes: OpenSizes, asked: Sequence[Mappi
             title = f"{_described(dim, size)} of `{name}`"
             other, where = first.setdefault(found.node.expr, (size, title))
             needed = _needed(found.node.expr, size, sizes)
-            if where != title and not _same(other, size):
+            # Sizes without a name are the same if the model says so.
+            if where != title and name_of(other) != name_of(size):
                 needed = f"the same as {where}"
             elif where != title:
                 needed = None
             if needed:
                 notes[f"{title}: {needed}, as the model needs it"] = None
     return replace(sizes, notes=tuple(notes))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether the caller gave two sizes one name. Sizes without a name are the same if the model says so."""
-    return name_of(one) == name_of(other)
 
 
 def _needed(size: sympy.Expr, asked: Any, sizes: OpenSizes) -> str | None:
