@@ -27,7 +27,7 @@ from fx_passes.costs import operator_times as costs
 from fx_passes.costs.operator_times import Work, original
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 # Channels in a block on the machine of the measurements.
 _BLOCK = 8

@@ -45,7 +45,7 @@ from fx_passes.graph.clone import clone_module
 from fx_passes.lower import lower_in_place
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 KEPT = "expand"
 LOSS, AGAIN = 0.95, 0.97

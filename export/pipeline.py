@@ -201,6 +201,7 @@ def _report(
         plan=rewritten.plan,
         kept=rewritten.reasons,
         outside=rewritten.outside,
+        whole=rewritten.whole,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
     )

@@ -26,7 +26,8 @@ from fx_passes.graph.torch_internals import guards_of
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 from fx_passes.share.share_kernels import share_in_place
 
 log = logging.getLogger(__name__)

@@ -41,6 +41,7 @@ class Rewritten:
         replaced: by key, what lowered sites computed before.
         parts: the lowered sites, which can be written in any selection.
         outside: by the id of a lowered site, why a Pad or a Slice beside it stays.
+        whole: of a site that is computed as one with others, the id of them all in the plan.
     """
 
     path: Path
@@ -52,11 +53,13 @@ class Rewritten:
     replaced: Mapping[str, Replaced]
     parts: LoweredSites
     outside: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    whole: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def lowered(self) -> tuple[str, ...]:
-        """Ids of the sites that were lowered."""
-        return tuple(name for name, choice in self.plan.choices.items() if choice.proposal is not None)
+        """Ids of the sites that were lowered, by themselves or as one with others."""
+        chosen = {name for name, choice in self.plan.choices.items() if choice.proposal is not None}
+        return tuple(name for name in self.plan.choices if self.whole.get(name, name) in chosen)
 
     @property
     def unchanged(self) -> bool:
@@ -91,8 +94,10 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
         path, places, once = _write(source, found, parts, options)
     reasons = {name: refusal.reason for name, refusal in refusals.items()}
     reasons = {} if options.chosen_by == "expand" else reasons
-    outside = {site.id: site.outside for site in sites if plan.choices[site.id].proposal is not None}
-    return Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts, outside)
+    lowered = [site for site in sites if plan.choices[site.id].proposal is not None]
+    outside = {site.id: site.outside for site in lowered}
+    whole = {name: site.id for site in lowered if site.parts for name in site.ids}
+    return Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts, outside, whole)
 
 
 def _decide(
@@ -160,7 +165,7 @@ def _write(
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir()
     proto, places = parts.applied()
-    repeated = repeated_in(found, {name for call in parts.calls for name in call.ids})
+    repeated = repeated_in(found, {name for call in parts.calls for name in call.findings})
     once = store_once(proto, repeated, always=source.exported or options.lowering == "expand")
     if parts.calls or once:
         write_file(proto, path, source.model)

@@ -18,7 +18,8 @@ from fx_passes.errors import FxPassesError, LoadError, one_line
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.find.verdict import Verdict
 from fx_passes.records import Finding, Form, OriginKind, Refusal, WeightOrigin
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 log = logging.getLogger(__name__)
 

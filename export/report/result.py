@@ -27,6 +27,7 @@ class Report:
         once: the ids of the sites whose repeated kernel is now stored once, and expanded.
         kept: by id, why a shared site cannot be lowered.
         outside: by the id of a lowered site, why a Pad or a Slice beside it stays.
+        whole: of a site that is computed as one with others, the id of them all in the plan.
         seconds: how long each stage took.
         sizes: what the model needs of its open sizes, beyond what was asked for.
         speed_at: for each input that was timed, its shapes and the times. The first is ``speed``.
@@ -46,6 +47,7 @@ class Report:
     plan: Plan = field(default_factory=lambda: Plan({}))
     kept: Mapping[str, str] = field(default_factory=dict)
     outside: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    whole: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
     speed_at: tuple[tuple[tuple[tuple[int, ...], ...], Timing], ...] = ()
@@ -62,21 +64,26 @@ class Report:
 
     def lowering_of(self, finding: Finding) -> str | None:
         """What became of a site in the file. None if it is as the stock exporter writes it."""
-        choice = self.plan.choices.get(finding.id)
+        choice = self.plan.choices.get(self.whole.get(finding.id, finding.id))
         if choice is not None and choice.proposal is not None:
             return choice.proposal.name
         return "expand" if finding.id in self.once else None
 
+    def together_with(self, finding: Finding) -> tuple[str, ...]:
+        """The ids of the other sites that are computed as one with a site."""
+        whole = self.whole.get(finding.id)
+        return tuple(name for name, its in self.whole.items() if its == whole and name != finding.id)
+
     def exactness_of(self, finding: Finding) -> str | None:
         """How exact the new form of a site is. None if it is as the stock exporter writes it."""
-        choice = self.plan.choices.get(finding.id)
+        choice = self.plan.choices.get(self.whole.get(finding.id, finding.id))
         if choice is not None and choice.proposal is not None:
             return choice.proposal.exactness
         return "bitwise" if self.lowering_of(finding) else None
 
     def candidates_of(self, finding: Finding) -> list[dict[str, Any]]:
         """What a site could have become, with milliseconds if that was timed."""
-        choice = self.plan.choices.get(finding.id)
+        choice = self.plan.choices.get(self.whole.get(finding.id, finding.id))
         known = self.plan.made.get("timings_ms", {}) if choice else {}
         # With open sizes, the shape at which it was timed stands behind the key.
         timed = [(key.partition("@"), times) for key, times in known.items()]
@@ -105,7 +112,8 @@ class Report:
                     "lowering": self.lowering_of(f),
                     "exactness": self.exactness_of(f),
                     "candidates": self.candidates_of(f),
-                    "outside": list(self.outside.get(f.id, ())),
+                    "outside": list(self.outside.get(self.whole.get(f.id, f.id), ())),
+                    "together_with": list(self.together_with(f)),
                 }
                 for f in self.findings
             ],

@@ -48,7 +48,10 @@ def _verdict(finding: Finding, report: Report | None) -> str:
     if lowering and lowering != "expand":
         assert report is not None
         exact = EXACTNESS_TEXT[report.exactness_of(finding) or "bitwise"]
-        return f"{lowering} ({'; '.join([exact, *report.outside.get(finding.id, ())])})"
+        others = report.together_with(finding)
+        together = f" together with {', '.join(others)}" if others else ""
+        outside = report.outside.get(report.whole.get(finding.id, finding.id), ())
+        return f"{lowering}{together} ({'; '.join([exact, *outside])})"
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)
     if finding.groups == 1:  # there is nothing to share

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -22,7 +23,8 @@ from export.tune.candidates import Candidates, make_candidates
 from export.tune.options import Options
 from export.tune.subject import Subject
 from export.tune.whole_graph import fastest_together
-from fx_passes.choose.static_rules import preferred, static_choice
+from fx_passes.choose.static_rules import is_less_work, preferred, static_choice
+from fx_passes.choose.whole_or_parts import whole_or_parts
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
 from fx_passes.resample.site import Site
@@ -94,7 +96,31 @@ def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Op
             continue
         if proposal is not None:
             chosen[site.key] = proposal
-    return chosen
+    best = whole_or_parts(
+        sites, {site.id: chosen.get(site.key) for site in sites}, partial(_is_faster, known)
+    )
+    return {site.key: proposal for site in sites if (proposal := best[site.id]) is not None}
+
+
+def _is_faster(
+    known: Mapping[str, Mapping[str, float]], site: Site, whole: Proposal, parts: Sequence[Proposal | None]
+) -> bool:
+    """Whether a site of several parts is faster as one, by what was timed; else by the rules."""
+    times = [_typical(known, site, whole.name)]
+    times += [
+        _typical(known, part, p.name if p else "expand") for part, p in zip(site.parts, parts, strict=True)
+    ]
+    if None in times:
+        return is_less_work(site, whole, parts)
+    one, *several = (time or 0.0 for time in times)
+    return one <= sum(several)
+
+
+def _typical(known: Mapping[str, Mapping[str, float]], site: Site, name: str) -> float | None:
+    """The geometric mean of the times of one way, at all shapes. None: it was not timed."""
+    times = [at.get(name) for key, at in known.items() if key.partition("@")[0] == site.key]
+    known_times = [time for time in times if time is not None]
+    return geometric_mean(known_times) if known_times and len(known_times) == len(times) else None
 
 
 def _time_sites(

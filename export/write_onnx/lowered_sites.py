@@ -44,12 +44,14 @@ class LoweredCall:
 
     Args:
         key, ids: the sites that it computes.
+        findings: the ids of all findings in them.
         replacement: how it stands in the file.
         example: zeros in the shape of what it reads.
     """
 
     key: str
     ids: tuple[str, ...]
+    findings: tuple[str, ...]
     replacement: Replacement
     example: Tensor
 
@@ -126,7 +128,8 @@ def _call(together: Sequence[Site], part: Part, values: Mapping[str, str], examp
     sources = tuple(values[site.source] for site in together)
     ends = tuple(values[site.end] for site in together)
     ids = tuple(site.id for site in together)
-    return LoweredCall(together[0].key, ids, Replacement(ids[0], part, sources, ends), example)
+    findings = tuple(name for site in together for name in site.ids)
+    return LoweredCall(together[0].key, ids, findings, Replacement(ids[0], part, sources, ends), example)
 
 
 def _example(site: Site, proposal: Proposal) -> Tensor:

@@ -28,6 +28,10 @@ def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
         if choice.proposal is not None:
             _require_proposed(known[name], choice.proposal)
     _require_whole_groups(plan)
+    for site in sites:
+        both = [part.id for part in site.parts if plan.choices[part.id].proposal is not None]
+        if both and plan.choices[site.id].proposal is not None:
+            raise UsageError(f"the plan lowers `{site.id}` as one, and `{both[0]}` by itself")
 
 
 def _require_whole_groups(plan: Plan) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
 
+from fx_passes.choose.whole_or_parts import whole_or_parts
 from fx_passes.costs.operator_times import Work, moved, nanoseconds, original, takes_blocks
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Exactness, Proposal
+from fx_passes.resample.axes import Axis
 from fx_passes.resample.site import Site
 
 # A lowering must be less work than the original by this factor. Counted work and measured time differ by as
@@ -24,9 +28,12 @@ _ASSUMED = ((1, 64), (1, 512), (8, 64), (8, 512))
 _OTHER = 4
 
 
-def static_gain(site: Site, proposal: Proposal) -> float:
+def static_gain(site: Site, proposal: Proposal, instead: Sequence[Proposal | None] = ()) -> float:
     """The smallest factor by which a proposal is less work than the original. 0.0 if the rules do not know
     it.
+
+    Args:
+        instead: of a site of several parts, what each part would be otherwise; none: they stay as they are.
 
     With open sizes it is the smallest one at ``site.shapes``. At sizes that are four times as large, and at a
     quarter of them, the proposal need only not be more work: these factors count ``MARGIN`` times.
@@ -36,35 +43,59 @@ def static_gain(site: Site, proposal: Proposal) -> float:
         >>> from fx_passes.resample.axes import Axis, Resample
         >>> axis, shape = Axis(9, shift=4), (1, 3, 256, 256)
         >>> resample = Resample((axis, axis), 3, 1, 1, "zeros", False, shape, shape)
-        >>> site = SimpleNamespace(resample=resample, bias=None, transposed=False, siblings=1)
+        >>> site = SimpleNamespace(resample=resample, bias=None, transposed=False, siblings=1, parts=())
         >>> static_gain(site, Proposal("separable_polyphase", (("phases", 16),), "finite")) > 2
         True
         >>> static_gain(site, Proposal("of another kind", (), "finite"))
         0.0
     """
+    gain = partial(_gain, site, proposal, instead)
     if site.resample.static:
-        return _gain(site, proposal, site.resample.in_shape)
+        return gain(site.resample.in_shape)
     if not site.shapes:
-        assumed = [_open_as(site, batch, side) for batch, side in _ASSUMED]
-        return min(_gain(site, proposal, shape) for shape in assumed)
+        return min(gain(_open_as(site, batch, side)) for batch, side in _ASSUMED)
     others = [_scaled(site, shape, by) for shape in site.shapes for by in (1 / _OTHER, _OTHER)]
-    gains = [_gain(site, proposal, shape) for shape in site.shapes]
-    return min(*gains, *(MARGIN * _gain(site, proposal, shape) for shape in others))
+    return min(*map(gain, site.shapes), *(MARGIN * gain(shape) for shape in others))
 
 
-def _gain(site: Site, proposal: Proposal, shape: Sequence[int | None]) -> float:
+def _gain(
+    site: Site, proposal: Proposal, instead: Sequence[Proposal | None], shape: Sequence[int | None]
+) -> float:
     """The smaller of the factors for both kinds of machines, with an input of ``shape``."""
+    gains = []
+    for block in _BLOCKS:
+        pair = works(_sizes(site, shape), proposal, block, site.siblings)
+        if pair is None:
+            return 0.0
+        before = nanoseconds(pair[0])
+        if site.parts:
+            count = site.siblings if proposal.merged else 1
+            before = count * _of_parts(site.parts, instead, shape, block)
+        gains.append(before / nanoseconds(pair[1]))
+    return min(gains)
+
+
+def _of_parts(
+    parts: Sequence[Site], proposals: Sequence[Proposal | None], shape: Sequence[int | None], block: int
+) -> float:
+    """Nanoseconds of sites in a row, of which the first reads an input of ``shape``."""
+    total = 0.0
+    for part, proposal in zip_longest(parts, proposals):
+        sizes = _sizes(part, shape)
+        pair = None if proposal is None else works(sizes, proposal, block, part.siblings)
+        if proposal is None or pair is None:
+            total += nanoseconds(original(sizes, block, takes_blocks(sizes, block)))
+        else:
+            total += nanoseconds(pair[1]) / (part.siblings if proposal.merged else 1)
+        shape = [*shape[: -sizes.dim], *map(Axis.size, part.resample.axes, shape[-sizes.dim :])]
+    return total
+
+
+def _sizes(site: Site, shape: Sequence[int | None]) -> Sizes:
     resample, bias = site.resample, site.bias
     # A factor for each group is one more pass over the output, as such a bias is.
     own_bias = bool(resample.factors) or (bias is not None and bias.numel() != resample.rows)
-    sizes = sizes_of(resample, own_bias=own_bias, transposed=site.transposed, shape=shape)
-    gains = []
-    for block in _BLOCKS:
-        pair = works(sizes, proposal, block, site.siblings)
-        if pair is None:
-            return 0.0
-        gains.append(nanoseconds(pair[0]) / nanoseconds(pair[1]))
-    return min(gains)
+    return sizes_of(resample, own_bias=own_bias, transposed=site.transposed, shape=shape)
 
 
 def _open_as(site: Site, batch: int, side: int) -> list[int]:
@@ -96,8 +127,14 @@ def static_choice(site: Site, exactness: Exactness) -> Proposal | None:
 
 def static_plan(sites: Sequence[Site], exactness: Exactness = "finite") -> Plan:
     """The plan that the rules make. It is the same on every machine."""
-    choices = {site.id: Choice(site.key, static_choice(site, exactness)) for site in sites}
-    return Plan(choices, {"by": "static rules"})
+    chosen = {site.id: static_choice(site, exactness) for site in sites}
+    chosen = whole_or_parts(sites, chosen, is_less_work)
+    return Plan({site.id: Choice(site.key, chosen[site.id]) for site in sites}, {"by": "static rules"})
+
+
+def is_less_work(site: Site, whole: Proposal, parts: Sequence[Proposal | None]) -> bool:
+    """Whether a site of several parts is less work as one than the parts are, by the rules."""
+    return static_gain(site, whole, parts) >= 1.0
 
 
 def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tuple[Work, Work] | None:

@@ -49,8 +49,9 @@ def propose_one(
 
 
 def _scaled(answer: Sequence[Proposal] | Refusal, resample: Resample) -> Sequence[Proposal] | Refusal:
-    """The proposals for a site whose groups have factors: multiplying behind the sum rounds differently."""
-    if isinstance(answer, Refusal) or not resample.factors:
+    """The proposals for a site whose groups have factors, or whose kernel is a product: it rounds
+    differently."""
+    if isinstance(answer, Refusal) or not (resample.factors or resample.composed):
         return answer
     return [replace(p, exactness="reordered") if p.exactness == "bitwise" else p for p in answer]
 

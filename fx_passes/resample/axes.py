@@ -90,6 +90,8 @@ class Resample:
     # Of an output with open sizes, the sizes in front of its axes: a number; ``~i`` for the size of axis i of
     # the input; None for the one that is left. Empty: those of the input, with the channels of the output.
     leading: tuple[int | None, ...] = field(default=(), repr=False)
+    # It is several convolutions of the model in a row, of which the kernel is the product.
+    composed: bool = field(default=False, repr=False)
 
     @property
     def dim(self) -> int:

@@ -10,11 +10,16 @@ small inputs. Any lowering may compute the inputs together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch.fx import Node
 
 from fx_passes.graph.operators import ancestors
+from fx_passes.resample.axes import Resample
+from fx_passes.resample.lengths import shape_of
+from fx_passes.resample.site import Site, digest
 
 
 def independent_groups(sites: Sequence[tuple[str, Node, Node]]) -> list[list[int]]:
@@ -50,3 +55,26 @@ def _waits_for_itself(sites: Sequence[tuple[str, Node, Node]], groups: Sequence[
                     reached.add(other)
                     stack.append(other)
     return False
+
+
+def with_siblings(sites: list[Site], nodes: Mapping[str, Node]) -> list[Site]:
+    """The sites, of which those that can be computed together have their ``siblings``."""
+    ends = [(nodes[site.source], nodes[site.end]) for site in sites]
+    joined = [i for i, site in enumerate(sites) if _has_batch(site.resample, *ends[i])]
+    # Equal sites may have other open sizes than each other.
+    known = [(f"{sites[i].key} {shape_of(ends[i][0].meta['val'])}", *ends[i]) for i in joined]
+    taken: Counter[str] = Counter()
+    for group in independent_groups(known):
+        first = sites[joined[group[0]]]
+        key = digest(f"{first.key}, {len(group)} siblings, {taken[first.key]} groups before")
+        taken[first.key] += 1
+        for index in (joined[i] for i in group):
+            sites[index] = replace(sites[index], siblings=len(group), key=key)
+    return sites
+
+
+def _has_batch(resample: Resample, source: Node, end: Node) -> bool:
+    """Whether the first size of input and output is the batch, so that several inputs can be concatenated."""
+    before, after = (shape_of(node.meta["val"]) or () for node in (source, end))
+    whole = len(before) == len(after) == resample.dim + 2
+    return whole and before[0] == after[0] and not resample.leading

@@ -17,7 +17,7 @@ from fx_passes.lower import lower
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

@@ -12,7 +12,7 @@ from two_sites import OTHER, Model, depthwise, image, lowerings
 
 from fx_passes.capture.routes import capture
 from fx_passes.lower import lower
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

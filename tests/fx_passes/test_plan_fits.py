@@ -25,6 +25,7 @@ class Place:
     key: str
     resample: Resample
     kernel: Tensor
+    parts: tuple[Any, ...] = ()
 
 
 AXES = (Axis(5, shift=2, extent=-1), Axis(5, shift=2, extent=-1))

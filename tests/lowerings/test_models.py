@@ -14,7 +14,7 @@ from fx_passes import share_kernels
 from fx_passes.capture.routes import capture
 from fx_passes.lower import lower
 from fx_passes.lowerings import MODULES
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -20,7 +20,8 @@ from fx_passes import Choice, Plan, lower
 from fx_passes.capture.routes import capture
 from fx_passes.lowerings import MODULES
 from fx_passes.records import Proposal
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 RESHAPES = {"Reshape", "Squeeze", "Unsqueeze"}
 

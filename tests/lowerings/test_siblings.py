@@ -23,7 +23,7 @@ from fx_passes.lower import lower
 from fx_passes.lowerings import MODULES, propose, propose_one
 from fx_passes.lowerings.forms.refusals import refuse
 from fx_passes.plan import Choice, Plan
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 
 @pytest.mark.parametrize("case", TESTED[SIBLINGS].examples, ids=str)

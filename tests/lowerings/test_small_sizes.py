@@ -21,7 +21,7 @@ from fx_passes import Choice, Plan, lower
 from fx_passes.capture.routes import capture
 from fx_passes.errors import FxPassesError
 from fx_passes.lowerings import MODULES
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 OPEN = [name for name, tested in TESTED.items() if name in MODULES and tested.open_size is None]
 # torch raises the first. A lowered graph raises the second where a size is below what the capture allows.

@@ -23,7 +23,8 @@ from export.tune.subject import Subject
 from fx_passes.capture.routes import capture
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 X = torch.rand(1, 3, 32, 48)
 

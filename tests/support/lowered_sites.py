@@ -15,7 +15,8 @@ from fx_passes.capture.routes import capture
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 
 def repeated(kernel: Tensor, groups: int = 3) -> Tensor:

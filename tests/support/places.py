@@ -33,6 +33,7 @@ class Place:
     transposed: bool = False
     siblings: int = 1
     shapes: tuple[tuple[int, ...], ...] = ()
+    parts: tuple[Any, ...] = ()
 
 
 PLACES: dict[str, Any] = {

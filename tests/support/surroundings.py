@@ -17,7 +17,8 @@ from fx_passes.lower import lower_in_place
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
 from fx_passes.resample.axes import Axis
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 Function = Callable[[Any, Tensor], Any]
 

@@ -16,7 +16,8 @@ import torch
 from export.read_onnx.model import read_model
 from export.read_onnx.sites import analyse
 from fx_passes.capture.inference import capture_for_inference
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 # What the older exporter refuses: "convolution for kernel of unknown shape", and aten::outer below opset 12.
 REFUSED = {("k_downsample", None), ("k_upsample", None), ("small_vocoder", None), ("fir_downsample", 11)}

@@ -15,7 +15,7 @@ from export.runtime.session import open_session, run
 from export.tune.candidates import make_candidates
 from export.write_onnx.library import model_of
 from fx_passes.capture.routes import capture
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 WINDOW = torch.outer(*[torch.arange(1.0, 6)] * 2).repeat(3, 1, 1, 1) / 100
 

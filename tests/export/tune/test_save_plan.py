@@ -21,7 +21,7 @@ from export.tune.plan_file import read_plan, write_plan
 from export.tune.stopwatch import Stopwatch
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import static_plan
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 SOURCE = """
 import torch

@@ -20,7 +20,7 @@ from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError
 from fx_passes.lowerings import propose
 from fx_passes.plan import Choice, Plan
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

@@ -21,7 +21,7 @@ from export.runtime.session import open_session, run
 from fx_passes.capture.routes import capture
 from fx_passes.kernels.expand import expand_block_diagonal
 from fx_passes.lowerings import propose
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 Conv = Callable[[Tensor, Tensor], Tensor]
 

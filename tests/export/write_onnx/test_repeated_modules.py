@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from export import to_onnx
 from export.runtime.session import open_session, run
 from fx_passes.capture.routes import capture
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 
 class Chain(nn.Module):

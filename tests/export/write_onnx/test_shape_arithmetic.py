@@ -20,7 +20,8 @@ from export.write_onnx.size_nodes import _folded, _multiple
 from fx_passes.capture.routes import capture
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Proposal
-from fx_passes.resample.site import Site, lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.resample.site import Site
 
 A, B = sympy.symbols("a b", integer=True, nonnegative=True)
 

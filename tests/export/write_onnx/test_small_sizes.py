@@ -22,7 +22,7 @@ from export.write_onnx.library import model_of
 from fx_passes.capture.routes import capture
 from fx_passes.errors import ExportError
 from fx_passes.lowerings import build, propose
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 
 def _numbers(*shape: int) -> Tensor:

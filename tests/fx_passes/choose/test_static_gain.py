@@ -72,7 +72,7 @@ def test_an_open_site_has_to_gain_at_the_sizes_of_the_example(monkeypatch: pytes
     gains: dict[tuple[int, ...], float] = {}
     looked: list[tuple[int, ...]] = []
 
-    def gain(site: Any, proposal: Proposal, shape: Any) -> float:
+    def gain(site: Any, proposal: Proposal, instead: Any, shape: Any) -> float:
         looked.append(tuple(shape))
         return gains.get(tuple(shape), 9.0)
 

@@ -16,7 +16,7 @@ from fx_passes.capture.inference import capture_for_inference
 from fx_passes.capture.routes import capture
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.records import Finding
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

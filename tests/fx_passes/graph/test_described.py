@@ -14,7 +14,7 @@ from fx_passes import find_shared_kernels, lower, share_kernels
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.capture.routes import capture
 from fx_passes.records import Refusal
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
 

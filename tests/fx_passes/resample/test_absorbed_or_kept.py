@@ -11,7 +11,7 @@ from surroundings import Function, Model, image, lower_all
 from torch import Tensor
 
 from fx_passes.capture.routes import capture
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 
 def buffer_written(m: Model, x: Tensor) -> Tensor:

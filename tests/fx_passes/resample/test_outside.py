@@ -9,7 +9,7 @@ from surroundings import Function, Model, image
 from torch.export import Dim
 
 from fx_passes.capture.routes import capture
-from fx_passes.resample.site import lowerable_sites
+from fx_passes.resample.lowerable import lowerable_sites
 
 PAD, CUT = "a Pad in front of it stays: ", "a Slice behind it stays: "
 
