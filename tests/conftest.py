@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -53,7 +53,7 @@ def simple_rules() -> Iterator[None]:
     """The static rules choose by the name of the lowering, from 4096 outputs on: tests of what follows them
     depend on no constant that was fitted, and need no large sites."""
 
-    def gain(site: Any, proposal: Proposal) -> float:
+    def gain(site: Any, proposal: Proposal, instead: Sequence[Proposal | None] = ()) -> float:
         params = {"phases": 16, "interleave": "split", **dict(proposal.params)}
         resample, small = site.resample, min(site.kernel.shape[2:]) < 4
         if proposal.merged or proposal.lowering not in _ORDER:
