@@ -153,8 +153,10 @@ class _Frame(nn.Module):
         return torch.cat([part * 1.0 for part in parts])
 
 
-def original_of(graph_module: GraphModule, site: Site) -> GraphModule:
+def original_of(graph_module: GraphModule, site: Site) -> nn.Module:
     """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
+    if site.parts:  # an open size of one part may follow from the input of that part alone
+        return nn.Sequential(*(original_of(graph_module, part) for part in site.parts))
     source, end = (_node(graph_module, name) for name in (site.source, site.end))
     needed: set[Node] = set()
     like: set[Node] = set()  # only their shape and type are used, as by ``x.new_zeros``
