@@ -117,10 +117,12 @@ def _is_faster(
 
 
 def _typical(known: Mapping[str, Mapping[str, float]], site: Site, name: str) -> float | None:
-    """The geometric mean of the times of one way, at all shapes. None: it was not timed."""
+    """The geometric mean of the times of one way at all shapes, of one sibling. None: it was not timed."""
     times = [at.get(name) for key, at in known.items() if key.partition("@")[0] == site.key]
     known_times = [time for time in times if time is not None]
-    return geometric_mean(known_times) if known_times and len(known_times) == len(times) else None
+    if not times or len(known_times) < len(times):
+        return None
+    return geometric_mean(known_times) / site.siblings
 
 
 def _time_sites(

@@ -9,20 +9,20 @@ that runs the copy makes little difference.
 Numbers below the smallest normal one have fewer bits. There, rounding moves each sum by units of the smallest
 number, whatever its size: ``level * sqrt(n)`` of them, with the n of all sums together.
 
-Weights stored outside the file are read if they are small: torch puts all weights there, and a shared kernel
-is small. Large ones stay as they are: both files compute with them by the same operators. For a file without
-weights, the floating-point inputs are moved.
+torch stores all weights outside the file. The smallest of them are read, up to a limit for all together: a
+shared kernel is small. The others stay as they are: both files compute with them by the same operators. For a
+file without weights, the floating-point inputs are moved.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from export.runtime.session import Array, open_session, run
@@ -31,8 +31,8 @@ from export.verify.distances import apart_by_output
 # The size of the noise, in rounding errors, and the number of draws. ``reference.py`` needs less noise.
 LEVEL = 4.0
 DRAWS = 4
-# Elements of a weight outside the file that is read.
-LARGEST_OUTSIDE = 2**24
+# Elements of all weights outside the file that are read. Each is held twice.
+MOST_OUTSIDE = 2**26
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _WAYS = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Transpose", "Cast", "Expand", "Where", "Flatten")
 
@@ -131,7 +131,8 @@ def moved(array: Array, terms: float, random: np.random.Generator, level: float,
 
 def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
     """The weights that can be moved, and how many terms the sums have in which they are used."""
-    stored = {tensor.name: tensor for tensor in graph.initializer if not _is_large_outside(tensor)}
+    left_alone = _left_outside(graph)
+    stored = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in left_alone}
     producers = {name: node for node in graph.node for name in node.output}
     found: dict[str, float] = {}
     for node in graph.node:
@@ -149,8 +150,12 @@ def terms_of_weights(graph: onnx.GraphProto) -> dict[str, float]:
     return found
 
 
-def _is_large_outside(tensor: TensorProto) -> bool:
-    return uses_external_data(tensor) and math.prod(tensor.dims) > LARGEST_OUTSIDE
+def _left_outside(graph: onnx.GraphProto) -> set[str]:
+    """The tensors outside the file that are not read: the largest ones."""
+    outside = [tensor for tensor in graph.initializer if uses_external_data(tensor)]
+    outside.sort(key=lambda tensor: math.prod(tensor.dims))
+    together = accumulate(math.prod(tensor.dims) for tensor in outside)
+    return {tensor.name for tensor, so_far in zip(outside, together, strict=True) if so_far > MOST_OUTSIDE}
 
 
 def _apart(a: Array, b: Array) -> float:

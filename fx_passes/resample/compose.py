@@ -62,7 +62,7 @@ def product(first: Tensor, second: Tensor) -> Tensor | None:
     return wide.to(first.dtype) if limits.tiny <= largest <= limits.max else None
 
 
-def leads_only_to(node: Node, conv: Node) -> bool:
+def _leads_only_to(node: Node, conv: Node) -> bool:
     """Whether nothing but ``conv`` needs ``node``, through values that only the next one needs."""
     while node is not conv:
         behind = readers(node)
@@ -72,9 +72,7 @@ def leads_only_to(node: Node, conv: Node) -> bool:
     return True
 
 
-def in_a_row(
-    places: Mapping[str, tuple[Node, Node, Node]],
-) -> dict[str, str]:
+def _in_a_row(places: Mapping[str, tuple[Node, Node, Node]]) -> dict[str, str]:
     """For each site, the one behind it that alone reads its result.
 
     Args:
@@ -86,7 +84,7 @@ def in_a_row(
     return {
         name: behind[0]
         for name, (_, _, end) in places.items()
-        if len(behind := by_source.get(end, [])) == 1 and leads_only_to(end, places[behind[0]][1])
+        if len(behind := by_source.get(end, [])) == 1 and _leads_only_to(end, places[behind[0]][1])
     }
 
 
@@ -108,7 +106,7 @@ def _is_idle(axis: Axis) -> bool:
 
 def with_whole_rows(sites: list[Site], nodes: Mapping[str, Node]) -> list[Site]:
     """The sites, and behind the last one of several in a row that are one site: that one."""
-    behind = in_a_row({s.id: (nodes[s.source], nodes[s.conv], nodes[s.end]) for s in sites})
+    behind = _in_a_row({s.id: (nodes[s.source], nodes[s.conv], nodes[s.end]) for s in sites})
     in_front = {after: before for before, after in behind.items()}
     by_id = {site.id: site for site in sites}
     rows: dict[str, Site] = {}  # by the id of the last part
@@ -123,9 +121,7 @@ def with_whole_rows(sites: list[Site], nodes: Mapping[str, Node]) -> list[Site]:
     for site in sites:
         # What is chosen for a part depends on the row. So equal sites elsewhere have another key.
         found.append(replace(site, key=digest(site.key + marks[site.id])) if site.id in marks else site)
-        if site.id in rows:
-            parts = tuple(replace(p, key=digest(p.key + marks[p.id])) for p in rows[site.id].parts)
-            found.append(replace(rows[site.id], parts=parts))
+        found += [rows[site.id]] if site.id in rows else []
     return found
 
 
@@ -144,6 +140,6 @@ def _whole(first: Site, second: Site) -> Site | None:
         key=key_of(resample, kernel, second.bias),
         source=first.source,
         shapes=first.shapes,
-        outside=(*(text for text in first.outside if "in front" in text), *second.outside),
+        outside=(*first.outside, *second.outside),
         parts=(*(first.parts or (first,)), second),
     )

@@ -49,6 +49,8 @@ def lowerable_sites(
     if movable:
         nodes = {node.name: node for node in graph_module.graph.nodes}
         sites = with_siblings(with_whole_rows(sites, nodes), nodes)
+        by_id = {site.id: site for site in sites}
+        sites = [replace(site, parts=tuple(by_id[part.id] for part in site.parts)) for site in sites]
     return sites, refusals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -64,3 +65,15 @@ def test_without_times_the_rules_decide(row: Found) -> None:
     plan = decide(Desk(_times(row, 1.0, 1.0, 1.0)), row, budget=0.0)
     assert names(plan) == names(static_plan(row.sites))
     assert sum(name != "expand" for name in names(plan)) == 1
+
+
+def test_siblings_are_compared_one_by_one(row: Found) -> None:
+    """A whole whose siblings are timed together takes three times as long as one of them."""
+    first, second, whole = row.sites
+    three = replace(row, sites=[first, second, replace(whole, siblings=3)])
+    desk = Desk(_times(row, 4.0, 5.0, 18.0))
+    assert names(decide(desk, row)) == [PHASES, PHASES, "expand"]
+    candidates = [
+        replace(one, site=replace(one.site, siblings=3)) if one.site.parts else one for one in row.candidates
+    ]
+    assert names(decide(desk, replace(three, candidates=candidates))) == ["expand", "expand", PHASES]

@@ -86,11 +86,18 @@ def test_small_weights_beside_the_file_are_moved(tmp_path: Path) -> None:
 
 
 def test_large_weights_beside_the_file_stay_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not copied; the file runs from where it lies, and its inputs are moved."""
-    monkeypatch.setattr("export.verify.weight_noise.LARGEST_OUTSIDE", WEIGHT.size - 1)
-    noise = WeightNoise(write(tmp_path / "a.onnx", [CONV], external=True, w=WEIGHT))
-    assert noise.weights == {}
-    assert noise.spread([X])[0] > 0
+    """They are not copied; the file runs from where it lies. The smallest ones are read, up to a limit."""
+    wide = np.random.default_rng(2).standard_normal((3, 1, 7, 7)).astype(np.float32)
+    nodes = [
+        oh.make_node("Conv", ["x", "wide"], ["c"], group=3),
+        oh.make_node("Conv", ["c", "w"], ["y"], group=3),
+    ]
+    path = write(tmp_path / "a.onnx", nodes, external=True, wide=wide, w=WEIGHT)
+    for limit, read in ((WEIGHT.size + wide.size, {"w", "wide"}), (WEIGHT.size + 1, {"w"}), (1, set[str]())):
+        monkeypatch.setattr("export.verify.weight_noise.MOST_OUTSIDE", limit)
+        noise = WeightNoise(path)
+        assert noise.weights.keys() == read
+        assert noise.spread([X])[0] > 0
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.int64])

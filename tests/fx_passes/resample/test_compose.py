@@ -208,6 +208,18 @@ def test_the_same_row_elsewhere() -> None:
     assert first.key == whole.parts[0].key != other.key
 
 
+def test_rows_that_are_siblings() -> None:
+    """The parts of a whole are the sites themselves, with their siblings and keys."""
+    model = Call(lambda x: torch.stack([_columns(_rows(y)) for y in (x, x.neg(), x * 2)]))
+    sites = _sites(model, torch.randn(2, 3, 11, 20))
+    by_id = {site.id: site for site in sites}
+    wholes = [site for site in sites if site.parts]
+    assert [site.siblings for site in sites] == [3] * 9
+    assert len({site.key for site in sites}) == 3
+    parts = [part for whole in wholes for part in whole.parts]
+    assert [(p.key, p.siblings) for p in parts] == [(by_id[p.id].key, 3) for p in parts]
+
+
 def test_the_rules_choose_the_whole_or_the_parts() -> None:
     """Never both. A blur of two lines is less work as one."""
     row, column = _kernel(1, 15), _kernel(15, 1)
