@@ -164,7 +164,7 @@ def _pad(node: NodeProto, context: Context) -> list[Call] | None:
         return [(_aten.constant_pad_nd.default, (listed, value[0]))]
     dim = rank - 2
     kind = {"reflect": "reflection", "edge": "replication"}.get(mode)
-    if kind is None or dim not in (1, 2) or any(listed[2 * dim :]) or min(listed) < 0:
+    if kind is None or dim not in (1, 2, 3) or any(listed[2 * dim :]) or min(listed) < 0:
         return None
     return [(getattr(_aten, f"{kind}_pad{dim}d").default, (listed[: 2 * dim],))]
 

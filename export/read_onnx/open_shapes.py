@@ -97,10 +97,11 @@ _FORMULAS: dict[Any, Callable[..., list[Any]]] = {
     _aten.alias.default: _same,
     _aten.mul.Tensor: _same,
     _aten.constant_pad_nd.default: _pad,
-    _aten.reflection_pad1d.default: _pad,
-    _aten.reflection_pad2d.default: _pad,
-    _aten.replication_pad1d.default: _pad,
-    _aten.replication_pad2d.default: _pad,
+    **{
+        getattr(_aten, f"{kind}_pad{dim}d").default: _pad
+        for kind in ("reflection", "replication")
+        for dim in (1, 2, 3)
+    },
     _aten.slice.Tensor: _slice,
     _aten.permute.default: _permute,
     _aten.reshape.default: _stated,

@@ -14,6 +14,7 @@ nanoseconds on one machine with AVX2. ``benchmarks/fit_costs.py`` fitted them to
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import TypeAlias
@@ -131,8 +132,9 @@ def looped(calls: int, channels: tuple[int, int], out: int, taps: int, strided: 
 
 def scattered(site: Sizes, images: int, groups: int, rows: int, columns: int) -> Work:
     """A product with every tap for each input sample, added to the output at its place."""
-    taps, samples = site.height.taps * site.width.taps, site.inputs[0] * site.inputs[1]
-    calls, out = images * groups, images * groups * rows * site.outputs[0] * site.outputs[1]
+    taps = site.depth.taps * site.height.taps * site.width.taps
+    samples, calls = site.depths[0] * site.inputs[0] * site.inputs[1], images * groups
+    out = calls * rows * site.depths[1] * site.outputs[0] * site.outputs[1]
     work: Work = Counter(
         multiply_packed=calls * samples * taps * rows * columns,
         scatter=calls * samples * taps * rows,
@@ -158,10 +160,10 @@ def convolution(
     # Taps in the padding are skipped.
     taps = min(site.height.taps, site.inputs[0]), min(site.width.taps, site.inputs[1])
     out = site.outputs
-    read, written = (images * groups * n * size[0] * size[1] for n, size in ((few, site.inputs), (many, out)))
+    read, written = (images * groups * n * math.prod(size) for n, size in ((few, site.inputs), (many, out)))
     pad: Work = Counter()
     if site.padded:
-        pad, chain = moved(read), False
+        pad, chain = moved(read * site.depths[0]), False
     if flat and groups == 1 and few < block:
         return (
             pad + one_to_many(images, channels, out, taps, block) + (Counter() if chain else moved(written))
@@ -173,18 +175,21 @@ def convolution(
     elif blocked or (flat and groups > 1 and few % block == 0 and many % block == 0):
         work = dense(images * groups, channels, out, taps, block)
     else:
-        return pad + looped(
-            images * groups, channels, out[0] * out[1], taps[0] * taps[1], site.width.down > 1
-        )
+        places, products = math.prod(out) * site.depths[1], math.prod(taps) * site.depth.taps
+        return pad + looped(images * groups, channels, places, products, site.width.down > 1)
     return pad + work + (Counter() if chain else moved(read) + moved(written))
 
 
 def original(site: Sizes, block: int, chain: bool) -> Work:
     """The convolution as the model has it."""
     if site.stuffed:
-        height, width = (replace(axis, up=1) for axis in (site.height, site.width))
+        axes = site.depth, site.height, site.width
+        depth, height, width = (replace(axis, up=1) for axis in axes)
         inputs = site.inputs[0] * site.height.up, site.inputs[1] * site.width.up
-        site = replace(site, height=height, width=width, inputs=inputs, stuffed=False)
+        depths = site.depths[0] * site.depth.up, site.depths[1]
+        site = replace(
+            site, depth=depth, height=height, width=width, depths=depths, inputs=inputs, stuffed=False
+        )
         return moved(site.read) + original(site, block, chain=False)
     flat = site.dim == 2
     if site.dense:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from fx_passes.resample.axes import Axis, Resample
 
@@ -24,6 +24,8 @@ class Sizes:
         stuffed: the model puts zeros between samples, and has an ordinary convolution.
         own_bias: each channel has its own bias.
         known: no size is open in the model.
+        depth: the axis in front of the height, of a site of three dimensions.
+        depths: the sizes of input and output along it.
     """
 
     dim: int
@@ -40,6 +42,8 @@ class Sizes:
     stuffed: bool
     own_bias: bool
     known: bool = True
+    depth: Axis = field(default_factory=lambda: Axis(1))
+    depths: tuple[int, int] = (1, 1)
 
     @property
     def planes(self) -> int:
@@ -48,16 +52,29 @@ class Sizes:
     @property
     def read(self) -> int:
         """Elements of the input."""
-        return self.planes * self.columns * self.inputs[0] * self.inputs[1]
+        return self.planes * self.columns * math.prod(self.inputs) * self.depths[0]
 
     @property
     def written(self) -> int:
         """Elements of the output."""
-        return self.planes * self.rows * self.outputs[0] * self.outputs[1]
+        return self.planes * self.rows * math.prod(self.outputs) * self.depths[1]
 
     @property
     def up(self) -> int:
-        return max(self.height.up, self.width.up)
+        return max(self.depth.up, self.height.up, self.width.up)
+
+    def as_planes(self, depth: int) -> Sizes:
+        """The planes of a volume, ``depth`` of them for each channel."""
+        items = self.items * depth
+        return replace(self, dim=2, items=items, depth=Axis(1), depths=(1, 1), own_bias=False)
+
+    def as_lines(self, size: tuple[int, int]) -> Sizes:
+        """The lines along the depth of a volume with planes of ``size``, as columns of one plane."""
+        places, (before, after) = math.prod(size), self.depths
+        return replace(
+            self, dim=2, height=self.depth, width=Axis(1), inputs=(before, places), outputs=(after, places),
+            depth=Axis(1), depths=(1, 1), own_bias=False,
+        )  # fmt: skip
 
 
 def sizes_of(
@@ -76,9 +93,13 @@ def sizes_of(
     inputs = (1, spatial[0]) if dim == 1 else (spatial[-2], spatial[-1])
     height, width = (max(axis.size(n), 1) for axis, n in zip(height_width, inputs, strict=True))
     padded = resample.mode != "zeros" and any(axis.pad != (0, 0) for axis in resample.axes)
+    depth, depths = Axis(1), (1, 1)
+    if dim == 3:
+        depth = resample.axes[0]
+        depths = spatial[0], max(depth.size(spatial[0]), 1)
     items = max(leading // (resample.groups * resample.columns), 1)
     return Sizes(
         dim, items, resample.groups, resample.rows, resample.columns, resample.block_diagonal,
         *height_width, inputs, (height, width), padded, resample.up > 1 and not transposed, own_bias,
-        resample.static,
+        resample.static, depth, depths,
     )  # fmt: skip

@@ -34,6 +34,9 @@ def factorise(kernel: Tensor, most: int) -> list[tuple[Tensor, Tensor]] | None:
     exact = kernel.detach().double()
     if not bool(torch.isfinite(exact).all()) or not bool(exact.any()):
         return None
+    if 1 in exact.shape:  # a column or a row is its own factor
+        one = torch.ones(1, dtype=torch.float64)
+        return [(exact[:, 0], one) if exact.shape[1] == 1 else (one, exact[0])]
     allowed = _ULPS * torch.finfo(kernel.dtype).eps * float(exact.abs().max())
     sizes = exact.abs()
     # The smallest element keeps binomial kernels integers; the largest loses the least.

@@ -3,8 +3,9 @@ one.
 
 A file holds ``propose(resample, kernel)`` and ``Module``. ``propose`` returns proposals or a refusal.
 ``Module`` is a ``Lowered`` (``forms/base.py``); the parameters of a proposal build it. The name of the file
-is the name of the lowering. All files are found by their names. Tuning times every proposal. The static rules
-can choose a lowering if its file also has ``work(site, params, block)``, which counts the work of
+is the name of the lowering. All files are found by their names. A lowering knows one and two dimensions. A
+site of three is computed as two sites of two (``forms/volume.py``). Tuning times every proposal. The static
+rules can choose a lowering if its file also has ``work(site, params, block)``, which counts the work of
 onnxruntime. Where none is chosen, the expanded convolution stays (``expand``).
 """
 
@@ -18,6 +19,7 @@ from types import ModuleType
 
 from torch import Tensor
 
+from fx_passes.lowerings.forms import volume
 from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.lowerings.forms.refusals import refuse
 from fx_passes.records import EXACTNESS, Exactness, Proposal, Refusal
@@ -39,13 +41,20 @@ def propose_one(
         siblings: how many sites one call computes together; None: the site by itself.
     """
     if siblings is None:
-        return _scaled(MODULES[name].propose(resample, kernel), resample)
+        return _scaled(_answer(name, resample, kernel), resample)
     if siblings == 1:
         return refuse(
             "no-siblings", "no other site has its kernel, geometry and shapes, and is independent of it"
         )
-    answer = _scaled(MODULES[name].propose(resample.times(siblings), kernel), resample)
+    answer = _scaled(_answer(name, resample.times(siblings), kernel), resample)
     return answer if isinstance(answer, Refusal) else [replace(proposal, merged=True) for proposal in answer]
+
+
+def _answer(name: str, resample: Resample, kernel: Tensor) -> Sequence[Proposal] | Refusal:
+    if resample.dim == 3:
+        return volume.propose(name, MODULES, resample, kernel)
+    answer: Sequence[Proposal] | Refusal = MODULES[name].propose(resample, kernel)
+    return answer
 
 
 def _scaled(answer: Sequence[Proposal] | Refusal, resample: Resample) -> Sequence[Proposal] | Refusal:
@@ -90,5 +99,7 @@ def build(
 ) -> Lowered:
     """The module that computes a site as proposed. A merged proposal computes ``siblings`` sites."""
     of = resample.times(siblings) if proposal.merged else resample
+    if of.dim == 3:
+        return volume.Volume(of, kernel, bias, proposal, MODULES).eval()
     module: Lowered = MODULES[proposal.lowering].Module(of, kernel, bias, **dict(proposal.params))
     return module.eval()

@@ -20,27 +20,29 @@ from torch import Tensor
 from fx_passes.costs import shared_parts as parts
 from fx_passes.costs.operator_times import Work
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.lowerings.forms.refusals import channels_refusal, refuse, separable_refusal, volume_refusal
+from fx_passes.lowerings.forms.planar import Planar
+from fx_passes.lowerings.forms.refusals import channels_refusal, refuse, separable_refusal
 from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Axis, Resample
 
+# It computes lines along the depth of a volume (``forms/volume.py``).
+ALONG_LINES = True
 # Samples of a line up to which it is worth timing.
 _LONGEST = 96
 
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """One way, if all sizes are known and small."""
-    if resample.dim > 2:
-        return volume_refusal(resample)
     if refusal := channels_refusal(resample):
         return refusal
-    if resample.dim == 2 and (refusal := separable_refusal(resample, kernel)):
+    if resample.dim == 2 and (refusal := separable_refusal(resample, kernel, lines=True)):
         return refusal
+    if all(axis.idle for axis in resample.axes):
+        return refuse("tap", "the kernel is a single tap, and nothing is filtered")
     if not resample.static:
         return refuse("open-size", "a size is open")
-    sizes = [size or 0 for size in resample.in_shape[-resample.dim :]]
-    longest = max(sizes)
+    sizes = zip(resample.axes, resample.in_shape[-resample.dim :], strict=True)
+    longest = max(size or 0 for axis, size in sizes if not axis.idle)
     if longest > _LONGEST:
         return refuse(
             "long", f"lines of {longest} samples, more than {_LONGEST}, are mostly zeros in its matrix"
@@ -78,15 +80,17 @@ def band(axis: Axis, kernel: Tensor, length: int, mode: str) -> Tensor:
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
     """One product for all lines, and one for each plane. Args as in ``costs/shared_parts.py``."""
     (height, width), (out_height, out_width) = site.inputs, site.outputs
-    work = Counter(multiply_matrix=site.planes * height * width * out_width, node=1)
-    if site.dim == 2:
+    work: Work = Counter()
+    if not site.width.idle:
+        work += Counter(multiply_matrix=site.planes * height * width * out_width, node=1)
+    if not site.height.idle:
         products = site.planes * height * out_height * out_width
         work += Counter(multiply_matrix=products, call_matrix=site.planes, node=1)
     return work + parts.bias(site)
 
 
-class Module(Lowered):
-    """A matrix for each axis."""
+class Module(Planar):
+    """A matrix for each axis along which something is done."""
 
     row: Tensor
     column: Tensor
@@ -99,11 +103,15 @@ class Module(Lowered):
         else:
             assert sizes[-2] is not None
             column, row = self.factors(1)[0]
-            self.keep("column", band(self.height, column, sizes[-2], mode).to(self.dtype))
-        self.keep("row", band(self.width, row, sizes[-1], mode).t().to(self.dtype).contiguous())
+            if self.width.idle:
+                column = column * row
+            if not self.height.idle:
+                self.keep("column", band(self.height, column, sizes[-2], mode).to(self.dtype))
+        if not self.width.idle:
+            self.keep("row", band(self.width, row, sizes[-1], mode).t().to(self.dtype).contiguous())
 
     def compute(self, x: Tensor) -> Tensor:
-        y = x @ self.row
-        if self.resample.dim == 2:
+        y = x @ self.row if hasattr(self, "row") else x
+        if hasattr(self, "column"):
             y = self.column @ y
         return y + self.bias if self.bias is not None and self.bias_shared else y

@@ -12,26 +12,38 @@ image do not fit the first-level cache. (``resample/phases.py``, ``kernels/facto
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from fx_passes.costs import shared_parts as parts
 from fx_passes.costs.operator_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.base import Lowered
-from fx_passes.lowerings.forms.refusals import polyphase_refusal, separable_refusal, transposed_refusal
+from fx_passes.lowerings.forms.planar import Planar
+from fx_passes.lowerings.forms.refusals import (
+    polyphase_refusal,
+    refuse,
+    separable_refusal,
+    transposed_refusal,
+)
 from fx_passes.lowerings.forms.windows import phase_windows, single_windows
 from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
 from fx_passes.resample.phases import phase_weight, phases_of
 
+# It computes lines along the depth of a volume (``forms/volume.py``).
+ALONG_LINES = True
+
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """16 phases."""
-    if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel):
+    if refusal := polyphase_refusal(resample) or separable_refusal(resample, kernel, lines=True):
         return refusal
     if resample.up > 1:
         return transposed_refusal()
+    if kernel.shape[2] == 1:
+        return refuse("line", "the kernel is a row")
     return [Proposal("column_polyphase", (("phases", 16),), "finite")]
 
 
@@ -41,7 +53,9 @@ def work(site: Sizes, params: parts.Params, block: int) -> Work:
     blocks = -(-site.outputs[0] // count)
     wide = (site.outputs[1] - 1) * site.width.down + site.width.span + 1
     columns = one_to_many(site.planes, (1, count), (blocks, wide), (down.window, 1), block)
-    rows = depthwise(site.planes, count, (blocks, site.outputs[1]), (1, site.width.taps), block)
+    rows: Work = Counter()
+    if not site.width.idle:
+        rows = depthwise(site.planes, count, (blocks, site.outputs[1]), (1, site.width.taps), block)
     return (
         moved(site.planes * wide * blocks * down.step)
         + columns
@@ -51,7 +65,7 @@ def work(site: Sizes, params: parts.Params, block: int) -> Work:
     )
 
 
-class Module(Lowered):
+class Module(Planar):
     """``phases`` outputs of the height at a time."""
 
     column: Tensor
@@ -67,14 +81,20 @@ class Module(Lowered):
 
     def prepare(self, kernel: Tensor) -> None:
         column, row = self.factors(1)[0]
+        if self.width.idle:
+            column = column * row
         column = phase_weight(column, self.phases, 0)[:, None, :, None].to(self.dtype)
         self.keep("column", column.contiguous(), channels_last=True)
-        row = row.to(self.dtype).expand(self.phases.count, 1, 1, -1)
-        self.keep("row", row.contiguous(), channels_last=True)
+        if not self.width.idle:
+            row = row.to(self.dtype).expand(self.phases.count, 1, 1, -1)
+            self.keep("row", row.contiguous(), channels_last=True)
 
     def compute(self, x: Tensor) -> Tensor:
         across, count = self.width, self.phases.count
-        y = F.conv2d(self.windowed(x), self.column, None, (self.phases.step, 1))
         bias = self.bias.expand(count) if self.bias is not None and self.bias_shared else None
+        if across.idle:
+            y = F.conv2d(self.windowed(x), self.column, bias, (self.phases.step, 1))
+            return self.finished(y.transpose(1, 2).flatten(1, 2), x)
+        y = F.conv2d(self.windowed(x), self.column, None, (self.phases.step, 1))
         y = F.conv2d(y, self.row, bias, (1, across.down), 0, (1, across.dilation), count)
         return self.finished(y.transpose(1, 2).flatten(1, 2), x)

@@ -1,6 +1,7 @@
-"""A 1-D convolution -> a 2-D convolution of height 1.
+"""A convolution of one or three dimensions -> a convolution of two.
 
-Before:  conv1d(x (N, C, L))      after:  conv2d(x (N, C, 1, L)), the sums are the same
+Before:  conv1d(x (N, C, L))                after:  conv2d(x (N, C, 1, L)), the sums are the same
+         conv3d(x, kernel (1, kh, kw))              conv2d(x (N, C * D, H, W)), and see ``forms/volume.py``
 
 onnxruntime has its fast path (blocks of channels) only for 4-D tensors. There it may add in another order, so
 the result agrees up to rounding.
@@ -21,8 +22,8 @@ from fx_passes.resample.axes import Resample
 
 def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """The 2-D form of a 1-D convolution."""
-    if resample.dim != 1:
-        return refuse("dimensions", "the convolution has more than one dimension")
+    if resample.dim != 1 and not resample.of_volume:
+        return refuse("dimensions", "the convolution has two dimensions")
     if resample.block_diagonal:
         return refuse("block-diagonal", "the convolution is dense; `grouped` lifts it as well")
     if refusal := grouped_refusal(resample):

@@ -19,8 +19,8 @@ from fx_passes.costs import shared_parts as parts
 from fx_passes.costs.operator_times import Work, takes_blocks
 from fx_passes.costs.site_sizes import Sizes
 from fx_passes.kernels.factor import factorise
-from fx_passes.lowerings.forms.base import Lowered
 from fx_passes.lowerings.forms.grouped_conv import padded
+from fx_passes.lowerings.forms.planar import Planar
 from fx_passes.lowerings.forms.refusals import grouped_refusal, separable_refusal, transposed_refusal
 from fx_passes.records import Exactness, Proposal, Refusal
 from fx_passes.resample.axes import Resample
@@ -58,7 +58,7 @@ def work(site: Sizes, params: parts.Params, block: int) -> Work:
     )
 
 
-class Module(Lowered):
+class Module(Planar):
     """Two grouped convolutions on (N, groups, H, W)."""
 
     row: Tensor

@@ -26,9 +26,9 @@ _VIEWS = TRANSPARENT | frozenset(
     "view reshape _unsafe_view flatten unflatten unsqueeze squeeze transpose permute movedim slice narrow "
     "getitem select".split()
 )
-PADS = frozenset(
-    "pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d".split()
-)
+PADS = frozenset({"pad", "constant_pad_nd"}) | {
+    f"{kind}_pad{dim}d" for kind in ("reflection", "replication") for dim in (1, 2, 3)
+}
 # In ``meta`` of a node: it is one step of what its source has as one node. A site cannot begin or end there.
 WITHIN = "within"
 

@@ -50,6 +50,11 @@ class Axis:
         """Samples from the first tap to the last."""
         return self.dilation * (self.taps - 1)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is done along the axis."""
+        return replace(self, dilation=1) == Axis(1)
+
     def last(self, length: int) -> int:
         """The last input sample that the last output reads, or that lies in front of it. From ``length`` on
         it is padding."""
@@ -92,6 +97,8 @@ class Resample:
     leading: tuple[int | None, ...] = field(default=(), repr=False)
     # It is several convolutions of the model in a row, of which the kernel is the product.
     composed: bool = field(default=False, repr=False)
+    # The model has a convolution of three dimensions, of which it is a part.
+    of_volume: bool = field(default=False, repr=False)
 
     @property
     def dim(self) -> int:

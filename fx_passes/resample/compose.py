@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from fx_passes.resample.absorb import readers
-from fx_passes.resample.axes import Axis, Resample
+from fx_passes.resample.axes import Resample
 from fx_passes.resample.site import Site, digest, key_of, takes
 
 
@@ -38,12 +38,12 @@ def composed(first: Resample, second: Resample) -> Resample | None:
         return None
     if not (first.static and second.static) and not all(map(_keeps_planes, pair)):
         return None
-    if any(not (_is_idle(a) or _is_idle(b)) for a, b in zip(first.axes, second.axes, strict=True)):
+    if any(not (a.idle or b.idle) for a, b in zip(first.axes, second.axes, strict=True)):
         return None
     modes = {one.mode for one in pair if any(axis.pad != (0, 0) for axis in one.axes)}
     if len(modes) > 1:
         return None
-    axes = tuple(b if _is_idle(a) else a for a, b in zip(first.axes, second.axes, strict=True))
+    axes = tuple(b if a.idle else a for a, b in zip(first.axes, second.axes, strict=True))
     return replace(
         second,
         axes=axes,
@@ -97,11 +97,6 @@ def _filters_planes(one: Resample) -> bool:
 def _keeps_planes(one: Resample) -> bool:
     """Whether the sizes in front of the axes stay as they are."""
     return len(one.in_shape) == len(one.out_shape) and one.in_shape[: -one.dim] == one.out_shape[: -one.dim]
-
-
-def _is_idle(axis: Axis) -> bool:
-    """Whether nothing is done along an axis."""
-    return replace(axis, dilation=1) == Axis(1)
 
 
 def with_whole_rows(sites: list[Site], nodes: Mapping[str, Node]) -> list[Site]:

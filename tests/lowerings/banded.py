@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import RANK_ONE, Becomes, Tested, make
-from refused import LARGE_BLOCK, VOLUME
+from refused import LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -28,11 +28,12 @@ CASES = Tested(
             bias="channel",
         ),
         make((4, 4), (6, 9), stuff=(2, 3), stride=(1, 2), front=((2, 1), (2, 1)), scale=0.5, rank=1),
+        make((3, 1), (9, 200), padding=(1, 0), padding_mode="reflect", scale=0.5, bias="shared"),
+        make((1, 4), (200, 9), stride=(1, 2), padding=(0, 1), bias="channel"),
     ],
     refusals=[
-        VOLUME,
         LARGE_BLOCK,
-        (make((3, 1), (8, 8)), "line", "the kernel is a row or a column already"),
+        (make((1, 1), (8, 8)), "tap", "the kernel is a single tap, and nothing is filtered"),
         (make((3, 3), (8, 8), rank=2), "rank", "the rank of the kernel is above 1"),
         (
             make((3, 3), (8, 97), rank=1),

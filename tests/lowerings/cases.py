@@ -22,7 +22,8 @@ class Case:
         stuff: zeros stuffed into the input, front: how much of ``front_mode`` is then padded, keep: which of
             the outputs are kept (first, step, dropped at the end), each by axis; then the output is scaled.
         bias: ``"shared"`` by the groups, one for each ``"channel"``, or None.
-        rank: of the kernel, 0 for any.
+        rank: of the kernel, 0 for any. One of three dimensions is a line along the depth times a plane of that
+            rank.
         siblings: how often a model does it, on inputs that are here put together, a batch for each.
     """
 
@@ -58,9 +59,13 @@ class Case:
             drawn = torch.randint(-3, 4, size, generator=generator)
             return (dyadic[drawn + 3] if self.rank else drawn).double()
 
-        if self.rank and self.dim == 2:
-            lines = [(numbers(*shape[:3], 1), numbers(*shape[:2], 1, shape[3])) for _ in range(self.rank)]
-            return torch.stack([column * row for column, row in lines]).sum(0).to(dtype)
+        if self.rank and self.dim > 1:
+            kh, kw = shape[-2:]
+            lines = [(numbers(*shape[:2], kh, 1), numbers(*shape[:2], 1, kw)) for _ in range(self.rank)]
+            plane = torch.stack([column * row for column, row in lines]).sum(0)
+            if self.dim == 3:
+                plane = numbers(*shape[:3], 1, 1) * plane.unsqueeze(2)
+            return plane.to(dtype)
         return numbers(*shape).to(dtype)
 
     def input(self, dtype: torch.dtype, integers: bool) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import RANK_ONE, Becomes, Tested, make
-from refused import HEIGHT, LARGE_BLOCK, VOLUME
+from refused import HEIGHT, LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -17,13 +17,13 @@ CASES = Tested(
             padding_mode="reflect",
             keep=((3, 2, 1), (1, 1, 0)),
         ),
+        make((5, 1), (40, 12), padding=(2, 0), scale=0.5, bias="shared"),
     ],
     refusals=[
-        VOLUME,
         LARGE_BLOCK,
         HEIGHT,
         (make((3,), (8,)), "dimensions", "a 1-D kernel is not separated"),
-        (make((3, 1), (8, 8)), "line", "the kernel is a row or a column already"),
+        (make((1, 3), (8, 8)), "line", "the kernel is a row"),
         (make((3, 3), (8, 8), rank=2), "rank", "the rank of the kernel is above 1"),
         (make((3, 3), (8, 8), transposed=True, stride=(2, 1), rank=1), "transposed", "it is transposed"),
     ],

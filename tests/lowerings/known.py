@@ -8,9 +8,10 @@ from cases import Tested
 
 from fx_passes.lowerings import MODULES
 
-# All lowerings, each for siblings at once: a way to compute sites, over which the laws run as well.
-SIBLINGS = "siblings"
-WAYS = (*MODULES, SIBLINGS)
+# All lowerings, each for siblings at once, and each for volumes: two ways to compute sites, over which the laws
+# run as well.
+SIBLINGS, VOLUMES = "siblings", "volumes"
+WAYS = (*MODULES, SIBLINGS, VOLUMES)
 
 
 def _cases(name: str) -> Tested:

@@ -12,7 +12,7 @@ CASES = Tested(
         make((3,), (5,), stride=2, padding=2, padding_mode="circular"),
     ],
     refusals=[
-        (make((3, 3), (8, 8)), "dimensions", "the convolution has more than one dimension"),
+        (make((3, 3), (8, 8)), "dimensions", "the convolution has two dimensions"),
         (
             make((3,), (8,), block_diagonal=True),
             "block-diagonal",

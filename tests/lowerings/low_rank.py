@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import Becomes, Tested, make
-from refused import HEIGHT, LARGE_BLOCK, VOLUME
+from refused import HEIGHT, LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -12,7 +12,6 @@ CASES = Tested(
         make((13, 13), (20, 20), rank=3, front=((2, 1), (3, 4)), keep=((1, 2, 0), (0, 1, 2)), scale=-2.0),
     ],
     refusals=[
-        VOLUME,
         LARGE_BLOCK,
         HEIGHT,
         (make((3,), (8,)), "dimensions", "a 1-D kernel is not separated"),

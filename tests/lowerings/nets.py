@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from fx_passes.capture.routes import capture
 from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.volume import Volume
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
 from fx_passes.resample.lowerable import lowerable_sites
@@ -109,4 +110,11 @@ def called_modules(graph_module: GraphModule) -> list[str]:
     """The lowerings that a graph calls, in its order."""
     targets = [str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"]
     modules = [graph_module.get_submodule(target) for target in targets]
-    return [type(m).__module__.rpartition(".")[2] for m in modules if isinstance(m, Lowered)]
+    return [_lowering(module) for module in modules if isinstance(module, Lowered)]
+
+
+def _lowering(module: Lowered) -> str:
+    """The name of the file of a lowered module. Of a volume, that of its planes."""
+    if isinstance(module, Volume):
+        return module.proposal.lowering
+    return type(module).__module__.rpartition(".")[2]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from cases import Case
-from known import SIBLINGS, TESTED
+from known import SIBLINGS, TESTED, VOLUMES
 from torch import Tensor
 
 from fx_passes.kernels.factor import factorise
@@ -61,13 +61,15 @@ def check(name: str, case: Case, dtype: torch.dtype, integers: bool, perturb: fl
 
 
 def of(name: str, resample: Resample, kernel: Tensor, siblings: int = 1) -> list[Proposal]:
-    """What the way ``name`` proposes: a lowering, or all of them for siblings at once."""
+    """What the way ``name`` proposes: a lowering, or all of them for siblings at once, or for a volume."""
     found, _ = propose(resample, kernel, siblings=siblings)
-    return [p for p in found if (SIBLINGS if p.merged else p.lowering) == name]
+    volume = VOLUMES if resample.dim == 3 else ""
+    return [p for p in found if (SIBLINGS if p.merged else volume or p.lowering) == name]
 
 
 def factored(proposal: Proposal) -> bool:
-    return TESTED[proposal.lowering].factored
+    """Whether a proposal computes with factors of the kernel."""
+    return TESTED[proposal.lowering].factored or "depth" in dict(proposal.params)
 
 
 def gamma(roundings: int, dtype: torch.dtype) -> float:
@@ -86,16 +88,27 @@ def allowed_error(by_factors: bool, case: Case, x: Tensor, kernel: Tensor, bias:
     taps, positive = case.geometry.kernel, replace(case, scale=abs(case.scale))
     bias = None if bias is None else bias.abs()
     weight, apart = kernel.double().abs(), torch.zeros(())
-    if by_factors and len(taps) == 2:
-        pairs = factorise(kernel[0, 0], 3)
-        assert pairs is not None
-        weight = torch.stack([torch.outer(c.abs(), r.abs()) for c, r in pairs]).sum(0)[None, None]
+    if by_factors and len(taps) > 1:
+        weight = _of_factors(kernel[0, 0])[None, None]
         # The factors may be off by 4 units in the last place of the largest tap.
         largest = 4 * torch.finfo(kernel.dtype).eps * float(kernel.abs().max())
         apart = positive.reference(x.double().abs(), torch.full_like(weight, largest), None)
-    roundings = max(case.columns * weight[0, 0].numel(), sum(taps) + 3) + 4
+    roundings = max(case.columns * weight[0, 0].numel(), sum(taps) + 3 * (len(taps) - 1)) + 4
     size = positive.reference(x.double().abs(), weight, bias)
     return (gamma(roundings, x.dtype) + gamma(roundings, torch.float64)) * size + apart
+
+
+def _of_factors(kernel: Tensor) -> Tensor:
+    """The sum of the products of the absolute values of the factors."""
+    if kernel.ndim == 2:
+        pairs = factorise(kernel, 3)
+        assert pairs is not None
+        return torch.stack([torch.outer(c.abs(), r.abs()) for c, r in pairs]).sum(0)
+    pairs = factorise(kernel.flatten(1), 1)
+    assert pairs is not None
+    line, plane = pairs[0][0], pairs[0][1].reshape(kernel.shape[1:]).to(kernel.dtype)
+    inner = plane.double().abs() if factorise(plane, 3) is None else _of_factors(plane)
+    return line.abs()[:, None, None] * inner
 
 
 def each(name: str, dtype: torch.dtype, integers: bool) -> list[Checked]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import Becomes, Tested, make
-from refused import LARGE_BLOCK, VOLUME
+from refused import LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -14,7 +14,6 @@ CASES = Tested(
     ],
     refusals=[
         (make((3, 3), (8, 8), transposed=True, stride=2), "transposed", "it is transposed"),
-        VOLUME,
         LARGE_BLOCK,
     ],
     steer={"dim": [1, 2], "block": [(1, 1)], "transposed": [False], "stuffed": [False]},

@@ -10,7 +10,6 @@ GROUPED: list[Refused] = [
         "padding",
         "its padding is none that a transposed convolution has",
     ),
-    (make((3, 3, 3), (4, 4, 4), rows=2), "dimensions", "3-D convolutions are computed as they are"),
     (make((3, 3), (8, 8), stuff=(2, 2), stride=3, rows=2), "fraction", "it changes the rate by a fraction"),
     (
         make((3, 3), (8, 8), transposed=True, rows=2, stride=2, front=((1, 1), (1, 1)), front_mode="reflect"),
@@ -28,7 +27,6 @@ LARGE_BLOCK: Refused = (
     "channels",
     "a group has 3 input and 2 output channels, not one",
 )
-VOLUME: Refused = make((3, 3, 3), (4, 4, 4)), "dimensions", "3-D convolutions are computed as they are"
 HEIGHT: Refused = (
     make((3, 3), (8, 8), stuff=(2, 1), stride=(3, 1)),
     "fraction",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import RANK_ONE, Becomes, Tested, make
-from refused import LARGE_BLOCK, VOLUME
+from refused import LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -14,7 +14,6 @@ CASES = Tested(
         ),
     ],
     refusals=[
-        VOLUME,
         (make((3, 3), (8, 8), rank=1, stuff=(1, 2)), "transposed", "it is transposed"),
         (make((3,), (8,)), "dimensions", "a 1-D kernel is not separated"),
         LARGE_BLOCK,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import RANK_ONE, Becomes, Tested, make
-from refused import HEIGHT, LARGE_BLOCK, VOLUME
+from refused import HEIGHT, LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -12,7 +12,6 @@ CASES = Tested(
         make((4, 4), (9, 20), transposed=True, stride=(1, 2), padding=1),
     ],
     refusals=[
-        VOLUME,
         LARGE_BLOCK,
         HEIGHT,
         (

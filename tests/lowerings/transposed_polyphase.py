@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import Becomes, Tested, make
-from refused import HEIGHT, VOLUME
+from refused import HEIGHT
 
 CASES = Tested(
     examples=[
@@ -23,7 +23,6 @@ CASES = Tested(
     ],
     refusals=[
         (make((3, 3), (8, 8)), "not-transposed", "it is not transposed"),
-        (make((3, 3, 3), (4, 4, 4), transposed=True, stride=2), "dimensions", VOLUME[2]),
         (
             make((3, 3), (8, 8), rows=2, transposed=True, stride=2),
             "channels",

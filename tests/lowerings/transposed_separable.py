@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cases import RANK_ONE, Becomes, Tested, make
-from refused import HEIGHT, LARGE_BLOCK, VOLUME
+from refused import HEIGHT, LARGE_BLOCK
 
 CASES = Tested(
     examples=[
@@ -14,7 +14,6 @@ CASES = Tested(
         ),
     ],
     refusals=[
-        VOLUME,
         LARGE_BLOCK,
         HEIGHT,
         (make((3,), (8,), transposed=True, stride=2), "dimensions", "a 1-D kernel is not separated"),

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fx_passes.kernels.expand import expand_kernel
-from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.planar import Planar
 from fx_passes.lowerings.forms.windows import single_windows
 from fx_passes.resample.axes import Axis, transposed_padding
 
 
-class GroupedConv(Lowered):
+class GroupedConv(Planar):
     """One grouped convolution; subclasses say what a group is."""
 
     weight: Tensor
@@ -48,7 +48,7 @@ class GroupedConv(Lowered):
         return F.conv2d(x, weight, bias, down, padding, dilation, groups)  # type: ignore[arg-type]
 
 
-def padded(module: Lowered, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+def padded(module: Planar, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
     """Input and padding for a plain convolution. The convolution itself adds zeros, if there are equally many
     at both ends."""
     amounts: list[tuple[Any, Any]] = []

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fx_passes.lowerings.forms.base import Lowered
+from fx_passes.lowerings.forms.planar import Planar
 from fx_passes.lowerings.forms.windows import phase_windows, single_windows
 from fx_passes.resample.axes import Axis, Resample
 from fx_passes.resample.phases import Phases, phase_weight, phases_of
 
 
-class PolyphaseConv(Lowered):
+class PolyphaseConv(Planar):
     """One dense convolution for all phases, or one for each phase of the height.
 
     Args:

@@ -20,9 +20,7 @@ def refuse(code: str, reason: str) -> Refusal:
 
 
 def grouped_refusal(resample: Resample) -> Refusal | None:
-    """Why a resampling is no single convolution of one or two dimensions. None if it is one."""
-    if resample.dim > 2:
-        return volume_refusal(resample)
+    """Why a resampling is no single convolution. None if it is one."""
     if resample.up == 1:
         return None
     axes = resample.axes
@@ -37,8 +35,6 @@ def grouped_refusal(resample: Resample) -> Refusal | None:
 
 def polyphase_refusal(resample: Resample) -> Refusal | None:
     """Why outputs cannot be computed in phases. None if they can."""
-    if resample.dim > 2:
-        return volume_refusal(resample)
     if refusal := channels_refusal(resample):
         return refusal
     height = resample.height_width()[0]
@@ -47,28 +43,26 @@ def polyphase_refusal(resample: Resample) -> Refusal | None:
     return None
 
 
-def separable_refusal(resample: Resample, kernel: Tensor, rank: int = 1) -> Refusal | None:
+def separable_refusal(
+    resample: Resample, kernel: Tensor, rank: int = 1, *, lines: bool = False
+) -> Refusal | None:
     """Why a kernel is no sum of at most ``rank`` products. None if it is.
 
     Args:
         resample: what the site computes.
         kernel: (rows, columns, *taps), in the order of a correlation.
         rank: the largest number of products.
+        lines: a row or a column, which is a product with 1, is meant as well.
     """
     if resample.dim != 2:
         return refuse("dimensions", f"a {resample.dim}-D kernel is not separated")
     if refusal := channels_refusal(resample):
         return refusal
-    if min(kernel.shape[2:]) == 1:
+    if min(kernel.shape[2:]) == 1 and not lines:
         return refuse("line", "the kernel is a row or a column already")
     if factorise(kernel[0, 0], rank) is None:
         return refuse("rank", f"the rank of the kernel is above {rank}")
     return None
-
-
-def volume_refusal(resample: Resample) -> Refusal:
-    """The refusal of a site with more than two dimensions."""
-    return refuse("dimensions", f"{resample.dim}-D convolutions are computed as they are")
 
 
 def channels_refusal(resample: Resample) -> Refusal | None:
