@@ -101,7 +101,7 @@ MISFITS: dict[str, tuple[Plan, str]] = {
     ),
     "a lowering that refuses": (
         proposing(lowering="lift", params=()),
-        "the plan asks for lift at `blur`, where the convolution has more than one dimension",
+        "the plan asks for lift at `blur`, where the convolution has two dimensions",
     ),
     "parameters that are not proposed": (
         proposing(params=(("phases", 7),)),

@@ -22,8 +22,8 @@ class Case:
         stuff: zeros stuffed into the input, front: how much of ``front_mode`` is then padded, keep: which of
             the outputs are kept (first, step, dropped at the end), each by axis; then the output is scaled.
         bias: ``"shared"`` by the groups, one for each ``"channel"``, or None.
-        rank: of the kernel, 0 for any. One of three dimensions is a line along the depth times a plane of that
-            rank.
+        rank: of the kernel, 0 for any. Of three dimensions: a line along the depth times a plane of
+            that rank.
         siblings: how often a model does it, on inputs that are here put together, a batch for each.
     """
 

@@ -8,8 +8,8 @@ from cases import Tested
 
 from fx_passes.lowerings import MODULES
 
-# All lowerings, each for siblings at once, and each for volumes: two ways to compute sites, over which the laws
-# run as well.
+# All lowerings, each for siblings at once, and each for volumes: two more ways to compute sites. The laws run
+# over them as well.
 SIBLINGS, VOLUMES = "siblings", "volumes"
 WAYS = (*MODULES, SIBLINGS, VOLUMES)
 

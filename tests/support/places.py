@@ -46,6 +46,9 @@ PLACES: dict[str, Any] = {
     "sound": Place(SOUND, random(1, 1, 5)),
     "open": Place(replace(IMAGE, in_shape=(None, 3, 64, 64), out_shape=(None, 3, 64, 64)), RANK_1),
     "3-D": Place(replace(IMAGE, axes=(AXIS, AXIS, AXIS), in_shape=(1, 3, 16, 16, 16)), random(1, 1, 5, 5, 5)),
+    "volume": Place(
+        replace(IMAGE, axes=(AXIS, AXIS, AXIS), in_shape=(1, 3, 16, 64, 64)), torch.ones(1, 1, 5, 5, 5)
+    ),
 }
 
 

@@ -31,9 +31,10 @@ def test_the_choice_is_the_least_work_that_is_allowed(name: str, exactness: Exac
 
 
 def test_exactness_limits_the_choice() -> None:
-    """RGB images are lowered, 3-D convolutions are not. If the bits must be equal, nothing is lowered."""
+    """RGB images and products of three lines are lowered, other volumes are not. If the bits must be equal,
+    nothing is lowered."""
     chosen = {name: static_choice(place, "finite") for name, place in PLACES.items()}
-    assert {"rank 1", "open"} <= {name for name, choice in chosen.items() if choice}
+    assert {"rank 1", "open", "volume"} <= {name for name, choice in chosen.items() if choice}
     assert chosen["3-D"] is None
     places = [*PLACES.values(), *(place for place, _ in GAINS.values())]
     assert all(static_choice(place, "bitwise") is None for place in places)
