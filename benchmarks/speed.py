@@ -52,7 +52,7 @@ from contestants import (
     stock,
 )
 from goals import goals_of, judge
-from graphs import GRAPHS
+from more_graphs import ALL
 from tables import as_json, speed_tables, timed_against
 from torch import nn
 
@@ -95,9 +95,9 @@ def measure_row(name: str, options: Options) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     torch.compiler.reset()  # compiled code is for one number of threads
-    row: dict[str, Any] = {"name": name, "title": GRAPHS[name].title, "threads": options.threads}
+    row: dict[str, Any] = {"name": name, "title": ALL[name].title, "threads": options.threads}
     try:
-        model, inputs = GRAPHS[name].build()
+        model, inputs = ALL[name].build()
         row["inputs"] = [list(tensor.shape) for tensor in inputs]
         with tempfile.TemporaryDirectory() as folder:
             return row | measure_graph(name, model.eval(), inputs, Path(folder), options)
@@ -111,7 +111,7 @@ def measure_graph(
     """All columns and goals of one graph, and the choices at its sites."""
     file, baseline = stock(model, inputs, folder, options.threads)
     expected = baseline.run()
-    factories = others(GRAPHS[name], model, inputs, file, expected, options.threads)
+    factories = others(ALL[name], model, inputs, file, expected, options.threads)
     lowered, failed = None, {}
     try:
         lowered = optimize(model, inputs, folder, options)
@@ -189,7 +189,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--only", nargs="+", choices=GRAPHS, default=list(GRAPHS), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=ALL, default=list(ALL), metavar="NAME")
     parser.add_argument("--lowering", choices=("tuned", "static"), default="tuned")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tuning for each graph")
     parser.add_argument("--quick", action="store_true", help="half a second for each column, not three")

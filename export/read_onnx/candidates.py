@@ -16,6 +16,7 @@ from torch import Tensor
 from export.read_onnx.constants import Constants
 from export.read_onnx.model import OnnxModel, attribute, bodies
 from export.runtime.session import Array
+from fx_passes.find.judge import is_bank
 from fx_passes.kernels.block_diagonal import find_diagonal_blocks
 from fx_passes.records import ConvGeometry, ConvSite, Finding, Refusal, WeightOrigin
 
@@ -84,14 +85,20 @@ class Convolutions:
     def _may_be_candidate(self, node: NodeProto) -> bool:
         weight = node.input[1]
         unknown = weight not in self.constants and weight not in self.model.inputs
-        return attribute(node, "group", 1) > 1 or unknown or self._may_repeat(weight)
+        grouped = attribute(node, "group", 1) > 1 or self._is_bank(node)
+        return grouped or unknown or self._may_repeat(weight)
+
+    def _is_bank(self, node: NodeProto) -> bool:
+        """Whether a convolution is a bank of few filters on one channel."""
+        stored = self.constants.model.stored.get(node.input[1])
+        return node.op_type == "Conv" and stored is not None and is_bank(stored.dims)
 
     def _candidate(self, node: NodeProto, ids: _Ids) -> Candidate | Finding | None:
         """The candidate, a refusal of it, or None for an ordinary dense convolution."""
         weight, groups = node.input[1], attribute(node, "group", 1)
         if weight not in self.constants:
             return None if groups == 1 else _runtime(node, self.model, ids)
-        if groups == 1 and not self._may_repeat(weight):
+        if groups == 1 and not self._may_repeat(weight) and not self._is_bank(node):
             return None
         array = self.constants.get(weight)
         if array is None or array.ndim not in (3, 4, 5):

@@ -88,7 +88,12 @@ def _of_parts(
             total += nanoseconds(original(sizes, block, takes_blocks(sizes, block)))
         else:
             total += nanoseconds(pair[1]) / (part.siblings if proposal.merged else 1)
-        shape = [*shape[: -sizes.dim], *map(Axis.size, part.resample.axes, shape[-sizes.dim :])]
+        *leading, channels = shape[: -sizes.dim]
+        shape = [
+            *leading,
+            (channels or 1) * sizes.rows,
+            *map(Axis.size, part.resample.axes, shape[-sizes.dim :]),
+        ]
     return total
 
 

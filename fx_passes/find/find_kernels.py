@@ -2,7 +2,8 @@
 
 There are three kinds of candidates: convolutions with groups > 1, dense convolutions whose weight is zero
 outside equal diagonal blocks, and convolutions with one input and one output channel, which are one kernel
-already. Any other dense convolution is no candidate and is not listed.
+already. For an export, few filters on one channel are candidates as well (``judge.is_bank``). Any other dense
+convolution is no candidate and is not listed.
 """
 
 from __future__ import annotations

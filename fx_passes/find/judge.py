@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -27,7 +28,9 @@ from fx_passes.records import ConvGeometry, ConvSite, Finding, SharedKernel, Wei
 from fx_passes.train.shared_conv import SharedKernelConv
 
 SHARED_ALREADY = "already one kernel, expanded"
-SINGLE_CHANNEL = "one input and one output channel: already one kernel"
+SINGLE_CHANNEL = "one input channel: already one kernel"
+# A dense convolution of one channel with so many outputs, or more, is as fast as any other form of it.
+_MANY = 8
 
 
 def judge_call(
@@ -61,6 +64,12 @@ def judge_call(
     return verdict
 
 
+def is_bank(shape: Sequence[int]) -> bool:
+    """Whether a dense convolution with a weight of this shape is a bank: few filters on one channel, such as
+    the gradients of a gray image."""
+    return len(shape) > 2 and shape[1] == 1 and 1 <= shape[0] < _MANY
+
+
 def refuse_unseen(
     call: ConvCall, site_id: str, code: str, reason: str, shape: tuple[int, ...] = ()
 ) -> Verdict | None:
@@ -80,7 +89,8 @@ def _judge_site(call: ConvCall, site: ConvSite, state: State, allowed: Allowed, 
             return refused(call, site, why.code, why.reason)
         if isinstance(module, SharedKernelConv):
             return _already_shared(call, site, module)
-    if site.geometry.groups == 1 and site.weight_shape[:2] == (1, 1):
+    bank = frozen and not site.geometry.transposed and is_bank(site.weight_shape)
+    if site.geometry.groups == 1 and (site.weight_shape[:2] == (1, 1) or bank):
         kernel = SharedKernel(1, site.weight_shape, proof="construction")
         return Verdict(call, Finding(site, kernel, note=SINGLE_CHANNEL), KeepOne())
     tensor = tensor_of(call.weight, state)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -70,6 +71,7 @@ class Module(Planar):
 
     column: Tensor
     row: Tensor
+    order: Tensor
     finishes = True
 
     def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, *, phases: int) -> None:
@@ -88,13 +90,19 @@ class Module(Planar):
         if not self.width.idle:
             row = row.to(self.dtype).expand(self.phases.count, 1, 1, -1)
             self.keep("row", row.contiguous(), channels_last=True)
+        if self.resample.static:
+            count, height = self.phases.count, self.resample.out_shape[-2] or 0
+            output = torch.arange(height)
+            self.keep("order", output % count * -(-height // count) + output // count)
 
     def compute(self, x: Tensor) -> Tensor:
         across, count = self.width, self.phases.count
         bias = self.bias.expand(count) if self.bias is not None and self.bias_shared else None
-        if across.idle:
-            y = F.conv2d(self.windowed(x), self.column, bias, (self.phases.step, 1))
+        y = F.conv2d(self.windowed(x), self.column, bias if across.idle else None, (self.phases.step, 1))
+        if not across.idle:
+            y = F.conv2d(y, self.row, bias, (1, across.down), 0, (1, across.dilation), count)
+        if not self.resample.static:
             return self.finished(y.transpose(1, 2).flatten(1, 2), x)
-        y = F.conv2d(self.windowed(x), self.column, None, (self.phases.step, 1))
-        y = F.conv2d(y, self.row, bias, (1, across.down), 0, (1, across.dilation), count)
-        return self.finished(y.transpose(1, 2).flatten(1, 2), x)
+        # The last operator writes whole rows in the shape of the output. A Reshape behind it would be a copy.
+        y = y.reshape(-1, self.resample.groups, count * y.shape[2], y.shape[3])
+        return y.index_select(2, self.order)

@@ -36,6 +36,8 @@ def composed(first: Resample, second: Resample) -> Resample | None:
     pair = first, second
     if first.dim != second.dim or not all(map(_filters_planes, pair)):
         return None
+    if first.rows > 1 and second.groups != first.groups * first.rows:
+        return None
     if not (first.static and second.static) and not all(map(_keeps_planes, pair)):
         return None
     if any(not (a.idle or b.idle) for a, b in zip(first.axes, second.axes, strict=True)):
@@ -47,6 +49,8 @@ def composed(first: Resample, second: Resample) -> Resample | None:
     return replace(
         second,
         axes=axes,
+        groups=first.groups if first.rows > 1 else second.groups,
+        rows=first.rows * second.rows,
         mode=modes.pop() if modes else "zeros",
         in_shape=first.in_shape,
         scale=first.scale * second.scale,
@@ -55,9 +59,9 @@ def composed(first: Resample, second: Resample) -> Resample | None:
 
 
 def product(first: Tensor, second: Tensor) -> Tensor | None:
-    """The kernel of both, (1, 1, *taps), for kernels along different axes. None: it has no numbers in their
-    type."""
-    wide = first.double() * second.double()
+    """The kernel of both, (rows of the first * rows of the second, 1, *taps), for kernels along different
+    axes. None: it has no numbers in their type."""
+    wide = (first.double().unsqueeze(1) * second.double().unsqueeze(0)).flatten(0, 1)
     limits, largest = torch.finfo(first.dtype), float(wide.abs().max())
     return wide.to(first.dtype) if limits.tiny <= largest <= limits.max else None
 
@@ -89,9 +93,9 @@ def _in_a_row(places: Mapping[str, tuple[Node, Node, Node]]) -> dict[str, str]:
 
 
 def _filters_planes(one: Resample) -> bool:
-    """Whether each plane is filtered by itself, and all of them alike. Then the number of groups says
-    nothing."""
-    return one.rows == one.columns == 1 and not one.block_diagonal and not one.factors
+    """Whether each plane is filtered by itself, and all of them alike. Where each gives one plane, the number
+    of groups says nothing."""
+    return one.columns == 1 and not one.block_diagonal and not one.factors
 
 
 def _keeps_planes(one: Resample) -> bool:
@@ -125,14 +129,17 @@ def _whole(first: Site, second: Site) -> Site | None:
     resample = composed(first.resample, second.resample)
     if resample is None or first.bias is not None or first.kernel.dtype != second.kernel.dtype:
         return None
-    kernel = product(first.kernel, second.kernel)
+    bias, kernel = second.bias, product(first.kernel, second.kernel)
+    if bias is not None and bias.numel() == second.resample.rows:
+        bias = bias.repeat(first.resample.rows)
     if kernel is None or not takes(kernel, resample.scale):
         return None
     return replace(
         second,
         resample=resample,
         kernel=kernel,
-        key=key_of(resample, kernel, second.bias),
+        bias=bias,
+        key=key_of(resample, kernel, bias),
         source=first.source,
         shapes=first.shapes,
         outside=(*first.outside, *second.outside),

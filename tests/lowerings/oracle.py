@@ -89,7 +89,7 @@ def allowed_error(by_factors: bool, case: Case, x: Tensor, kernel: Tensor, bias:
     bias = None if bias is None else bias.abs()
     weight, apart = kernel.double().abs(), torch.zeros(())
     if by_factors and len(taps) > 1:
-        weight = _of_factors(kernel[0, 0])[None, None]
+        weight = torch.stack([_of_factors(block[0])[None] for block in kernel])
         # The factors may be off by 4 units in the last place of the largest tap.
         largest = 4 * torch.finfo(kernel.dtype).eps * float(kernel.abs().max())
         apart = positive.reference(x.double().abs(), torch.full_like(weight, largest), None)

@@ -27,6 +27,14 @@ LARGE_BLOCK: Refused = (
     "channels",
     "a group has 3 input and 2 output channels, not one",
 )
+BANK: list[Refused] = [
+    (make((3, 3), (8, 8)), "bank", "a group has 1 input and 1 output channels, not one and several"),
+    (
+        make((3,), (8,), rows=2, columns=3),
+        "bank",
+        "a group has 3 input and 2 output channels, not one and several",
+    ),
+]
 HEIGHT: Refused = (
     make((3, 3), (8, 8), stuff=(2, 1), stride=(3, 1)),
     "fraction",

@@ -110,8 +110,9 @@ class Planar(Lowered):
         return y
 
     def cut(self, y: Tensor, height: Any, width: Any) -> Tensor:
-        """(N, groups, H, W) of (planes, H, W), without the outputs of the last block that do not exist."""
-        y = y.reshape(-1, self.resample.groups, *y.shape[-self.resample.dim :])
+        """(N, channels, H, W) of (planes, H, W), without the outputs of the last block that do not exist."""
+        resample = self.resample
+        y = y.reshape(-1, resample.groups * resample.rows, *y.shape[-resample.dim :])
         for dim, size in ((-2, height), (-1, width))[-self.resample.dim :]:
             if y.shape[dim] != size:
                 y = y.narrow(dim, 0, size)

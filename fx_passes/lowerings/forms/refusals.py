@@ -65,6 +65,14 @@ def separable_refusal(
     return None
 
 
+def bank_refusal(resample: Resample) -> Refusal | None:
+    """Why a group is no bank: several outputs of one channel. None if it is one."""
+    if resample.columns > 1 or resample.rows == 1:
+        said = f"a group has {resample.columns} input and {resample.rows} output channels"
+        return refuse("bank", f"{said}, not one and several")
+    return transposed_refusal() if resample.up > 1 else None
+
+
 def channels_refusal(resample: Resample) -> Refusal | None:
     """Why a group does not filter a single channel. None if it does."""
     if resample.rows * resample.columns == 1:

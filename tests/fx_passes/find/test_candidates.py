@@ -15,7 +15,7 @@ def test_one_channel_is_reported_as_one_kernel_already() -> None:
     """A convolution of one channel to one is shared. A note says that there is nothing to expand."""
     finding = only(nn.Sequential(nn.Conv2d(1, 1, 3)))
     assert finding.shared
-    assert finding.reason == "one input and one output channel: already one kernel"
+    assert finding.reason == "one input channel: already one kernel"
 
 
 def test_ordinary_dense_convolutions_are_not_listed() -> None:
