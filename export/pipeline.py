@@ -164,9 +164,9 @@ def _workloads(wanted: Sequence[Wanted], source: Source) -> tuple[list[Array], .
     Raises:
         UsageError: the model does not take such sizes.
     """
-    example = [array.shape for array in source.arrays]
+    example = tuple(array.shape for array in source.arrays)
     asked = shapes_to_tune_at(wanted, source.model, example, source.sizes)
-    return tuple(resized(source.arrays, shapes) for shapes in asked)
+    return tuple(resized(source.arrays, shapes) for shapes in asked if shapes != example)
 
 
 def _run_in_target(source: Source, target: Target, stages: Stages) -> None:
