@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from export.report.result import Report
 from export.runtime.arrays import tensor_arrays
 from export.runtime.session import Array, open_session, run
-from export.speed import opened
+from export.runtime.target import parse_target
 from export.write_onnx.exporter import stock_export
 from fx_passes.graph.torch_internals import pytree
 
@@ -97,7 +97,7 @@ Factories = dict[str, Callable[[], Contestant]]
 def stock(model: nn.Module, inputs: tuple[Any, ...], folder: Path, threads: int) -> tuple[Path, Contestant]:
     """The baseline: the file that ``torch.onnx.export`` writes, in onnxruntime."""
     file = stock_export(model, inputs, folder / "stock.onnx")
-    return file, onnxruntime(file, tensor_arrays(inputs), threads)
+    return file, in_runtime("onnxruntime", file, tensor_arrays(inputs), threads)
 
 
 def others(
@@ -117,7 +117,7 @@ def others(
     """
     arrays = tensor_arrays(inputs)
     made: Factories = {
-        OPENVINO: lambda: openvino(file, arrays, threads),
+        OPENVINO: lambda: in_runtime("openvino", file, arrays, threads),
         TORCH: lambda: pytorch(model, inputs),
         COMPILED: lambda: pytorch(torch.compile(model), inputs),
         COPY: lambda: copy(file.parent, arrays, expected, threads),
@@ -133,34 +133,17 @@ def ours(lowered: Lowered, inputs: tuple[Any, ...], threads: int) -> Factories:
     """By column of ``COLUMNS_OURS``: a function that makes the contestant, which runs the lowered graph."""
     arrays = tensor_arrays(inputs)
     return {
-        OURS: lambda: onnxruntime(lowered.file, arrays, threads),
-        OPENVINO_OURS: lambda: openvino(lowered.file, arrays, threads),
+        OURS: lambda: in_runtime("onnxruntime", lowered.file, arrays, threads),
+        OPENVINO_OURS: lambda: in_runtime("openvino", lowered.file, arrays, threads),
         TORCH_OURS: lambda: pytorch(lowered.module, inputs),
         COMPILED_OURS: lambda: pytorch(torch.compile(lowered.module), inputs),
     }
 
 
-def onnxruntime(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
-    anew = partial(opened, file, arrays, threads)
+def in_runtime(runtime: str, file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
+    """A file in a session of a runtime."""
+    anew = partial(parse_target(runtime, threads).opened, file, arrays)
     return Contestant(anew(), anew=anew)
-
-
-def openvino(file: Path, arrays: Sequence[Array], threads: int) -> Contestant:
-    """OpenVINO's CPU plugin in float32. Inputs and outputs are shared, not copied."""
-    from openvino import Core
-
-    options = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    feed = list(arrays)
-
-    def anew() -> Callable[[], Any]:
-        request = Core().compile_model(str(file), "CPU", options).create_infer_request()
-        return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
-
-    return Contestant(anew(), lambda result: list(result.values()), anew)
 
 
 def pytorch(module: Callable[..., Any], inputs: tuple[Any, ...]) -> Contestant:

@@ -50,13 +50,14 @@ from export.report.result import Report
 from export.runtime.arrays import tensor_arrays
 from export.runtime.environment import environment
 from export.runtime.session import Array, open_session, run
-from export.speed import opened
+from export.runtime.target import Target
 from export.write_onnx.exporter import distinct_tensors, stock_export
 from fx_passes.capture.open_sizes import open_sizes
 from fx_passes.graph.torch_internals import as_exporting
 
 SCHEMA = "fx-passes/open-sizes/1"
 THREADS = 1
+TARGET = Target(threads=THREADS)
 # The largest difference that counts as rounding, relative to the largest output. Integers are rounded
 # numbers: they may differ by one.
 SAME = 1e-4
@@ -178,7 +179,7 @@ def compare(pair: Pair, inputs: Sequence[Tensor], options: Options, *, timed: bo
         if not timed:
             return {"difference": difference}
         gc.collect()
-        contestants = [partial(opened, file, arrays, THREADS) for file in (pair.stock, pair.ours)]
+        contestants = [partial(TARGET.opened, file, arrays) for file in (pair.stock, pair.ours)]
         return {"difference": difference, **as_json(timed_against(contestants, THREADS, options.seconds))}
     except Exception as error:  # noqa: BLE001 - a failure is a result
         return {"failed": reason(error)}
@@ -208,7 +209,7 @@ def main() -> None:
     options = Options(arguments.lowering, arguments.budget, 0.5 if arguments.quick else 3.0)
     result = {
         "schema": SCHEMA,
-        "environment": environment(THREADS),
+        "environment": environment(TARGET),
         "lowering": options.lowering,
         "tuning_budget_s": options.budget,
         "pair_s": options.seconds,

@@ -58,6 +58,7 @@ from torch import nn
 
 import export
 from export.runtime.environment import environment
+from export.runtime.target import Target
 from fx_passes.lower import lower
 from fx_passes.plan import Plan
 
@@ -182,7 +183,7 @@ def machine(threads: Sequence[int]) -> Measured:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     waiting = {"OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]}
-    return {**environment(max(threads)), **versions, **waiting, "threads": list(threads)}
+    return {**environment(Target(threads=max(threads))), **versions, **waiting, "threads": list(threads)}
 
 
 def parsed() -> argparse.Namespace:

@@ -16,6 +16,7 @@ from typing import Any
 from contestants import COLUMNS, STOCK
 
 from export.runtime.blocks import time_blocks
+from export.runtime.target import Target
 from export.speed import Block, Timing
 from fx_passes.train.formulations import FORMULATIONS
 
@@ -52,7 +53,7 @@ def timed_against(
     blocks = time_blocks([first, second, first], seconds=seconds)
     if len(blocks) == 1:
         blocks += time_blocks([first, second, first], seconds=0.0)
-    return Timing(tuple(Block(*block) for block in blocks), threads)
+    return Timing(tuple(Block(*block) for block in blocks), Target(threads=threads))
 
 
 def speed_table(rows: Sequence[Row]) -> str:

@@ -37,6 +37,7 @@ from tables import HAND, as_json, timed_against, train_tables
 from torch import Tensor, nn
 
 from export.runtime.environment import environment
+from export.runtime.target import Target
 from fx_passes.compile_backend import fx_passes
 from fx_passes.train.formulations import FORMULATIONS, formulation_refusal, static_formulation
 from fx_passes.train.shared_conv import SharedKernelConv1d, SharedKernelConv2d
@@ -179,7 +180,11 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     seconds = 1.0 if arguments.quick else 10.0
-    result: dict[str, Any] = {"train": [], "compile": [], "environment": environment(arguments.threads[0])}
+    result: dict[str, Any] = {
+        "train": [],
+        "compile": [],
+        "environment": environment(Target(threads=arguments.threads[0])),
+    }
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         if arguments.only != "compile":

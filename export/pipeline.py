@@ -19,9 +19,11 @@ from export.read_onnx.model import OnnxModel, read_model
 from export.report.result import Report
 from export.runtime.environment import environment
 from export.runtime.files import size_of
+from export.runtime.session import Array
+from export.runtime.target import Target, targets_of
 from export.stages import Progress, Stages
 from export.tune.options import Options, Timings
-from export.tune.tune_at import NOTHING_OPEN, Wanted, shapes_to_tune_at
+from export.tune.tune_at import Batch, Wanted, nothing_open, shapes_to_tune_at
 from export.verify.cases import resized
 from export.write_onnx.exporter import distinct_tensors
 from export.write_onnx.file import folder_beside, move_model
@@ -41,7 +43,9 @@ def optimize(
     plan: Plan | None = None,
     dynamic_shapes: Any = None,
     tune_at: Sequence[Wanted] = (),
-    threads: int = 1,
+    batch_sizes: Sequence[int] = (),
+    threads: int | Sequence[int] = 1,
+    target: str = "onnxruntime",
     budget: float = 60.0,
     seconds: float = 10.0,
     timings: Timings | None = None,
@@ -58,14 +62,20 @@ def optimize(
             tensors or arrays, all of them in order or some by name; its inputs of fixed sizes can be left
             out.
         path: the file to write. It is replaced only after everything was verified.
-        lowering: ``"tuned"``: the fastest in onnxruntime on this machine. ``"static"``: chosen by rules, the
-            same on every machine. ``"expand"``: the expanded convolution, equal to the original bit for bit.
+        lowering: ``"tuned"``: the fastest in ``target`` on this machine. ``"static"``: chosen by rules that
+            were made for onnxruntime, the same on every machine and for every target. ``"expand"``: the
+            expanded convolution, equal to the original bit for bit.
         exactness: the least exact that may be chosen: ``"bitwise"``, ``"reordered"`` or ``"finite"``.
         plan: earlier decisions, instead of ``lowering``.
         dynamic_shapes: as for ``torch.onnx.export``. Sizes get the bounds that the model needs.
         tune_at: further sizes at which the result should be fast, if sizes are open: for each the shapes of
             all inputs of the file in their order, or of some by name, as in ``[{"x": (1, 3, 480, 640)}]``.
-        threads: threads of the onnxruntime sessions that are timed.
+        batch_sizes: further batch sizes at which the result should be fast, if the batch is open.
+        threads: threads of the sessions that are timed. With several numbers the result should be fast with
+            each; the first is that of ``Report.speed``.
+        target: where the file will run: ``"onnxruntime"`` (on the CPU), ``"onnxruntime:CUDA"`` or another
+            installed provider, or ``"openvino"``. The lowerings are chosen and measured there. The result is
+            compared with the original in onnxruntime and there.
         budget: seconds that tuning may spend on timing and on opening sessions. ``Report.seconds`` has the
             time of exports.
         seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
@@ -77,32 +87,25 @@ def optimize(
         A :class:`Report`. ``to_json()`` gives the JSON contract, ``plan`` has the decisions.
 
     Raises:
-        NotEquivalentError: onnxruntime found a difference. ``path`` is as it was before.
+        NotEquivalentError: onnxruntime or the target found a difference. ``path`` is as it was before.
         CaptureError, ExportError: the model could not be captured or exported.
         UsageError: an argument is wrong, or the plan was made for another model.
     """
-    options = Options(lowering, exactness, plan, timings or Timings(), threads, budget, seconds)
-    stages = Stages(progress)
+    targets = targets_of(target, threads)
+    options = Options(lowering, exactness, plan, timings or Timings(), targets, budget, seconds)
+    path, stages = Path(path), Stages(progress)
+    tune_at = [*tune_at, *map(Batch, batch_sizes)]
     if isinstance(model, Path | str):
         if dynamic_shapes is not None:
             raise UsageError(
                 "the open sizes of an ONNX file are those that it states: give no dynamic_shapes"
             )
-        return optimize_file(
-            read_model(Path(model)), example_inputs, Path(path), options, stages, tune_at=tune_at, name=name
-        )
+        file = read_model(Path(model))
+        return optimize_file(file, example_inputs, path, options, stages, tune_at=tune_at, name=name)
     if isinstance(example_inputs, Mapping):
         raise UsageError("example inputs by name are for ONNX files; give a tuple of positional arguments")
-    return optimize_model(
-        model,
-        example_inputs,
-        Path(path),
-        options,
-        stages,
-        dynamic_shapes=dynamic_shapes,
-        tune_at=tune_at,
-        name=name,
-    )
+    more: Any = {"dynamic_shapes": dynamic_shapes, "tune_at": tune_at, "name": name}
+    return optimize_model(model, example_inputs, path, options, stages, **more)
 
 
 def optimize_model(
@@ -123,12 +126,13 @@ def optimize_model(
     if example_inputs is None:
         raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
     if tune_at and dynamic_shapes is None:
-        raise UsageError(NOTHING_OPEN)
+        raise nothing_open(tune_at)
     _require_writable(path)
     inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
         source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
-        source = _tuned_at(tune_at, source)
+        source = replace(source, tune_at=_workloads(tune_at, source))
+        _run_in_target(source, options.target, stages)
         return _optimized(source, path, name or type(model).__name__, options, stages)
 
 
@@ -149,19 +153,31 @@ def optimize_file(
     require_free(model, path)
     with folder_beside(path) as folder:
         source = open_file(model, example_inputs, folder, stages)
-        source = _tuned_at(tune_at, source)
+        source = replace(source, tune_at=_workloads(tune_at, source))
+        _run_in_target(source, options.target, stages)
         return _optimized(source, path, name or str(model.path), options, stages)
 
 
-def _tuned_at(wanted: Sequence[Wanted], source: Source) -> Source:
-    """``source`` with inputs of the sizes that are wanted.
+def _workloads(wanted: Sequence[Wanted], source: Source) -> tuple[list[Array], ...]:
+    """Inputs of the sizes that are wanted, besides those of the example.
 
     Raises:
         UsageError: the model does not take such sizes.
     """
-    example = [array.shape for array in source.arrays]
+    example = tuple(array.shape for array in source.arrays)
     asked = shapes_to_tune_at(wanted, source.model, example, source.sizes)
-    return replace(source, tune_at=tuple(resized(source.arrays, shapes) for shapes in asked))
+    return tuple(resized(source.arrays, shapes) for shapes in asked if shapes != example)
+
+
+def _run_in_target(source: Source, target: Target, stages: Stages) -> None:
+    """Run the original in a target other than onnxruntime's CPU once before more work is done.
+
+    Raises:
+        ExportError: it does not run there.
+    """
+    if source.arrays and not target.is_usual:
+        with stages.stage(f"running the original in {target}"):
+            target.open(source.baseline).run(source.arrays)
 
 
 def _require_writable(path: Path) -> None:
@@ -196,7 +212,7 @@ def _report(
         speed_at=measured.speed,
         baseline_bytes=size_of(source.baseline),
         optimized_bytes=size_of(rewritten.path),
-        environment=environment(options.threads),
+        environment=environment(*options.targets),
         once=rewritten.once,
         plan=rewritten.plan,
         kept=rewritten.reasons,

@@ -22,7 +22,8 @@ from typing import Any
 
 from export.runtime.blocks import Ratio, geometric_mean, ratio_of, time_blocks, typical
 from export.runtime.files import is_large_file
-from export.runtime.session import Array, open_session, run
+from export.runtime.session import Array
+from export.runtime.target import USUAL, Target, parse_target
 
 # The fewest blocks that a claim may rest on. With two, Student's t is 12.7: such a claim is far from 1.
 FEWEST_BLOCKS = 2
@@ -46,7 +47,12 @@ class Timing:
     """The measurement of two files, block by block, and the claims that it allows."""
 
     blocks: tuple[Block, ...]
-    threads: int
+    target: Target = USUAL
+
+    @property
+    def threads(self) -> int:
+        """Threads of all sessions."""
+        return self.target.threads
 
     @property
     def baseline_ms(self) -> float:
@@ -124,6 +130,7 @@ class Timing:
             "blocks": len(self.blocks),
             "runs": self.runs,
             "threads": self.threads,
+            **self.target.to_json(),
             "faster": self.faster,
             "slower": self.slower,
             "noisy": self.noisy,
@@ -150,6 +157,7 @@ def measure_speed(
     inputs: Sequence[Array],
     *,
     threads: int = 1,
+    target: str = "onnxruntime",
     seconds: float = 10.0,
     progress: Callable[[int, float], None] | None = None,
 ) -> Timing:
@@ -159,23 +167,35 @@ def measure_speed(
         baseline, optimized: the files. ``speedup`` is the time of the first over that of the second.
         inputs: arrays in the order of the inputs of the files.
         threads: intra-operator threads of all sessions.
+        target: the runtime that runs them, as for ``--target``: ``onnxruntime``, ``onnxruntime:PROVIDER`` or
+            ``openvino``.
         seconds: the longest time to measure, with the opening of sessions. One block is measured in any case.
             A single block gives a ratio, and allows no claim.
         progress: called with the number of blocks measured and the seconds spent.
 
     Raises:
-        ExportError: onnxruntime does not accept a file, or cannot run it.
+        ExportError: the runtime does not accept a file, or cannot run it.
+        UsageError: there is no such target.
     """
+    where = parse_target(target, threads)
+    return time_files(baseline, optimized, inputs, where, seconds=seconds, progress=progress)
+
+
+def time_files(
+    baseline: Path | str,
+    optimized: Path | str,
+    inputs: Sequence[Array],
+    target: Target,
+    *,
+    seconds: float,
+    progress: Callable[[int, float], None] | None = None,
+) -> Timing:
+    """``measure_speed`` with a target as a record."""
     files = [Path(baseline), Path(optimized), Path(baseline)]
     blocks = time_blocks(
-        [partial(opened, file, inputs, threads) for file in files],
+        [partial(target.opened, file, inputs) for file in files],
         seconds=seconds,
         together=not any(is_large_file(file) for file in files),
         progress=progress,
     )
-    return Timing(tuple(Block(*block) for block in blocks), threads)
-
-
-def opened(file: Path | bytes, inputs: Sequence[Array], threads: int) -> Callable[[], Any]:
-    """A function that runs a file, or the bytes of a model, in a session of its own."""
-    return partial(run, open_session(file, threads=threads), inputs)
+    return Timing(tuple(Block(*block) for block in blocks), target)

@@ -12,13 +12,13 @@ import click
 
 from export.cli.exit_codes import ExitCodes
 from export.cli.files import file_of, require_apart, writable
+from export.cli.numbers import whole_numbers
+from export.cli.optimized import optimized
 from export.cli.tune_at import parse_tune_at
-from export.dynamic import dynamic_shapes
-from export.loading import load_model, named_input
-from export.pipeline import optimize_file, optimize_model
+from export.loading import load_model
 from export.read_onnx.model import read_model
 from export.read_onnx.sites import analyse
-from export.report.result import CHECK_SCHEMA, Report, count_shared, find_json
+from export.report.result import CHECK_SCHEMA, count_shared, find_json
 from export.report.terminal import (
     print_equivalence,
     print_report,
@@ -27,10 +27,11 @@ from export.report.terminal import (
     progress,
     write_json,
 )
-from export.stages import Progress, Stages
+from export.runtime.target import parse_target, targets_of
+from export.stages import Progress
 from export.tune.options import LOWERINGS, Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
-from export.tune.tune_at import Wanted
+from export.tune.tune_at import Batch
 from export.verify.equivalence import check_equivalence
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.errors import NotEquivalentError, NothingGainedError
@@ -38,6 +39,7 @@ from fx_passes.find.find_kernels import judge_graph
 from fx_passes.records import EXACTNESS, Exactness, Finding
 
 _INPUT_HELP = "Sizes of an example input, as 1x3x224x224, x=1x3x224x224 or 4x16:int64; once for each input."
+_TARGET_HELP = "Where the file will run: onnxruntime[:PROVIDER] or openvino. It is also verified there."
 _JSON_HELP = "Write the result as JSON to FILE, or to standard output for -."
 
 
@@ -98,7 +100,8 @@ def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, st
     type=click.Choice(LOWERINGS),
     default="tuned",
     show_default=True,
-    help="tuned: what is fastest here; static: by rules, the same everywhere; expand: equal bit for bit.",
+    help="tuned: what is fastest here; static: by rules, made for onnxruntime, the same everywhere; "
+    "expand: equal bit for bit.",
 )
 @click.option(
     "--exactness",
@@ -127,8 +130,14 @@ def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, st
     help="Save what was decided; an interrupted tuning goes on from it.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads when measuring."
+    "--threads",
+    metavar="N[,N]",
+    default="1",
+    show_default=True,
+    callback=whole_numbers,
+    help="Threads when measuring; several numbers: tuned to be fast with each.",
 )
+@click.option("--target", default="onnxruntime", show_default=True, help=_TARGET_HELP)
 @click.option(
     "--dynamic",
     multiple=True,
@@ -141,6 +150,12 @@ def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, st
     multiple=True,
     metavar="SIZES",
     help="Further sizes to tune at, of all inputs: 1x3x480x640,1x2; or of some: x=1x3x480x640.",
+)
+@click.option(
+    "--batch-sizes",
+    metavar="N[,N]",
+    callback=whole_numbers,
+    help="Further batch sizes to tune at; the batch must be open (--dynamic batch).",
 )
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
@@ -156,9 +171,11 @@ def optimize(
     budget: float,
     plan_file: Path | None,
     save_plan: str | None,
-    threads: int,
+    threads: tuple[int, ...],
+    target: str,
     dynamic: tuple[str, ...],
     tune_at: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
     seconds: float,
     json_file: str | None,
     strict: bool,
@@ -169,10 +186,11 @@ def optimize(
     if save_plan == "-":
         raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
     # Whatever is to be decided: a file that is no plan is not overwritten.
-    timings = resume(Path(save_plan), threads) if save_plan else Timings()
-    options = Options(lowering, exactness, plan, timings, threads, budget, seconds)
-    wanted = [parse_tune_at(text) for text in tune_at]
-    report = _optimized(model, inputs, dynamic, wanted, Path(output), options)
+    targets = targets_of(target, threads)
+    timings = resume(Path(save_plan), *targets) if save_plan else Timings()
+    options = Options(lowering, exactness, plan, timings, targets, budget, seconds)
+    wanted = [*map(parse_tune_at, tune_at), *map(Batch, batch_sizes)]
+    report = optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:
         write_plan(report.plan, Path(save_plan))
     if json_file:
@@ -185,62 +203,20 @@ def optimize(
         raise NothingGainedError("nothing got measurably faster (--strict)")
 
 
-def _optimized(
-    model: str,
-    inputs: tuple[str, ...],
-    dynamic: Sequence[str],
-    tune_at: Sequence[Wanted],
-    output: Path,
-    options: Options,
-) -> Report:
-    with progress() as show:
-        show(f"loading {model}")
-        if model.endswith(".onnx"):
-            return _optimized_file(model, inputs, dynamic, tune_at, output, options, Stages(show))
-        loaded = load_model(model, inputs)
-        shapes = dynamic_shapes(loaded.model, loaded.example_inputs, dynamic)
-        return optimize_model(
-            loaded.model,
-            loaded.example_inputs,
-            output,
-            options,
-            Stages(show),
-            dynamic_shapes=shapes,
-            tune_at=tune_at,
-            name=model,
-        )
-
-
-def _optimized_file(
-    model: str,
-    inputs: tuple[str, ...],
-    dynamic: Sequence[str],
-    tune_at: Sequence[Wanted],
-    output: Path,
-    options: Options,
-    stages: Stages,
-) -> Report:
-    if dynamic:
-        raise click.BadParameter("an ONNX file states which of its sizes are open", param_hint="--dynamic")
-    given = [named_input(text) for text in inputs]
-    named = {name: tensor for name, tensor in given if name is not None}
-    if named and len(named) < len(given):
-        raise click.BadParameter("give all inputs by name, or all in their order", param_hint="--input")
-    example = named or [tensor for _, tensor in given]
-    file = read_model(Path(model))
-    return optimize_file(file, example, output, options, stages, tune_at=tune_at, name=model)
-
-
 @main.command()
 @click.argument("baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("optimized", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--target", default="onnxruntime", show_default=True, help="Another runtime to compare in.")
 @click.option("--json", "json_file", metavar="FILE", help=_JSON_HELP, callback=writable)
-def check(baseline: Path, optimized: Path, json_file: str | None) -> None:
-    """Compare two ONNX files in onnxruntime on inputs made for the purpose."""
+def check(baseline: Path, optimized: Path, target: str, json_file: str | None) -> None:
+    """Compare two ONNX files in onnxruntime, and in another runtime, on inputs made for the purpose."""
     require_apart({"--json": json_file}, [baseline, optimized])
+    where = parse_target(target)
     with progress() as show:
         show("checking equivalence")
-        result = check_equivalence(baseline, optimized, progress=lambda case: show(f"checking: {case}"))
+        result = check_equivalence(
+            baseline, optimized, target=where, progress=lambda case: show(f"checking: {case}")
+        )
     if json_file:
         files = {"baseline": str(baseline), "optimized": str(optimized)}
         write_json({"schema": CHECK_SCHEMA, **files, "equivalence": result.to_json()}, json_file)

@@ -13,9 +13,10 @@ from onnx import ModelProto
 
 from export.job.rewrite import Rewritten
 from export.job.source import Source
-from export.runtime.session import Array, open_session, run
+from export.runtime.session import Array
 from export.verify.distances import same_bits
 from export.verify.equivalence import Equivalence
+from export.verify.level import Level
 from export.write_onnx.kernels_once import Repeated, repeated_in, store_once
 from export.write_onnx.lowered_sites import LoweredCall, LoweredSites
 from fx_passes.errors import ExportError
@@ -39,7 +40,7 @@ def blame_site(source: Source, rewritten: Rewritten, equivalence: Equivalence) -
     """
     mismatch, inputs = equivalence.mismatch, equivalence.failing_inputs
     assert mismatch is not None and inputs is not None
-    outputs = partial(_outputs, source, inputs, mismatch.optimized_session)
+    outputs = partial(_outputs, source, inputs, mismatch.level)
     original = outputs(onnx.load(source.baseline, load_external_data=False))
     if original is None:
         return None
@@ -69,13 +70,11 @@ def _edited(parts: LoweredSites, edits: Sequence[_Edit]) -> ModelProto:
     return proto
 
 
-def _outputs(
-    source: Source, inputs: Sequence[Array], optimized_session: bool, proto: ModelProto
-) -> list[Array] | None:
+def _outputs(source: Source, inputs: Sequence[Array], level: Level, proto: ModelProto) -> list[Array] | None:
     """The outputs of a variant of the file; None if it does not run."""
     try:
         model, folder = proto.SerializeToString(), source.baseline.parent
-        return run(open_session(model, optimized=optimized_session, folder=folder), inputs)
+        return level.run(model, folder, inputs)
     except ExportError as error:
         log.info("looking for the site to blame: %s", error)
         return None

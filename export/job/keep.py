@@ -26,7 +26,7 @@ def verify_or_keep(source: Source, rewritten: Rewritten, options: Options, stage
         NotEquivalentError: the files differ by more than rounding, or the caller gave the plan.
     """
     try:
-        return verify(source, rewritten, stages)
+        return verify(source, rewritten, options.target, stages)
     except NotEquivalentError as error:
         if error.site is not None or options.plan is not None or rewritten.plan.exactness == "bitwise":
             raise
@@ -50,4 +50,4 @@ def keep_all(source: Source, rewritten: Rewritten, options: Options, why: str, s
         kept = rewrite(source, options, stages, keep=True)
         reasons = {**kept.reasons, **dict.fromkeys(rewritten.lowered, f"kept, as {why}")}
         plan = replace(kept.plan, made={**rewritten.plan.made, "kept": why})
-        return verify(source, replace(kept, reasons=reasons, plan=plan), stages)
+        return verify(source, replace(kept, reasons=reasons, plan=plan), options.target, stages)

@@ -25,8 +25,9 @@ class Measured:
 
     Args:
         verified: the file.
-        speed: for each input that was timed, its shapes and the times. The example is the first. Empty: the
-            caller did not ask for it, or the file is a copy.
+        speed: for each number of threads and each input that was timed, the shapes and the times. The example
+            with the first number of threads is the first. Empty: the caller did not ask for it, or the file
+            is a copy.
     """
 
     verified: Verified
@@ -37,10 +38,10 @@ def measure_or_keep(source: Source, verified: Verified, options: Options, stages
     """Time both files against each other, after they are verified.
 
     With open sizes they are timed at more than one size: at those that the caller tunes at, or at the largest
-    that was verified. A copy of the original is not timed. A tuned file that measures slower than the
-    original at any of them is not written. Every convolution is kept instead, and the result is verified and
-    measured. Rules and plans are carried out as the caller asked; then the report says that the file is
-    slower.
+    that was verified. They are timed with each number of threads. A copy of the original is not timed. A
+    tuned file that measures slower than the original in any of these is not written. Every convolution is
+    kept instead, and the result is verified and measured. Rules and plans are carried out as the caller
+    asked; then the report says that the file is slower.
 
     Raises:
         NotEquivalentError: the files differ although every convolution is kept.
@@ -55,6 +56,8 @@ def measure_or_keep(source: Source, verified: Verified, options: Options, stages
     low, high = timing.ci95
     said = f"{timing.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
     where = f" at {', '.join(map(shape_text, shapes))}" if len(speed) > 1 else ""
+    where += f" with {timing.threads} thread(s)" if len(options.targets) > 1 else ""
+    where += "" if timing.target.is_usual else f" in {timing.target}"
     why = f"the tuned file is slower than the original{where}: {said}"
     kept = keep_all(source, verified.rewritten, options, why, stages)
     return Measured(kept, () if kept.rewritten.unchanged else _speed(source, kept, options, stages))
@@ -64,12 +67,10 @@ def _speed(
     source: Source, verified: Verified, options: Options, stages: Stages
 ) -> tuple[tuple[Shapes, Timing], ...]:
     files, found = (source.baseline, verified.rewritten.path), []
-    workloads = _workloads(source, verified)
+    setups = [(inputs, at) for at in options.targets for inputs in _workloads(source, verified)]
     with stages.stage("measuring speed"):
-        for inputs in workloads:
-            timing = options.stopwatch.speed(
-                *files, inputs, threads=options.threads, seconds=options.seconds / len(workloads)
-            )
+        for inputs, at in setups:
+            timing = options.stopwatch.speed(*files, inputs, at, seconds=options.seconds / len(setups))
             found.append((tuple(array.shape for array in inputs), timing))
     return tuple(found)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from export.job.blame import blame_site
 from export.job.rewrite import Rewritten
 from export.job.source import Source
+from export.runtime.target import Target
 from export.stages import Stages
 from export.verify.equivalence import Equivalence, check_equivalence
 from export.verify.site_check import Wrong, check_sites
@@ -21,8 +22,9 @@ class Verified:
     equivalence: Equivalence
 
 
-def verify(source: Source, rewritten: Rewritten, stages: Stages) -> Verified:
-    """Compare both files in onnxruntime. A copy of a given file is equivalent.
+def verify(source: Source, rewritten: Rewritten, target: Target, stages: Stages) -> Verified:
+    """Compare both files in onnxruntime, and in the target if that is another one. A copy of a given file is
+    equivalent.
 
     Raises:
         NotEquivalentError: they differ; it names the site that causes the difference.
@@ -31,16 +33,16 @@ def verify(source: Source, rewritten: Rewritten, stages: Stages) -> Verified:
         return Verified(rewritten, Equivalence(True, 0, True, "the same file, byte for byte", ()))
     with stages.stage("checking equivalence"):
         wrong, notes = check_sites(rewritten.path, rewritten.places, rewritten.replaced)
-        equivalence = _compare_files(source, rewritten, notes, stages, quick=True)
+        equivalence = _compare_files(source, rewritten, target, notes, stages, quick=True)
         if source.exported and not equivalence.passed:  # torch knows best how far its rounding goes
-            equivalence = _compare_files(source, rewritten, [], stages, quick=False)
+            equivalence = _compare_files(source, rewritten, target, [], stages, quick=False)
         if wrong is not None or not equivalence.passed:
             raise _error(source, rewritten, wrong, equivalence)
     return Verified(rewritten, replace(equivalence, notes=(*notes, *equivalence.notes)))
 
 
 def _compare_files(
-    source: Source, rewritten: Rewritten, notes: list[str], stages: Stages, *, quick: bool
+    source: Source, rewritten: Rewritten, target: Target, notes: list[str], stages: Stages, *, quick: bool
 ) -> Equivalence:
     used = rewritten.plan.exactness
     return check_equivalence(
@@ -52,6 +54,7 @@ def _compare_files(
         non_finite=used != "finite",
         finite_only=used == "finite",
         sizes=source.sizes,
+        target=target,
         progress=lambda case: stages.say(f"checking equivalence: {case}"),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from export.runtime.timed_key import parts_of
 from export.speed import Timing
 from export.verify.equivalence import Equivalence
 from fx_passes.plan import Plan
@@ -30,7 +31,8 @@ class Report:
         whole: of a site that is computed as one with others, the id of them all in the plan.
         seconds: how long each stage took.
         sizes: what the model needs of its open sizes, beyond what was asked for.
-        speed_at: for each input that was timed, its shapes and the times. The first is ``speed``.
+        speed_at: for each number of threads and each input that was timed, the shapes of the input and the
+            times. The first is ``speed``.
     """
 
     model: str
@@ -85,13 +87,14 @@ class Report:
         """What a site could have become, with milliseconds if that was timed."""
         choice = self.plan.choices.get(self.whole.get(finding.id, finding.id))
         known = self.plan.made.get("timings_ms", {}) if choice else {}
-        # With open sizes, the shape at which it was timed stands behind the key.
-        timed = [(key.partition("@"), times) for key, times in known.items()]
+        timed = [(parts_of(key), times) for key, times in known.items()]
         rows = [
-            {"lowering": name, "ms": ms} | ({"shape": shape} if shape else {})
-            for (key, _, shape), times in timed
+            {"lowering": name, "ms": ms}
+            | ({"shape": key.shape} if key.shape else {})
+            | ({"threads": int(key.threads)} if key.threads else {})
+            for key, times in timed
             for name, ms in times.items()
-            if choice is not None and key == choice.key
+            if choice is not None and key.site == choice.key
         ]
         if rows:
             return rows
@@ -128,8 +131,13 @@ class Report:
     def _speed_json(self) -> dict[str, Any] | None:
         if self.speed is None:
             return None
-        sizes = [{"inputs": [list(s) for s in shapes], **one.to_json()} for shapes, one in self.speed_at]
-        return {**self.speed.to_json(), "sizes": sizes}
+        rows = [{"inputs": [list(s) for s in shapes], **one.to_json()} for shapes, one in self.speed_at]
+        first = self.speed.threads
+        return {
+            **self.speed.to_json(),
+            "sizes": [row for row in rows if row["threads"] == first],
+            "other_threads": [row for row in rows if row["threads"] != first],
+        }
 
 
 def count_shared(findings: Iterable[Finding]) -> int:

@@ -77,13 +77,20 @@ def summary_lines(report: Report) -> list[str]:
     lines += [f"  {note}" for note in check.notes]
     if report.speed is not None:
         lines.append(f"speed: {speed_text(report.speed)}")
-    for shapes, timing in report.speed_at[1:]:
-        lines.append(f"speed at {', '.join(map(shape_text, shapes))}: {speed_text(timing)}")
+    lines += [f"speed{_where(*one, report)}: {speed_text(one[1])}" for one in report.speed_at[1:]]
     kib = report.baseline_bytes / 1024, report.optimized_bytes / 1024
     lines.append(f"size: {kib[0]:.1f} KiB -> {kib[1]:.1f} KiB")
     lines.append(f"time: {sum(report.seconds.values()):.1f} s")
     lines += [f"  {seconds:6.1f} s {stage}" for stage, seconds in report.seconds.items()]
     return lines
+
+
+def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> str:
+    """What differs from the first measurement: the shapes of the inputs, the number of threads."""
+    (first_shapes, first), *_ = report.speed_at
+    at = f" at {', '.join(map(shape_text, shapes))}" if shapes != first_shapes else ""
+    threads = f" with {timing.threads} thread(s)" if timing.threads != first.threads else ""
+    return at + threads
 
 
 def _original(report: Report) -> str:
@@ -98,6 +105,7 @@ def speed_text(speed: Timing) -> str:
     noisy = ", noisy" if speed.noisy else ""
     control = f"original against itself: {_ratio_text(speed.control, speed)}"
     basis = f"{len(speed.blocks)} blocks of fresh sessions, {speed.runs} runs, {speed.threads} thread(s)"
+    basis += "" if speed.target.is_usual else f", in {speed.target}"
     times = f"{speed.baseline_ms:.4g} ms -> {speed.optimized_ms:.4g} ms"
     return f"{times}, {_ratio_text(speed.ratio, speed)}: {word}{noisy} ({control}; {basis})"
 

@@ -7,17 +7,28 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from export.runtime.target import RUNTIMES, Target
 
-def environment(threads: int) -> dict[str, Any]:
-    """The machine and the versions that a result depends on."""
-    packages = ("fx-passes", "torch", "onnx", "onnxruntime", "onnxscript", "numpy")
+
+def environment(*targets: Target) -> dict[str, Any]:
+    """The machine and the versions that a result depends on.
+
+    Args:
+        targets: one target with one or more numbers of threads. ``threads`` is that of the first.
+    """
+    first = targets[0]
+    packages = ("fx-passes", "torch", "onnx", "onnxscript", "numpy")
+    several = {"all_threads": [target.threads for target in targets]} if len(targets) > 1 else {}
     versions = {name: metadata.version(name) for name in packages}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "threads": threads,
+        "threads": first.threads,
+        **several,
+        **first.to_json(),
         **versions,
+        "onnxruntime": RUNTIMES["onnxruntime"].version(),
     }
 
 

@@ -12,16 +12,25 @@ from export.runtime.files import is_large_file
 from fx_passes.errors import ExportError
 
 Array = np.ndarray
+CPU = "CPUExecutionProvider"
+# A provider that rounds float32 to fewer digits by default would not compute the same as the original.
+_PRECISE = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 
 
 def open_session(
-    path: Path | bytes, *, threads: int = 0, optimized: bool = True, folder: Path | None = None
+    path: Path | bytes,
+    *,
+    threads: int = 0,
+    provider: str = CPU,
+    optimized: bool = True,
+    folder: Path | None = None,
 ) -> ort.InferenceSession:
-    """A CPU session on an ONNX file.
+    """A session on an ONNX file.
 
     Args:
         path: the ONNX file, with its external data beside it; or the bytes of a model.
         threads: threads within an operator; 0: one for each core. Operators run one after the other.
+        provider: what computes. The CPU computes the operators that it does not have.
         optimized: all graph optimizations of onnxruntime (its default), or none.
         folder: the folder of the external data, for a model in bytes.
 
@@ -29,7 +38,7 @@ def open_session(
     twice as much again.
 
     Raises:
-        ExportError: onnxruntime does not accept the file.
+        ExportError: onnxruntime does not accept the file, or cannot load the provider.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -46,11 +55,19 @@ def open_session(
     options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
     try:
         source = path if isinstance(path, bytes) else str(path)
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(source, options, providers=_providers(provider))
     except Exception as error:  # onnxruntime raises half a dozen classes with no common base
         raise ExportError(
             f"onnxruntime does not accept {_named(path)}: {str(error).splitlines()[0]}"
         ) from error
+    if session.get_providers()[0] != provider:  # onnxruntime then goes on without it
+        raise ExportError(f"onnxruntime could not load {provider}: is everything installed that it needs?")
+    return session
+
+
+def _providers(provider: str) -> list[str | tuple[str, dict[str, str]]]:
+    first = (provider, _PRECISE[provider]) if provider in _PRECISE else provider
+    return [first] if provider == CPU else [first, CPU]
 
 
 def run(session: ort.InferenceSession, inputs: Sequence[Array]) -> list[Array]:

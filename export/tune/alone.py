@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from export.runtime.blocks import geometric_mean, time_blocks, typical
-from export.speed import opened
+from export.runtime.target import Target
 from export.tune.candidates import Candidates
 from export.write_onnx.library import model_of
 
@@ -25,13 +25,13 @@ _ROUNDS, _SAMPLE_MS = 8, 0.3
 Runs = Callable[[], Any]
 
 
-def time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds: float) -> dict[str, float]:
-    """Milliseconds of each candidate in onnxruntime, by name.
+def time_alone(candidates: Candidates, library: ir.Model, target: Target, seconds: float) -> dict[str, float]:
+    """Milliseconds of each candidate, by name.
 
     Args:
         candidates: the candidates of one site.
         library: the models of all candidates.
-        threads: threads of each session.
+        target: where they run.
         seconds: when to stop. Each candidate is timed in one block in any case.
     """
     dtype = torch.zeros((), dtype=candidates.site.kernel.dtype).numpy().dtype
@@ -39,7 +39,7 @@ def time_alone(candidates: Candidates, library: ir.Model, threads: int, seconds:
     openers: dict[str, Callable[[], Runs]] = {}
     for offset, name in enumerate(candidates.names):
         model = ir.to_proto(model_of(library, candidates.first + offset))
-        openers[name] = partial(opened, bytes(model.SerializeToString()), inputs, threads)
+        openers[name] = partial(target.opened, bytes(model.SerializeToString()), inputs)
     return time_in_turns(openers, seconds)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from export.runtime.arrays import shape_text
+from export.runtime.timed_key import timed_at
 from export.write_onnx.exporter import export_library
 from export.write_onnx.library import open_dims
 from fx_passes.graph.operators import described_inputs, read_inputs
@@ -53,16 +53,6 @@ class Candidates:
     @property
     def names(self) -> tuple[str, ...]:
         return ("expand", *(proposal.name for proposal in self.proposals))
-
-
-def timed_at(key: str, shape: Sequence[int]) -> str:
-    """Under which the times of a site with open sizes are kept.
-
-    Example:
-        >>> timed_at("0a", (1, 3, 480, 640))
-        '0a@1x3x480x640'
-    """
-    return f"{key}@{shape_text(shape)}"
 
 
 def make_candidates(

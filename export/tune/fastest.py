@@ -2,8 +2,8 @@
 graph (``whole_graph.py``).
 
 By themselves, the candidates of a site run in turns, and those that are clearly slower drop out. A site with
-open sizes is timed at each shape that it has in one of the workloads. Its lowering must hold at all of them,
-and is the best by the geometric mean.
+open sizes is timed at each shape that it has in one of the workloads, and every site with each number of
+threads. Its lowering must hold with all of them, and is the best by the geometric mean.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import onnx_ir as ir
 
 from export.runtime.arrays import shape_text
 from export.runtime.blocks import geometric_mean
+from export.runtime.target import Target
+from export.runtime.timed_key import parts_of, timed_with
 from export.speed import HOLDS
 from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
@@ -37,7 +39,7 @@ CLOSE = 1.08
 
 
 def tune(subject: Subject, options: Options, stages: Stages) -> Plan:
-    """The plan that measures fastest in onnxruntime on this machine.
+    """The plan that measures fastest in the target on this machine.
 
     ``options.budget`` is the time for timing and for opening sessions. Exports are stages of their own. If no
     time is left for a site, the static rules decide. New times are added to ``options.timings``.
@@ -88,8 +90,9 @@ def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Op
     chosen = {}
     for site in sites:
         ways = by_key[site.key]
-        if ways and all(way.key in known for way in ways):
-            proposal = _winner(ways[0], [known[way.key] for way in ways])
+        keys = [_key(way, target, options) for way in ways for target in options.targets]
+        if keys and all(key in known for key in keys):
+            proposal = _winner(ways[0], [known[key] for key in keys])
         elif ways or not site.resample.static:
             proposal = static_choice(site, options.exactness)
         else:
@@ -100,6 +103,11 @@ def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Op
         sites, {site.id: chosen.get(site.key) for site in sites}, partial(_is_faster, known)
     )
     return {site.key: proposal for site in sites if (proposal := best[site.id]) is not None}
+
+
+def _key(candidate: Candidates, target: Target, options: Options) -> str:
+    """Under which the times of a candidate are kept. The first number of threads is not named."""
+    return candidate.key if target == options.target else timed_with(candidate.key, target.threads)
 
 
 def _is_faster(
@@ -117,8 +125,8 @@ def _is_faster(
 
 
 def _typical(known: Mapping[str, Mapping[str, float]], site: Site, name: str) -> float | None:
-    """The geometric mean of the times of one way at all shapes, of one sibling. None: it was not timed."""
-    times = [at.get(name) for key, at in known.items() if key.partition("@")[0] == site.key]
+    """The geometric mean of all times of one way, of one sibling. None: it was not timed."""
+    times = [at.get(name) for key, at in known.items() if parts_of(key).site == site.key]
     known_times = [time for time in times if time is not None]
     if not times or len(known_times) < len(times):
         return None
@@ -130,17 +138,19 @@ def _time_sites(
 ) -> None:
     """Time the candidates of the sites without known times, for at most half of the budget."""
     timings, stopwatch = options.timings, options.stopwatch
-    unknown = [c for c in candidates if not set(c.names) <= timings.known.get(c.key, {}).keys()]
+    runs = [(c, target, _key(c, target, options)) for c in candidates for target in options.targets]
+    unknown = [run for run in runs if not set(run[0].names) <= timings.known.get(run[2], {}).keys()]
     end = stopwatch.clock() + 0.5 * options.budget
-    for number, candidate in enumerate(unknown):
+    for number, (candidate, target, key) in enumerate(unknown):
         left = end - stopwatch.clock()
         if left <= 0:
             return
-        where = f"{candidate.site.id} at {shape_text(candidate.shape)}"
+        threads = f" with {_count(target.threads, 'thread')}" if len(options.targets) > 1 else ""
+        where = f"{candidate.site.id} at {shape_text(candidate.shape)}{threads}"
         stages.say(f"timing {where} ({number + 1} of {len(unknown)})")
         assert library is not None
         share = left / (len(unknown) - number)
-        timings.known[candidate.key] = stopwatch.alone(candidate, library, options.threads, share)
+        timings.known[key] = stopwatch.alone(candidate, library, target, share)
         timings.save(timings)
 
 
@@ -150,7 +160,7 @@ def _winner(candidates: Candidates, times: Sequence[Mapping[str, float]]) -> Pro
 
     Args:
         candidates: the proposals.
-        times: the milliseconds of each, by name, at one shape after the other.
+        times: the milliseconds of each, by name, at one shape and number of threads after the other.
     """
     gains = {
         p: [at["expand"] / at[p.name] for at in times]

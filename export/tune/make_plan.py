@@ -38,4 +38,4 @@ def make_plan(subject: Subject, options: Options, stages: Stages) -> Plan:
     except ExportError as error:
         # A lowering that cannot be exported or run cannot be timed. The convolutions as they are can be.
         plan = Plan(kept, {"by": "tuning", "failed": str(error)})
-    return replace(plan, made={**plan.made, "environment": environment(options.threads)})
+    return replace(plan, made={**plan.made, "environment": environment(*options.targets)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from export.runtime.target import USUAL, Target
 from export.tune.stopwatch import Stopwatch
 from fx_passes.errors import UsageError
 from fx_passes.plan import Plan
@@ -29,6 +30,7 @@ class Timings:
 @dataclass(frozen=True)
 class Options:
     """How to choose and how to measure. ``optimize`` explains each argument; ``stopwatch`` takes the times.
+    ``targets`` is one target with one or more numbers of threads.
 
     Raises:
         UsageError: there is no such lowering or exactness.
@@ -38,7 +40,7 @@ class Options:
     exactness: Exactness = "finite"
     plan: Plan | None = None
     timings: Timings = field(default_factory=Timings)
-    threads: int = 1
+    targets: tuple[Target, ...] = (USUAL,)
     budget: float = 60.0
     seconds: float = 10.0
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
@@ -48,6 +50,11 @@ class Options:
             raise UsageError(f"lowering must be one of {', '.join(LOWERINGS)}, got {self.lowering!r}")
         if self.exactness not in EXACTNESS:
             raise UsageError(f"exactness must be one of {', '.join(EXACTNESS)}, got {self.exactness!r}")
+
+    @property
+    def target(self) -> Target:
+        """Where the file will run, with the first number of threads."""
+        return self.targets[0]
 
     @property
     def tunes(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.runtime.environment import environment
+from export.runtime.target import Target
 from export.tune.options import Timings
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
@@ -38,15 +39,16 @@ def write_plan(plan: Plan, file: Path) -> None:
         raise ExportError(f"cannot write {file}: {error.strerror}") from error
 
 
-def resume(file: Path, threads: int) -> Timings:
-    """Timings that continue those in ``file``, if they were taken on this machine. New ones are saved there.
+def resume(file: Path, *targets: Target) -> Timings:
+    """Timings that continue those in ``file``, if they were taken on this machine and for these
+    targets. New ones are saved there.
 
     A finished plan is not overwritten before there is another one.
 
     Raises:
         UsageError: ``file`` exists, but holds no plan, and would be overwritten.
     """
-    here = environment(threads)
+    here = environment(*targets)
     plan = _read(file) if file.exists() else None
     if plan is not None and plan.made.get("complete", True):
         return Timings()

@@ -14,10 +14,17 @@ from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.errors import UsageError
 
 Shape = tuple[int, ...]
-# Shapes of all inputs in their order, or of some by name; the others keep the sizes of the example.
-Wanted = Sequence[Sequence[int]] | Mapping[str, Sequence[int]]
 
-NOTHING_OPEN = "--tune-at: no size is open (for a torch model, --dynamic opens sizes)"
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch size: dimension 0 of every input that has it open. The other sizes are those of the example."""
+
+    size: int
+
+
+# Shapes of all inputs in their order, or of some by name; the others keep the sizes of the example.
+Wanted = Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | Batch
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,38 @@ def shapes_to_tune_at(
     if sizes is None or len(sizes.shapes) != len(model.inputs):
         sizes = _of_file(model, example)
     if all(sympy.sympify(size).is_number for shape in sizes.shapes for size in shape):
-        raise UsageError(NOTHING_OPEN)
+        raise nothing_open(wanted)
     if not example:
         return ()
-    asked = [_complete(one, list(model.inputs), example) for one in wanted]
+    names = list(model.inputs)
+    named = [_of_batch(one, names, example, sizes) if isinstance(one, Batch) else one for one in wanted]
+    asked = [_complete(one, names, example) for one in named]
     for shapes in asked:
         _require_taken(_places(model, sizes, shapes), sizes)
     return tuple(dict.fromkeys(asked))
+
+
+def nothing_open(wanted: Sequence[Wanted]) -> UsageError:
+    """The error for a model without an open size, or without an open batch."""
+    if any(isinstance(one, Batch) for one in wanted):
+        said = "no input has an open batch, its dimension 0 (for a torch model, add --dynamic batch)"
+        return UsageError(f"--batch-sizes: {said}")
+    return UsageError("--tune-at: no size is open (for a torch model, --dynamic opens sizes)")
+
+
+def _of_batch(
+    batch: Batch, names: Sequence[str], example: Sequence[Sequence[int]], sizes: OpenSizes
+) -> dict[str, Shape]:
+    """The shapes of the inputs whose dimension 0 is open, with that batch."""
+    inputs = zip(names, example, sizes.shapes, strict=True)
+    found = {
+        name: (batch.size, *here[1:])
+        for name, here, stated in inputs
+        if stated and not sympy.sympify(stated[0]).is_number
+    }
+    if not found:
+        raise nothing_open([batch])
+    return found
 
 
 def _of_file(model: OnnxModel, example: Sequence[Sequence[int]]) -> OpenSizes:
@@ -77,7 +109,11 @@ def _stated(dim: TensorShapeProto.Dimension, place: str) -> int | sympy.Symbol:
     return sympy.Symbol(dim.dim_param or place)
 
 
-def _complete(wanted: Wanted, names: Sequence[str], example: Sequence[Sequence[int]]) -> tuple[Shape, ...]:
+def _complete(
+    wanted: Sequence[Sequence[int]] | Mapping[str, Sequence[int]],
+    names: Sequence[str],
+    example: Sequence[Sequence[int]],
+) -> tuple[Shape, ...]:
     """The shapes of all inputs, each of the rank of its example."""
     if not isinstance(wanted, Mapping):
         if len(wanted) != len(names):

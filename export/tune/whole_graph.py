@@ -5,7 +5,7 @@ keeps in blocks of channels. So the graph with all winners runs in turns with gr
 lowering with which the graph is slower is dropped. The graph that is left must be faster than the original
 file, by the rule of ``speed.py`` and on the same inputs. Otherwise nothing is lowered.
 
-All of this is measured with each of the workloads.
+All of this is measured with each of the workloads, and with each number of threads.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from export.runtime.blocks import Ratio, geometric_mean
+from export.runtime.target import Target
 from export.speed import HOLDS, faster_together
 from export.tune.options import Options
 from export.tune.stopwatch import Stopwatch
@@ -32,7 +33,8 @@ def fastest_together(
     chosen: Mapping[str, Proposal], trial: Trial, subject: Subject, options: Options, seconds: float
 ) -> tuple[dict[str, Proposal], dict[str, Any]]:
     """The lowerings of ``chosen`` with which the whole graph is faster, and the ratios that show it."""
-    stopwatch, threads = options.stopwatch, options.threads
+    stopwatch = options.stopwatch
+    setups = [(inputs, target) for target in options.targets for inputs in subject.workloads]
     end = stopwatch.clock() + seconds
     best = trial.write(frozenset())
     made_in = stopwatch.clock() - (end - seconds)
@@ -43,9 +45,8 @@ def fastest_together(
     ratios: dict[str, float] = {}
     if len(groups) > 1:
         files = [best, *(trial.write(group) for group in groups)]
-        time = partial(stopwatch.against_first, files)
         middle = stopwatch.clock() + 0.5 * (end - stopwatch.clock())
-        found = _with_each(subject, stopwatch, middle, lambda inputs, left: time(inputs, threads, left))
+        found = _with_each(setups, stopwatch, middle, partial(stopwatch.against_first, files))
         for group, without in zip(groups, zip(*found, strict=True), strict=True):
             # The time without the group over the time with it: above 1, the graph is faster with it.
             ratios.update(dict.fromkeys(group, geometric_mean([ratio.value for ratio in without])))
@@ -53,27 +54,32 @@ def fastest_together(
     kept = {key: proposal for key, proposal in chosen.items() if key not in dropped}
     if dropped and kept:
         best = trial.write(dropped)
-    speed = partial(stopwatch.speed, subject.baseline, best, threads=threads)
-    timings = _with_each(subject, stopwatch, end, lambda inputs, left: speed(inputs, seconds=left))
+    speed = partial(stopwatch.speed, subject.baseline, best)
+    timings = _with_each(
+        setups, stopwatch, end, lambda inputs, target, left: speed(inputs, target, seconds=left)
+    )
     facts = {"without_ms_ratio": ratios, **timings[0].summary()}
     if len(timings) > 1:
-        facts["at_each"] = [timing.summary() for timing in timings]
+        facts["at_each"] = [{**timing.summary(), "threads": timing.threads} for timing in timings]
     return (kept if faster_together(timings) else {}), facts
 
 
 def _with_each(
-    subject: Subject, stopwatch: Stopwatch, end: float, measure: Callable[[Sequence[Any], float], T]
+    setups: Sequence[tuple[Sequence[Any], Target]],
+    stopwatch: Stopwatch,
+    end: float,
+    measure: Callable[[Sequence[Any], Target, float], T],
 ) -> list[T]:
-    """What ``measure`` finds with each workload, in equal parts of the time that is left."""
+    """What ``measure`` finds with each workload and target, in equal parts of the time that is left."""
     found = []
-    for number, inputs in enumerate(subject.workloads):
-        left = (end - stopwatch.clock()) / (len(subject.workloads) - number)
-        found.append(measure(inputs, left))
+    for number, (inputs, target) in enumerate(setups):
+        left = (end - stopwatch.clock()) / (len(setups) - number)
+        found.append(measure(inputs, target, left))
     return found
 
 
 def _loses(without: Sequence[Ratio]) -> bool:
-    """Whether a graph is faster without some lowerings: with all workloads together, or clearly with one."""
+    """Whether a graph is faster without some lowerings: with all setups together, or clearly with one."""
     highest = [ratio.ci95[1] for ratio in without]
     return geometric_mean(highest) < 1.0 or min(highest) < HOLDS
 

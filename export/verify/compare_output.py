@@ -28,6 +28,7 @@ import numpy as np
 from export.runtime.session import Array
 from export.verify.difference import Difference
 from export.verify.distances import Distances, distances, first_of, same_bits
+from export.verify.level import Level
 
 ULPS = 2.0
 
@@ -52,7 +53,7 @@ class Pair:
 
     Args:
         output, case: the names of the output and of the input.
-        optimized_session: whether the sessions optimize.
+        level: where both files run.
         original, found: the outputs of the original and of the optimized file.
         ideal: the float64 reference of the output, or None.
         spread: how far rounding can move this output; it takes a distance from which on that does not matter.
@@ -62,7 +63,7 @@ class Pair:
 
     output: str
     case: str
-    optimized_session: bool
+    level: Level
     original: Array
     found: Array
     ideal: Array | None
@@ -74,7 +75,7 @@ class Pair:
     ) -> Difference:
         """The difference at ``place``; from the original if no ``truth`` is given."""
         expected = float((self.original if truth is None else truth)[place])
-        named = Difference(self.output, self.case, self.optimized_session, place)
+        named = Difference(self.output, self.case, self.level, place)
         found = float(self.found[place])
         return replace(named, expected=expected, found=found, needed=needed, allowed=allowed)
 
@@ -100,7 +101,7 @@ def compare(pair: Pair) -> Comparison:
     original, found = pair.original, pair.found
     if original.shape != found.shape or original.dtype != found.dtype:
         said = f"expected {original.dtype}{list(original.shape)}, found {found.dtype}{list(found.shape)}"
-        difference = Difference(pair.output, pair.case, pair.optimized_session, detail=said)
+        difference = Difference(pair.output, pair.case, pair.level, detail=said)
         return Comparison(False, error=float("inf"), difference=difference)
     if not np.issubdtype(original.dtype, np.floating):
         return _compare_exactly(pair)

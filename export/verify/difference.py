@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from export.verify.level import Level
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -11,7 +13,7 @@ class Difference:
 
     Args:
         output, case: the names of the output, and of the input that shows the difference.
-        optimized_session: whether the sessions optimize.
+        level: where both files run.
         place: the index of the element.
         expected, found: its values. ``expected`` is that of the reference, if it has a number there.
         needed, allowed: the tolerance that would let it pass, and the tolerance that is allowed.
@@ -21,7 +23,7 @@ class Difference:
 
     output: str
     case: str
-    optimized_session: bool
+    level: Level
     place: tuple[int, ...] = ()
     expected: float = 0.0
     found: float = 0.0
@@ -31,12 +33,11 @@ class Difference:
     site: str | None = None
 
     def __str__(self) -> str:
-        level = "default optimization" if self.optimized_session else "optimization off"
         site = f"; caused by site {self.site}" if self.site else ""
         if self.detail:
-            return f"output `{self.output}` ({self.case}, {level}): {self.detail}{site}"
+            return f"output `{self.output}` ({self.case}, {self.level}): {self.detail}{site}"
         return (
-            f"output `{self.output}` at {list(self.place)} ({self.case}, {level}): "
+            f"output `{self.output}` at {list(self.place)} ({self.case}, {self.level}): "
             f"expected {self.expected:.9g}, found {self.found:.9g}; "
             f"a tolerance of {self.needed:.3g} would be needed, {self.allowed:.3g} is allowed{site}"
         )

@@ -11,6 +11,7 @@ from export.runtime.session import Array
 from export.verify.cases import EXAMPLE, Case
 from export.verify.compare_output import Comparison, Pair, Rules, compare, worst_of
 from export.verify.difference import Difference
+from export.verify.level import Level
 from export.verify.lost_numbers import lost_number, overflow
 from export.verify.truth import Truth
 from fx_passes.errors import ExportError
@@ -65,17 +66,17 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of both files for one case, in sessions of one level.
+    """The outputs of both files for one case, at one level.
 
     Args:
         case: the input.
-        optimized_session: whether the sessions optimize.
+        level: where both files ran.
         original: the outputs of the original.
         found: the outputs of the optimized file, or the error if it does not run.
     """
 
     case: Case
-    optimized_session: bool
+    level: Level
     original: Sequence[Array]
     found: Sequence[Array] | ExportError
 
@@ -108,13 +109,13 @@ class CaseResult:
 
 def compare_case(outputs: Outputs, names: Sequence[str], rules: Rules, truth: Truth) -> CaseResult:
     """Compare all outputs of one case. ``names`` are the names of the outputs."""
-    case, level = outputs.case, outputs.optimized_session
+    case, level = outputs.case, outputs.level
     if isinstance(outputs.found, ExportError):
         said = f"the original runs, the optimized file does not: {outputs.found}"
         return CaseResult(case, fault=Difference(names[0], case.name, level, detail=said))
     ideals = truth.ideals(case, len(names))
     notes = [truth.failed]
-    sensitive = truth.jump(case, names) if level and not rules.bitwise else None
+    sensitive = truth.jump(case, names) if level == Level() and not rules.bitwise else None
     comparisons = []
     for i, name in enumerate(names):
         original, found = outputs.original[i], outputs.found[i]

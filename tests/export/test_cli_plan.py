@@ -52,7 +52,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
         return [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1)
 
     def measured(*_: Any, **__: Any) -> Timing:
-        return Timing((Block((9.0,), (3.0,), (9.0,)),) * 4, 1)
+        return Timing((Block((9.0,), (3.0,), (9.0,)),) * 4)
 
     folder = tmp_path_factory.mktemp("tuned")
     source = write_models(folder)

@@ -18,7 +18,7 @@ from export.report.result import Report
 from export.report.text import summary_lines
 from export.runtime import files
 from export.runtime.blocks import Ratio
-from export.speed import Block, Timing, measure_speed
+from export.speed import Block, Timing, time_files
 from export.stages import Stages
 from export.tune.candidates import Candidates
 from export.tune.options import Options
@@ -37,7 +37,7 @@ def blur() -> nn.Module:
 
 
 def timing(baseline: float, optimized: float) -> Timing:
-    return Timing((Block((baseline,), (optimized,), (baseline,)),) * 4, 1)
+    return Timing((Block((baseline,), (optimized,), (baseline,)),) * 4)
 
 
 class Desk:
@@ -57,7 +57,7 @@ class Desk:
     def alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
         return {name: 9.0 if name == "expand" else 3.0 for name in candidates.names}
 
-    def speed(self, first: Path, second: Path, inputs: list[np.ndarray], **_: Any) -> Timing:
+    def speed(self, first: Path, second: Path, inputs: list[np.ndarray], *_: Any, **__: Any) -> Timing:
         if second.parent.name == "optimized":  # the result
             return timing(1.0, 1.0 / next(self.measured))
         self.tuned_on += [array.shape for array in inputs]
@@ -219,7 +219,7 @@ def test_a_large_model(lowering: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
     def measured(*pair: Any, **more: Any) -> Timing:
         opened.append(all(files.is_large_file(Path(file)) for file in pair[:2]))
-        return measure_speed(*pair, **more)
+        return time_files(*pair, **more)
 
     options = Options(lowering, budget=2, seconds=0.5, stopwatch=Stopwatch(speed=measured))
     report = optimize_model(BigHead().eval(), (X,), tmp_path / "out.onnx", options, Stages())

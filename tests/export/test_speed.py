@@ -45,7 +45,7 @@ class Machine:
     def measure(self, seconds: float = 1e9, **more: Any) -> Timing:
         contestants = [self.contestant(which) for which in range(3)]
         blocks = time_blocks(contestants, seconds=seconds, clock=lambda: self.now, **more)
-        return Timing(tuple(Block(*block) for block in blocks), 1)
+        return Timing(tuple(Block(*block) for block in blocks))
 
 
 def fresh(rng: np.random.Generator, ratio: float, session: float, run: float) -> Machine:
@@ -128,7 +128,7 @@ def test_the_control_stops_a_claim() -> None:
     """Where the original is as much faster than itself, the other file is not faster."""
     slow_first = (1.1, 1.0, 1.0)
     block = Block(*(tuple([factor] * 8) for factor in slow_first))
-    timing = Timing((block,) * 12, 1)
+    timing = Timing((block,) * 12)
     assert timing.speedup == pytest.approx(1.1)
     assert timing.ci95[0] > 1
     assert not timing.faster

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from export.runtime.blocks import Ratio
+from export.runtime.target import Target
 from export.speed import Block, Timing
 from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
@@ -93,7 +94,7 @@ class Desk:
         return Stopwatch(self.time_alone, self.against_first, self.speed, lambda: self.now)
 
     def time_alone(
-        self, candidates: Candidates, library: Any, threads: int, seconds: float
+        self, candidates: Candidates, library: Any, target: Target, seconds: float
     ) -> dict[str, float]:
         self.timed.append(candidates.key)
         self.seconds.append(seconds)
@@ -106,16 +107,16 @@ class Desk:
     def _graph(self, inputs: Any) -> Callable[[frozenset[str] | None], float]:
         return self.large if inputs == "large" and self.large is not None else self.graph
 
-    def against_first(self, files: Sequence[Any], inputs: Any, threads: int, seconds: float) -> list[Ratio]:
+    def against_first(self, files: Sequence[Any], inputs: Any, target: Target, seconds: float) -> list[Ratio]:
         self.seconds.append(seconds)
         graph = self._graph(inputs)
         ratios = [graph(file) / graph(files[0]) for file in files[1:]]
         return [Ratio(ratio, (ratio - self.noise, ratio + self.noise)) for ratio in ratios]
 
-    def speed(self, first: Any, second: Any, inputs: Any, *, threads: int, seconds: float) -> Timing:
+    def speed(self, first: Any, second: Any, inputs: Any, target: Target, *, seconds: float) -> Timing:
         self.seconds.append(seconds)
         block = Block(*((self._graph(inputs)(file),) for file in (first, second, first)))
-        return Timing((block,) * 4, threads)
+        return Timing((block,) * 4, target)
 
     def trial_of(self, plan: Plan) -> Any:
         self.tried.append(plan)

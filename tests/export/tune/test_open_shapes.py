@@ -94,7 +94,7 @@ def test_without_time_the_rules_choose(found_open: Found) -> None:
 
 
 def _timing(original: float, optimized: float, blocks: int = 4) -> Timing:
-    return Timing((Block((original,), (optimized,), (original,)),) * blocks, 1)
+    return Timing((Block((original,), (optimized,), (original,)),) * blocks)
 
 
 def test_faster_together() -> None:

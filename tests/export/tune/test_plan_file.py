@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from export.runtime.environment import environment
+from export.runtime.target import Target
 from export.tune import plan_file
 from export.tune.options import Timings
 from export.tune.plan_file import read_plan, resume, write_plan
@@ -62,7 +63,7 @@ def test_a_file_that_is_no_plan(name: str, tmp_path: Path) -> None:
     content, said = NO_PLANS[name]
     file = tmp_path / "file.json"
     file.write_bytes(content)
-    for use in (read_plan, lambda file: resume(file, 1)):
+    for use in (read_plan, lambda file: resume(file, Target())):
         with pytest.raises(UsageError, match="file.json: .*" + said) as refused:
             use(file)
         assert "\n" not in str(refused.value)
@@ -71,7 +72,7 @@ def test_a_file_that_is_no_plan(name: str, tmp_path: Path) -> None:
 
 def interrupted(file: Path, threads: int = 1) -> dict[str, dict[str, float]]:
     """Leave in ``file`` what an interrupted tuning leaves there. Returns its times."""
-    timings = resume(file, threads)
+    timings = resume(file, Target(threads=threads))
     timings.known["0123456789abcdef"] = {"expand": 2.0, "lift": 1.0}
     timings.save(timings)
     return timings.known
@@ -80,10 +81,10 @@ def interrupted(file: Path, threads: int = 1) -> dict[str, dict[str, float]]:
 def test_timings_are_gone_on_from(tmp_path: Path) -> None:
     """What was timed before the interruption is known. The file itself is not a plan to follow."""
     file = tmp_path / "plan.json"
-    assert resume(file, 1).known == {}
+    assert resume(file, Target()).known == {}
     assert not file.exists()
     known = interrupted(file)
-    assert resume(file, 1).known == known
+    assert resume(file, Target()).known == known
     with pytest.raises(
         UsageError, match=r"the tuning was interrupted; run it again with --save-plan .*json$"
     ):
@@ -103,21 +104,21 @@ def test_timings_from_elsewhere_are_not_used(
 ) -> None:
     """They say nothing about this environment, and new ones replace them."""
     file = tmp_path / "plan.json"
-    monkeypatch.setattr(plan_file, "environment", lambda threads: environment(threads) | OTHER[name])
+    monkeypatch.setattr(plan_file, "environment", lambda *targets: environment(*targets) | OTHER[name])
     interrupted(file)
     monkeypatch.setattr(plan_file, "environment", environment)
-    timings = resume(file, 1)
+    timings = resume(file, Target())
     assert timings.known == {}
     timings.save(Timings({"key": {"expand": 1.0}}))
-    assert resume(file, 1).known == {"key": {"expand": 1.0}}
+    assert resume(file, Target()).known == {"key": {"expand": 1.0}}
 
 
 def test_threads_of_an_interrupted_tuning(tmp_path: Path) -> None:
     """Times with two threads are of no use for one thread. They are of use for two."""
     file = tmp_path / "plan.json"
     known = interrupted(file, threads=2)
-    assert resume(file, 1).known == {}
-    assert resume(file, 2).known == known
+    assert resume(file, Target()).known == {}
+    assert resume(file, Target(threads=2)).known == known
 
 
 def test_a_finished_plan_is_not_gone_on_from(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_finished_plan_is_not_gone_on_from(tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
     write_plan(PLAN, file)
     interrupted(file)
-    assert resume(file, 1).known == {}
+    assert resume(file, Target()).known == {}
     assert read_plan(file) == PLAN
 
 
@@ -133,9 +134,9 @@ def test_a_finished_plan_is_not_gone_on_from(tmp_path: Path) -> None:
 def test_timings_that_are_none(timings: object, tmp_path: Path) -> None:
     """Somebody edited an unfinished plan. One line refuses it, and the file stays as it is."""
     file = tmp_path / "plan.json"
-    made = {"complete": False, "environment": environment(1), "timings_ms": timings}
+    made = {"complete": False, "environment": environment(Target()), "timings_ms": timings}
     write_plan(Plan({}, made), file)
     before = file.read_text()
     with pytest.raises(UsageError, match=r"plan.json: its timings cannot be read; remove the file"):
-        resume(file, 1)
+        resume(file, Target())
     assert file.read_text() == before

@@ -11,6 +11,7 @@ from desk import X, found_in
 from torch import nn
 
 from export import optimize
+from export.runtime.target import Target
 from export.tune.alone import time_alone
 
 
@@ -18,7 +19,7 @@ from export.tune.alone import time_alone
 def test_half_precision() -> None:
     """onnxruntime runs a model in float16, so it can be tuned."""
     half = found_in(torch.float16)
-    times = time_alone(half.candidates[0], half.library, 1, 0.0)
+    times = time_alone(half.candidates[0], half.library, Target(), 0.0)
     assert times.keys() == set(half.candidates[0].names)
 
 

@@ -55,7 +55,7 @@ class Clock:
         stopwatch = Stopwatch(
             self.time_alone,
             lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1),
-            lambda *_, **__: Timing((block,) * 4, 1),
+            lambda *_, **__: Timing((block,) * 4),
         )
         monkeypatch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
 

@@ -18,7 +18,7 @@ from export import optimize, pipeline
 from export.cli.tune_at import parse_tune_at
 from export.job.source import Source
 from export.read_onnx.model import OnnxModel
-from export.tune.tune_at import shapes_to_tune_at
+from export.tune.tune_at import Batch, shapes_to_tune_at
 from export.write_onnx.exporter import to_onnx
 from fx_passes.capture.asked_sizes import OpenSizes
 from fx_passes.capture.open_sizes import open_sizes
@@ -158,16 +158,37 @@ def test_nothing_is_open() -> None:
     assert stages == []
 
 
+def test_batches() -> None:
+    """Dimension 0 of each input that has it open; the other sizes are those of the example."""
+    asked: list[Any] = [Batch(4), {"x": (1, 3, 24, 99)}]
+    found = shapes_to_tune_at(asked, FILE, EXAMPLE, None)
+    assert found == (((4, 3, 24, 28), (4, 24)), ((1, 3, 24, 99), (1, 24)))
+    one = file_of(["n", 3, 24, 28], [1, 24])
+    assert shapes_to_tune_at([Batch(4)], one, EXAMPLE, None) == (((4, 3, 24, 28), (1, 24)),)
+
+
+@pytest.mark.parametrize("shapes", [([1, 3, 24, 28], [1, 24]), ([1, 3, "h", "w"], [1, "h"])])
+def test_batches_of_a_model_whose_batch_is_fixed(shapes: Any) -> None:
+    """One line says what to add, also where other sizes are open. Of a torch model, before any work."""
+    said = "--batch-sizes: no input has an open batch.* add --dynamic batch"
+    with pytest.raises(UsageError, match=said):
+        shapes_to_tune_at([Batch(4)], file_of(*shapes), EXAMPLE, None)
+    stages: list[str] = []
+    with pytest.raises(UsageError, match=said):
+        optimize(nn.ReLU(), (torch.rand(2),), "never.onnx", batch_sizes=[3], progress=stages.append)
+    assert stages == []
+
+
 class _Told(Exception):
     """The inputs that the stages get."""
 
 
-@pytest.mark.parametrize("wanted", [[[(4, 3, 9, 9)]], [{"input": (4, 3, 9, 9)}]])
+@pytest.mark.parametrize("wanted", [[[(4, 3, 9, 9)]], [{"input": (4, 3, 9, 9)}, Batch(2)]])
 @pytest.mark.parametrize("given", ["module", "program", "file"])
 def test_the_stages_get_the_shapes(
     given: str, wanted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a module, an exported program and a file."""
+    """For a module, an exported program and a file. Those of the example are there once."""
 
     def told(source: Source, *_: Any) -> None:
         raise _Told(*(tuple(array.shape for array in inputs) for inputs in source.workloads))
