@@ -15,8 +15,8 @@ from typing import Any
 
 from contestants import COLUMNS, STOCK
 
-from export.runtime.blocks import time_blocks
-from export.speed import Block, Timing
+from fx_passes.timing.blocks import time_blocks
+from fx_passes.timing.claims import Block, Timing
 from fx_passes.train.formulations import FORMULATIONS
 
 Row = Mapping[str, Any]

@@ -5,9 +5,10 @@ from export.runtime import idle_threads  # noqa: F401 - before anything that loa
 # isort: split
 from export.pipeline import optimize
 from export.report.result import Report
-from export.speed import Timing, measure_speed
+from export.speed import measure_speed
 from export.verify.equivalence import Equivalence, check_equivalence
 from export.write_onnx.exporter import to_onnx
+from fx_passes.timing.claims import Timing
 
 __all__ = [
     "Equivalence",

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From what imports nothing of ours to what may import all of it. Names in one line do not know each other.
 ORDER = """
-fx_passes.errors fx_passes.records fx_passes.kernels fx_passes.example
+fx_passes.errors fx_passes.records fx_passes.kernels fx_passes.example fx_passes.timing
 fx_passes.plan
 fx_passes.graph
 fx_passes.train

@@ -11,10 +11,10 @@ from export.job.source import Source
 from export.job.verify import Verified
 from export.runtime.arrays import shape_text
 from export.runtime.session import Array
-from export.speed import Timing
 from export.stages import Stages
 from export.tune.options import Options
 from export.verify.cases import resized
+from fx_passes.timing.claims import Timing
 
 Shapes = tuple[tuple[int, ...], ...]
 

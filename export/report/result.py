@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from export.speed import Timing
 from export.verify.equivalence import Equivalence
 from fx_passes.plan import Plan
 from fx_passes.records import Finding
+from fx_passes.timing.claims import Timing
 
 FIND_SCHEMA = "fx-passes/find/1"
 OPTIMIZE_SCHEMA = "fx-passes/optimize/1"

@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from export.runtime.blocks import geometric_mean, time_blocks, typical
 from export.speed import opened
 from export.tune.candidates import Candidates
 from export.write_onnx.library import model_of
+from fx_passes.timing.blocks import geometric_mean, time_blocks, typical
 
 # Blocks of fresh sessions in which the candidates of a site are timed, and how much slower than the fastest
 # one may be after each to go on.

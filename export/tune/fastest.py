@@ -16,8 +16,6 @@ from typing import Any
 import onnx_ir as ir
 
 from export.runtime.arrays import shape_text
-from export.runtime.blocks import geometric_mean
-from export.speed import HOLDS
 from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
 from export.tune.options import Options
@@ -28,6 +26,8 @@ from fx_passes.choose.whole_or_parts import whole_or_parts
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Proposal
 from fx_passes.resample.site import Site
+from fx_passes.timing.blocks import geometric_mean
+from fx_passes.timing.claims import HOLDS
 
 # A lowering has to be this much faster than the original, alone and in the graph, to be worth its nodes.
 GAIN = 1.03

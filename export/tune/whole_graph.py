@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from export.runtime.blocks import Ratio, geometric_mean
-from export.speed import HOLDS, faster_together
 from export.tune.options import Options
 from export.tune.stopwatch import Stopwatch
 from export.tune.subject import Subject
 from export.tune.trial import Trial
 from fx_passes.records import Proposal
+from fx_passes.timing.blocks import Ratio, geometric_mean
+from fx_passes.timing.claims import HOLDS, faster_together
 
 # The largest number of graphs, each without one group of sites. More would need too much memory.
 _GROUPS = 15
