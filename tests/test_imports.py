@@ -23,6 +23,7 @@ fx_passes.costs
 fx_passes.lowerings.forms
 fx_passes.lowerings
 fx_passes.choose
+fx_passes.tune
 fx_passes.lower fx_passes.bound_graph
 fx_passes.compile_backend fx_passes
 export.stages export.runtime export.read_pt2 export.dynamic_spec

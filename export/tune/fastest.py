@@ -1,5 +1,5 @@
 """Finds the fastest lowerings on this machine: first for each distinct site by itself, then for the whole
-graph (``whole_graph.py``).
+graph (``fx_passes/tune/whole_graph.py``).
 
 By themselves, the candidates of a site run in turns, and those that are clearly slower drop out. A site with
 open sizes is timed at each shape that it has in one of the workloads. Its lowering must hold at all of them,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -20,20 +20,12 @@ from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
 from export.tune.options import Options
 from export.tune.subject import Subject
-from export.tune.whole_graph import fastest_together
-from fx_passes.choose.static_rules import is_less_work, preferred, static_choice
-from fx_passes.choose.whole_or_parts import whole_or_parts
-from fx_passes.plan import Choice, Plan
+from fx_passes.choose.static_rules import static_choice
+from fx_passes.plan import Plan
 from fx_passes.records import Proposal
 from fx_passes.resample.site import Site
-from fx_passes.timing.blocks import geometric_mean
-from fx_passes.timing.claims import HOLDS
-
-# A lowering has to be this much faster than the original, alone and in the graph, to be worth its nodes.
-GAIN = 1.03
-# Among candidates this close to the fastest, the first in order of preference is taken: the same each time.
-# Times of one candidate differ by as much between two runs of a noisy machine.
-CLOSE = 1.08
+from fx_passes.tune.by_times import Timed, fastest_alone, plan_of
+from fx_passes.tune.whole_graph import Times, Trial, fastest_together
 
 
 def tune(subject: Subject, options: Options, stages: Stages) -> Plan:
@@ -68,61 +60,45 @@ def fastest_plan(
     made: dict[str, Any] = {"by": "tuning", "timings_ms": options.timings.known}
     if chosen:
         with stages.stage("exporting the whole graph with the fastest lowerings"):
-            trial = subject.trial_of(_plan(subject.sites, chosen))
+            trial = subject.trial_of(plan_of(subject.sites, chosen))
         with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
-            chosen, made["graph"] = fastest_together(chosen, trial, subject, options, left)
-    return replace(_plan(subject.sites, chosen), made=made)
-
-
-def _plan(sites: Sequence[Site], chosen: Mapping[str, Proposal]) -> Plan:
-    return Plan({site.id: Choice(site.key, chosen.get(site.key)) for site in sites})
+            chosen, made["graph"] = _together(chosen, trial, subject, options, left)
+    return replace(plan_of(subject.sites, chosen), made=made)
 
 
 def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Options) -> dict[str, Proposal]:
     """The lowering of each distinct site by itself. It follows from its times, or from the rules if there are
     none."""
     known = options.timings.known
-    by_key: dict[str, list[Candidates]] = {site.key: [] for site in sites}
+    by_key: dict[str, list[Candidates]] = {}
     for candidate in candidates:
-        by_key[candidate.site.key].append(candidate)
-    chosen = {}
-    for site in sites:
-        ways = by_key[site.key]
-        if ways and all(way.key in known for way in ways):
-            proposal = _winner(ways[0], [known[way.key] for way in ways])
-        elif ways or not site.resample.static:
-            proposal = static_choice(site, options.exactness)
-        else:
-            continue
-        if proposal is not None:
-            chosen[site.key] = proposal
-    best = whole_or_parts(
-        sites, {site.id: chosen.get(site.key) for site in sites}, partial(_is_faster, known)
+        by_key.setdefault(candidate.site.key, []).append(candidate)
+    timed = {
+        key: Timed(ways[0].proposals, [known[way.key] for way in ways])
+        for key, ways in by_key.items()
+        if all(way.key in known for way in ways)
+    }
+
+    def by_rules(site: Site) -> Proposal | None:
+        ruled = site.key in by_key or not site.resample.static
+        return static_choice(site, options.exactness) if ruled else None
+
+    return fastest_alone(sites, timed, by_rules)
+
+
+def _together(
+    chosen: Mapping[str, Proposal], trial: Trial[Path], subject: Subject, options: Options, seconds: float
+) -> tuple[dict[str, Proposal], dict[str, Any]]:
+    """What ``fastest_together`` finds with the files of the trial, in onnxruntime."""
+    stopwatch, threads = options.stopwatch, options.threads
+    times: Times[Path] = Times(
+        lambda files, inputs, left: stopwatch.against_first(files, inputs, threads, left),
+        lambda first, second, inputs, left: stopwatch.speed(
+            first, second, inputs, threads=threads, seconds=left
+        ),
+        stopwatch.clock,
     )
-    return {site.key: proposal for site in sites if (proposal := best[site.id]) is not None}
-
-
-def _is_faster(
-    known: Mapping[str, Mapping[str, float]], site: Site, whole: Proposal, parts: Sequence[Proposal | None]
-) -> bool:
-    """Whether a site of several parts is faster as one, by what was timed; else by the rules."""
-    times = [_typical(known, site, whole.name)]
-    times += [
-        _typical(known, part, p.name if p else "expand") for part, p in zip(site.parts, parts, strict=True)
-    ]
-    if None in times:
-        return is_less_work(site, whole, parts)
-    one, *several = (time or 0.0 for time in times)
-    return one <= sum(several)
-
-
-def _typical(known: Mapping[str, Mapping[str, float]], site: Site, name: str) -> float | None:
-    """The geometric mean of the times of one way at all shapes, of one sibling. None: it was not timed."""
-    times = [at.get(name) for key, at in known.items() if key.partition("@")[0] == site.key]
-    known_times = [time for time in times if time is not None]
-    if not times or len(known_times) < len(times):
-        return None
-    return geometric_mean(known_times) / site.siblings
+    return fastest_together(chosen, trial, subject.baseline, subject.workloads, times, seconds)
 
 
 def _time_sites(
@@ -142,26 +118,6 @@ def _time_sites(
         share = left / (len(unknown) - number)
         timings.known[candidate.key] = stopwatch.alone(candidate, library, options.threads, share)
         timings.save(timings)
-
-
-def _winner(candidates: Candidates, times: Sequence[Mapping[str, float]]) -> Proposal | None:
-    """The fastest proposal, or one that is as good and that the static rules prefer. None: the original is
-    fastest.
-
-    Args:
-        candidates: the proposals.
-        times: the milliseconds of each, by name, at one shape after the other.
-    """
-    gains = {
-        p: [at["expand"] / at[p.name] for at in times]
-        for p in candidates.proposals
-        if all(p.name in at for at in times)
-    }
-    typical = {p: geometric_mean(gain) for p, gain in gains.items() if min(gain) >= HOLDS}
-    best = max(typical.values(), default=0.0)
-    if best < GAIN:
-        return None
-    return preferred(candidates.site, [p for p, gain in typical.items() if gain * CLOSE >= best])
 
 
 def _count(number: int, what: str) -> str:
