@@ -21,7 +21,7 @@ from export.write_onnx.library import open_dims
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
 from fx_passes.resample.site import Site
-from fx_passes.tune.original import original_of
+from fx_passes.tune.original import original_of, shapes_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def make_candidates(
     for key in dict.fromkeys(site.key for site in sites):
         same = [site for site in sites if site.key == key]
         site = same[0]
-        shapes = _shapes(same)
+        shapes = shapes_of(same)
         proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
         if not proposals or not shapes:
             continue
@@ -94,13 +94,6 @@ def make_candidates(
     if not found:
         return [], None
     return found, export_library(modules, inputs, open_sizes)
-
-
-def _shapes(same: Sequence[Site]) -> list[tuple[int, ...]]:
-    """The shapes that equal sites read."""
-    if not same[0].resample.static:
-        return list(dict.fromkeys(shape for one in same for shape in one.shapes))
-    return [tuple(size or 0 for size in same[0].resample.in_shape)]
 
 
 def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:

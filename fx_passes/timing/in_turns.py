@@ -1,5 +1,4 @@
-"""The time of each of several contestants. They run in turns, and those that are clearly slower drop out.
-"""
+"""The time of each of several contestants. They run in turns, and those that are clearly slower drop out."""
 
 from __future__ import annotations
 

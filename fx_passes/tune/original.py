@@ -81,6 +81,13 @@ def _needed(source: Node, end: Node) -> tuple[set[Node], set[Node]]:
     return needed, like
 
 
+def shapes_of(same: Sequence[Site]) -> list[tuple[int, ...]]:
+    """The shapes that equal sites read, as far as they are known."""
+    if not same[0].resample.static:
+        return list(dict.fromkeys(shape for one in same for shape in one.shapes))
+    return [tuple(size or 0 for size in same[0].resample.in_shape)]
+
+
 class _OpenSize(nn.Module):
     """A size that follows from those of the input."""
 
