@@ -26,6 +26,7 @@ from fx_passes.errors import UsageError
 from fx_passes.graph import edit
 from fx_passes.graph.clone import clone_module
 from fx_passes.graph.input_check import check_inputs
+from fx_passes.graph.plain_calls import call_plainly
 from fx_passes.graph.torch_internals import guards_of
 from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.lowerings import build
@@ -33,6 +34,7 @@ from fx_passes.plan import Plan
 from fx_passes.records import Exactness
 from fx_passes.resample.lowerable import lowerable_sites
 from fx_passes.resample.site import Site
+from fx_passes.resample.whole_weights import freeze_weights
 from fx_passes.share.share_kernels import share_in_place
 from fx_passes.tune.in_torch import Compiler, Runs
 from fx_passes.tune.start import tuner
@@ -175,8 +177,9 @@ def _carry_out(graph_module: GraphModule, sites: Sequence[Site], plan: Plan, gua
         guards: the conditions on several open sizes at once.
     """
     lowered = lower_in_place(graph_module, sites, plan)
-    shared = plan.shares and share_in_place(graph_module)[0]
+    shared = share_in_place(graph_module)[0] if plan.shares else freeze_weights(graph_module, sites)
     check_inputs(graph_module, guards)
+    call_plainly(graph_module)
     graph_module.meta[PLAN] = plan
     return bool(lowered) or shared
 

@@ -35,8 +35,8 @@ class Plan:
 
     Args:
         choices: by the id of the site.
-        shares: whether ``lower`` keeps the kernel once where a convolution is not lowered. It expands it in
-            each call, which takes torch some microseconds.
+        shares: whether ``lower`` keeps the kernel once where a convolution is not lowered, and expands it in
+            each call, which takes torch some microseconds. Otherwise it keeps the whole weight.
         made: machine, versions, threads, timings. It is for the reader; nobody needs it to follow the plan.
             It is held as JSON holds it, so that a plan is the same after it was written and read.
     """

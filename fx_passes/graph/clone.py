@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,7 +36,9 @@ def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, An
         if child is not None:
             modules_held(clone)[name] = clone_module(child, memo=memo)
     if isinstance(clone, GraphModule):
-        put_graph(clone, copy.deepcopy(clone.graph))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch copies a structure in a deprecated way
+            put_graph(clone, copy.deepcopy(clone.graph))
         if compiled:
             clone.recompile()
     return clone

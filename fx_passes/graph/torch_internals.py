@@ -170,6 +170,8 @@ def opens_modules(hook: Any) -> bool:
 structure_of_inputs: Callable[[GraphModule], pytree.TreeSpec] = attrgetter("_in_spec")
 # The arguments of the model that a graph of torch.export takes apart.
 names_of_arguments: Callable[[GraphModule], list[str]] = attrgetter("graph._codegen.pytree_info.orig_args")
+# ``orig_args``: these arguments; ``in_spec``, ``out_spec``: the structures of all arguments and results.
+structure_of_calls: Callable[[GraphModule], Any] = attrgetter("graph._codegen.pytree_info")
 
 # --- Capture ---------------------------------------------------------------------------------------------
 # The logger of errors that torch.export also raises.

@@ -96,7 +96,7 @@ def tune_in_torch(
         if chosen and search.left() > 0:
             chosen, facts["graph"] = _together(sites, chosen, inputs, carried_out, search)
         else:
-            chosen = {}
+            chosen = {}  # nobody knows whether the graph is faster
     made = {
         "by": "tuning in torch",
         "runs": "eager" if options.compiler is None else "compiled",
