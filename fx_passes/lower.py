@@ -8,7 +8,6 @@ one module. The other sites are shared as by ``share_kernels``.
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from fx_passes.choose.plan_fits import require_fitting
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.errors import UsageError
 from fx_passes.graph import edit
-from fx_passes.graph.clone import clone_module
+from fx_passes.graph.clone import clone_module, copy_module
 from fx_passes.graph.input_check import check_inputs
 from fx_passes.graph.plain_calls import call_plainly
 from fx_passes.graph.torch_internals import guards_of
@@ -165,7 +164,7 @@ def _maker(
 def _carried_out(graph_module: GraphModule, sites: Sequence[Site], guards: Any, plan: Plan) -> GraphModule:
     """A graph module that does what ``plan`` says. To run it changes no tensor of the other one."""
     writes = writes_at_run_time(graph_module)
-    made: GraphModule = copy.deepcopy(graph_module) if writes else clone_module(graph_module)
+    made: GraphModule = copy_module(graph_module) if writes else clone_module(graph_module)
     _carry_out(made, sites, plan, guards)
     return made
 

@@ -43,12 +43,14 @@ class Options:
 
     Args:
         stopwatch: takes the times.
+        device: where the graph runs, for the reader of the plan.
         budget: seconds for all of it. What has begun is ended.
         exactness: the least exact that may be chosen.
         compiler: compiles a graph, as the result will be; None: it runs eagerly.
     """
 
     stopwatch: Stopwatch
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     budget: float = 30.0
     exactness: Exactness = "finite"
     compiler: Compiler | None = None
@@ -93,14 +95,12 @@ def tune_in_torch(
         timed = _timed(ways_of(graph_module, sites, options.exactness), search)
         chosen = fastest_alone(sites, timed, lambda site: None)
         facts: dict[str, Any] = {"timings_ms": {key: list(found.times) for key, found in timed.items()}}
-        if chosen and search.left() > 0:
-            chosen, facts["graph"] = _together(sites, chosen, inputs, carried_out, search)
-        else:
-            chosen = {}  # nobody knows whether the graph is faster
+        chosen, facts["graph"] = _together(sites, chosen, inputs, carried_out, search)
     made = {
         "by": "tuning in torch",
         "runs": "eager" if options.compiler is None else "compiled",
         "torch": torch.__version__,
+        "device": str(options.device),
         "threads": torch.get_num_threads(),
         "budget": options.budget,
         **facts,
@@ -174,7 +174,10 @@ def _together(
     carried_out: Callable[[Plan], GraphModule],
     search: _Search,
 ) -> tuple[dict[str, Proposal], dict[str, Any]]:
-    """The lowerings with which the whole graph is faster than without any."""
+    """The lowerings with which the whole graph is faster than without any, and the ratios that show it. None,
+    if there is no time to show it, or if the graph does not run with them."""
+    if not chosen or search.left() <= 0:
+        return {}, {}
 
     def ran(kept: Mapping[str, Proposal]) -> Way:
         way = search.compiled(carried_out(replace(plan_of(sites, kept), shares=False)))
@@ -184,4 +187,9 @@ def _together(
     trial = Trial(tuple(chosen), lambda without: ran({k: p for k, p in chosen.items() if k not in without}))
     watch = search.options.stopwatch
     times = Times(watch.against_first, watch.speed, watch.clock)
-    return fastest_together(chosen, trial, ran({}), [inputs], times, search.left())
+    try:
+        return fastest_together(chosen, trial, ran({}), [inputs], times, search.left())
+    except Exception as error:  # noqa: BLE001 - as in ``_ready``
+        search.failed["the whole graph"] = one_line(error)
+        log.warning("nothing is lowered, because the whole graph does not run: %s", one_line(error, 200))
+        return {}, {}

@@ -46,8 +46,8 @@ def tuner(runs: Runs | Compiler, budget: float, exactness: Exactness) -> Tuner:
         carried_out: Callable[[Plan], GraphModule],
     ) -> Plan:
         given = inputs_like(graph_module) if inputs is None else inputs
-        stopwatch = stopwatch_on(device_of(graph_module, given))
-        options = Options(stopwatch, budget, exactness, compiler)
+        device = device_of(graph_module, given)
+        options = Options(stopwatch_on(device), device, budget, exactness, compiler)
         return tune_in_torch(graph_module, sites, given, carried_out, options)
 
     return tune
