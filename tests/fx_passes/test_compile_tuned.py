@@ -24,9 +24,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Phases are faster at each site, and the graph is believed to be faster, too. The sites timed."""
     found: list[str] = []
 
-    def alone(
-        self: Any, ways: dict[str, Callable[..., Any]], inputs: Any, seconds: float
-    ) -> dict[str, float]:
+    def alone(self: Any, ways: dict[str, Any], inputs: Any, seconds: float) -> dict[str, float]:
         found.append(next(iter(ways)))
         return {name: only(PHASES)(name) for name in ways}
 

@@ -91,8 +91,3 @@ def test_structure_of_inputs() -> None:
     spec = internals.structure_of_inputs(nested())
     assert spec.child(0) == internals.pytree.tree_structure(([1, 2],))
     assert spec.child(1) == internals.pytree.tree_structure({"scale": 1})
-
-
-def test_names_of_arguments() -> None:
-    """The names are in their order. There is one for each child of the structure."""
-    assert internals.names_of_arguments(nested()) == ["many", "scale"]
