@@ -20,17 +20,15 @@ def call_plainly(graph_module: GraphModule) -> None:
     except AttributeError:  # symbolic tracing makes graphs that take and give values as they are
         return
     positional, by_name = calls.in_spec.children()
-    names, result, graph = calls.orig_args, calls.out_spec, graph_module.graph
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    result, graph = calls.out_spec, graph_module.graph
+    names = [node.target for node in graph.nodes if node.op == "placeholder"]
     flat = all(child.is_leaf() for child in positional.children()) and by_name.num_children == 0
     flat_result = result.type in (tuple, list) and all(child.is_leaf() for child in result.children())
-    if not flat or len(inputs) != len(names) or not (result.is_leaf() or flat_result):
+    if not flat or names != calls.orig_args or not (result.is_leaf() or flat_result):
         return
     output = graph.output_node()
     (values,) = output.args
     assert isinstance(values, tuple | list)
     output.args = (values[0] if result.is_leaf() else result.type(values),)
-    for node, name in zip(inputs, names, strict=True):
-        node.target = name
     graph.set_codegen(CodeGen())
     graph_module.recompile()

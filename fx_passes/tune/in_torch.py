@@ -23,7 +23,7 @@ from fx_passes.plan import Plan
 from fx_passes.records import Exactness, Proposal
 from fx_passes.resample.site import Site
 from fx_passes.tune.by_times import Timed, fastest_alone, plan_of
-from fx_passes.tune.stopwatch import Stopwatch, Way
+from fx_passes.tune.stopwatch import Stopwatch, Way, copied
 from fx_passes.tune.ways import ORIGINAL, Ways, ways_of
 from fx_passes.tune.whole_graph import Times, Trial, fastest_together
 
@@ -181,7 +181,7 @@ def _together(
 
     def ran(kept: Mapping[str, Proposal]) -> Way:
         way = search.compiled(carried_out(replace(plan_of(sites, kept), shares=False)))
-        way(*inputs)  # a compiler works now
+        way(*copied(inputs))  # a compiler works now
         return way
 
     trial = Trial(tuple(chosen), lambda without: ran({k: p for k, p in chosen.items() if k not in without}))

@@ -52,8 +52,14 @@ class Stopwatch:
 
 
 def _opened(way: Way, inputs: Sequence[Any]) -> Callable[[], Any]:
-    copies = pytree.tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, list(inputs))
+    copies = copied(inputs)
     return lambda: way(*copies)
+
+
+def copied(inputs: Sequence[Any]) -> list[Any]:
+    """The inputs with tensors of their own: a graph may write into them."""
+    copies = pytree.tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, list(inputs))
+    return list(copies)
 
 
 class EventClock:

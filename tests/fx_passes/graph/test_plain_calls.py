@@ -53,6 +53,19 @@ def test_what_goes_in_and_out(function: Any, y: Any, plain: bool) -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_arguments_by_name() -> None:
+    """An argument that is only given by name stays one."""
+
+    class Named(nn.Module):
+        def forward(self, x: Tensor, *, y: Tensor) -> Tensor:
+            return x + y
+
+    graph_module = torch.export.export(Named(), (X,), {"y": Y}).module(check_guards=False)
+    code = graph_module.code
+    call_plainly(graph_module)
+    assert graph_module.code == code
+
+
 def test_a_traced_graph() -> None:
     """Symbolic tracing makes plain graphs. They stay as they are."""
     graph_module = torch.fx.symbolic_trace(Of(torch.add))

@@ -75,15 +75,3 @@ def test_no_limit() -> None:
     assert asked_sizes._NO_LIMIT is int_oo
     assert Dim("n").max == int_oo
     assert Dim("n", max=7).max == 7
-
-
-def test_structure_of_calls() -> None:
-    """The arguments of a graph of torch.export, and the structures of what it takes and gives."""
-    calls = internals.structure_of_calls(program(nn.ReLU(), torch.rand(3)).module())
-    positional, by_name = calls.in_spec.children()
-    assert calls.orig_args == ["input"]
-    assert [child.is_leaf() for child in positional.children()] == [True]
-    assert by_name.num_children == 0
-    assert calls.out_spec.is_leaf()
-    with pytest.raises(AttributeError):
-        internals.structure_of_calls(torch.fx.symbolic_trace(nn.ReLU()))

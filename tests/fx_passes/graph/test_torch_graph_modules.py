@@ -91,3 +91,15 @@ def test_structure_of_inputs() -> None:
     spec = internals.structure_of_inputs(nested())
     assert spec.child(0) == internals.pytree.tree_structure(([1, 2],))
     assert spec.child(1) == internals.pytree.tree_structure({"scale": 1})
+
+
+def test_structure_of_calls() -> None:
+    """The names are in their order, one for each child of the structure. Symbolic tracing has none."""
+    calls = internals.structure_of_calls(nested())
+    assert calls.orig_args == ["many", "scale"]
+    positional, by_name = calls.in_spec.children()
+    assert [child.is_leaf() for child in positional.children()] == [False]
+    assert by_name.num_children == 1
+    assert calls.out_spec.is_leaf()
+    with pytest.raises(AttributeError):
+        internals.structure_of_calls(torch.fx.symbolic_trace(nn.ReLU()))
