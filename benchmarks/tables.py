@@ -15,9 +15,10 @@ from typing import Any
 
 from contestants import COLUMNS, STOCK
 
-from export.runtime.blocks import time_blocks
 from export.runtime.target import Target
-from export.speed import Block, Timing
+from export.speed import Timing
+from fx_passes.timing.blocks import time_blocks
+from fx_passes.timing.claims import Block
 from fx_passes.train.formulations import FORMULATIONS
 
 Row = Mapping[str, Any]

@@ -10,6 +10,9 @@ For training, nothing is rewritten. Repeats that are separate parameters would e
 kernel that is one parameter already is expanded in the graph, and its module chooses how
 (``train/formulations.py``). To train one kernel, call ``share_kernels`` before ``torch.compile``.
 
+With ``options={"tune": True}`` the lowerings are those that are fastest when inductor has compiled them. They
+are timed in the first call. What was found is kept for other values of the weights.
+
 If nothing is lowered, inductor compiles the graph as it is, and a warning of this logger gives the reason.
 """
 
@@ -19,6 +22,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +32,8 @@ from torch.fx import GraphModule
 
 from fx_passes.bound_graph import OWN, Bound, placeholders_of, sizes_kept_open, sizes_of_tensors, sources
 from fx_passes.capture.inference import capture_for_inference
-from fx_passes.errors import one_line
+from fx_passes.choose.plan_fits import carried_over
+from fx_passes.errors import UsageError, one_line
 from fx_passes.find.calls import find_calls
 from fx_passes.find.find_kernels import judge_graph
 from fx_passes.graph.input_check import InputCheck
@@ -41,13 +46,17 @@ from fx_passes.graph.torch_internals import (
     is_static_input,
     options_of_mode,
 )
-from fx_passes.lower import SITE_OF_CALL, lower
+from fx_passes.lower import PLAN, SITE_OF_CALL, lower
+from fx_passes.plan import Plan
+from fx_passes.resample.lowerable import lowerable_sites
 
 log = logging.getLogger(__name__)
 
 # The number of lowered graphs that are kept, one for each set of numbers that are not open sizes of tensors.
 # The least recently used goes first.
 _KEPT = 16
+# The option of this backend. inductor gets all others.
+TUNE = "tune"
 
 Compiled = Callable[..., Any]
 
@@ -65,12 +74,19 @@ def fx_passes(
     Args:
         graph_module: from torch.compile. Every tensor and every open size is an input.
         example_inputs: the inputs of the call that is being compiled.
-        mode, options: of ``torch.compile``, for inductor.
+        mode, options: of ``torch.compile``, for inductor. The option ``tune`` is for this backend: True times
+            the lowerings in the first call, for half a minute or longer.
 
     Returns:
         A function that computes the graph.
+
+    Raises:
+        UsageError: ``tune`` is neither True nor False.
     """
     patches = {**(options_of_mode(mode) if mode else {}), **(options or {})}
+    tune = patches.pop(TUNE, False)
+    if not isinstance(tune, bool):
+        raise UsageError(f"the option 'tune' of the backend fx_passes must be True or False, got {tune!r}")
     reason = None
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in example_inputs):
         reason = (
@@ -83,7 +99,7 @@ def fx_passes(
     if reason is not None:
         log.warning("nothing is lowered in this graph: %s", reason)
         return inductor(graph_module, example_inputs, patches)
-    return _Inference(graph_module, patches)
+    return _Inference(graph_module, patches, tune)
 
 
 @dataclass(frozen=True)
@@ -115,8 +131,9 @@ class _Compiled:
 class _Inference:
     """Lowers the graph when it is called."""
 
-    def __init__(self, graph_module: GraphModule, options: dict[str, Any]) -> None:
+    def __init__(self, graph_module: GraphModule, options: dict[str, Any], tune: bool = False) -> None:
         self.graph_module = graph_module
+        self.tune = tune
         self.own = {i for i, node in enumerate(placeholders_of(graph_module)) if is_static_input(node)}
         opened = sizes_kept_open(graph_module, self.own)
         self.sizes = sizes_of_tensors(graph_module, opened)
@@ -125,6 +142,7 @@ class _Inference:
         self.dynamic_shapes = (tuple(dict.fromkeys(dims, Dim.AUTO) for dims in opened.values()),)
         self.inductor: dict[str, Any] = {"backend": "inductor", "options": options or None}
         self.kept: OrderedDict[Any, _Compiled] = OrderedDict()
+        self.plans: dict[Any, Plan] = {}  # that tuning found, by the keys of ``kept``
         self.as_it_is = torch.compile(graph_module, dynamic=self.open or None, **self.inductor)
 
     def __call__(self, *inputs: Any) -> Any:
@@ -136,10 +154,11 @@ class _Inference:
         key = tuple(x for i, x in enumerate(inputs) if not isinstance(x, Tensor) and i not in self.sizes)
         lowered = self.kept.get(key)
         if lowered is None or not lowered.holds(inputs):
-            lowered = self.kept[key] = self._lower(inputs)
+            lowered = self.kept[key] = self._lower(inputs, key)
         self.kept.move_to_end(key)
         while len(self.kept) > _KEPT:
-            self.kept.popitem(last=False)
+            oldest, _ = self.kept.popitem(last=False)
+            self.plans.pop(oldest, None)
         if lowered.compiled is None or not lowered.takes(given):
             return self.as_it_is(*inputs)
         try:
@@ -152,13 +171,13 @@ class _Inference:
     def _given(self, inputs: Sequence[Any]) -> list[Tensor]:
         return [x for i, x in enumerate(inputs) if i not in self.own and isinstance(x, Tensor)]
 
-    def _lower(self, inputs: Sequence[Any]) -> _Compiled:
+    def _lower(self, inputs: Sequence[Any], key: Any) -> _Compiled:
         bound = Bound(self.graph_module, inputs, self.own, self.sizes).eval()
         given = [x.detach() for x in self._given(inputs)]  # without the marks of the caller, which stay
         dynamic_shapes = self.dynamic_shapes if self.open else None
         try:
             captured = capture_for_inference(bound, given, dynamic_shapes=dynamic_shapes).graph_module
-            graph_module = lower(captured, "static", given)
+            graph_module = self._lowered(captured, given, key)
             sites = sum(SITE_OF_CALL in node.meta for node in graph_module.graph.nodes)
             reason = "no convolution in it is both shared and faster in another form"
         except Exception as error:  # noqa: BLE001 - the model must run in any case
@@ -176,6 +195,19 @@ class _Inference:
             hooks.pop(key)
         compiled = torch.compile(graph_module, dynamic=self.open, **self.inductor)
         return _Compiled(compiled, own, baked, list(checks.values()))
+
+    def _lowered(self, captured: GraphModule, given: Sequence[Tensor], key: Any) -> GraphModule:
+        """``captured`` lowered by the rules; or by what tuning found for this key, now or earlier."""
+        if not self.tune:
+            return lower(captured, "static", given)
+        found = self.plans.get(key)
+        plan = None if found is None else carried_over(found, lowerable_sites(captured)[0])
+        if plan is not None:
+            return lower(captured, plan, given)
+        compiler = partial(torch.compile, dynamic=self.open, **self.inductor)
+        graph_module = lower(captured, "tuned", given, runs=compiler)
+        self.plans[key] = graph_module.meta[PLAN]
+        return graph_module
 
 
 def _sources_of_constants(captured: GraphModule) -> list[int]:

@@ -9,7 +9,8 @@ one module. The other sites are shared as by ``share_kernels``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from torch import nn
@@ -20,42 +21,66 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.choose.plan_fits import require_fitting
 from fx_passes.choose.static_rules import static_plan
+from fx_passes.errors import UsageError
 from fx_passes.graph import edit
+from fx_passes.graph.clone import clone_module, copy_module
 from fx_passes.graph.input_check import check_inputs
+from fx_passes.graph.plain_calls import call_plainly
 from fx_passes.graph.torch_internals import guards_of
+from fx_passes.graph.writes import writes_at_run_time
 from fx_passes.lowerings import build
 from fx_passes.plan import Plan
 from fx_passes.records import Exactness
 from fx_passes.resample.lowerable import lowerable_sites
 from fx_passes.resample.site import Site
+from fx_passes.resample.whole_weights import freeze_weights
 from fx_passes.share.share_kernels import share_in_place
+from fx_passes.tune.in_torch import Compiler, Runs
+from fx_passes.tune.start import tuner
 
 log = logging.getLogger(__name__)
 
 # In the ``meta`` of a call of a lowered module: the id of the site, and the node whose value it computes.
 SITE_OF_CALL = "fx_passes_lowered"
+# In the ``meta`` of a lowered graph module: the plan.
+PLAN = "fx_passes_plan"
 
 
 def lower(
     model: nn.Module | ExportedProgram,
-    plan: Plan | Literal["static"] = "static",
+    plan: Plan | Literal["static", "tuned"] = "static",
     example_inputs: Sequence[Any] | None = None,
     *,
     exactness: Exactness = "finite",
     dynamic_shapes: Any = None,
+    runs: Runs | Compiler = "eager",
+    budget: float = 30.0,
 ) -> GraphModule:
     """``model`` for inference, with each shared convolution computed as ``plan`` says.
 
     Args:
         model: an ``nn.Module``, ``GraphModule`` or ``ExportedProgram`` in evaluation mode; not changed.
-        plan: what to do at each site, or ``"static"`` for the rules that look only at the geometry.
+        plan: what to do at each site; ``"static"`` for the rules that look only at the geometry; ``"tuned"``
+            for what measures fastest here, on the device and with the number of threads of torch.
         example_inputs: positional arguments. The shapes come from them; without shapes nothing is lowered.
-        exactness: the least exact that ``"static"`` may choose.
+            Open sizes are tuned at these shapes.
+        exactness: the least exact that ``"static"`` and ``"tuned"`` may choose.
         dynamic_shapes: which sizes stay open, as for ``torch.onnx.export``.
+        runs: of ``"tuned"``: how the result will run. ``"compiled"``: by ``torch.compile``, or give the
+            function that compiles a graph module. To compile the result is left to the caller.
+        budget: of ``"tuned"``: seconds, compilations included. What has begun is ended. What was not timed
+            is not lowered.
+
+    Returns:
+        The lowered graph. ``meta["fx_passes_plan"]`` is the plan that was followed. Given as ``plan``, it
+        makes the same graph without a clock.
+
+    A tuned graph is only lowered if it is faster than the captured graph beyond the noise of the machine.
+    Otherwise it is the captured graph.
 
     Raises:
         CaptureError: no route gave a graph of the model, or the model fixes a size that should stay open.
-        UsageError: the plan was made for another model.
+        UsageError: an argument is wrong, the plan was made for another model, or times cannot be taken.
 
     Example:
         >>> import torch
@@ -66,9 +91,11 @@ def lower(
         >>> torch.allclose(lowered(x), conv(x), atol=1e-4), type(lowered.lowered_0).__module__
         (True, 'fx_passes.lowerings.separable_polyphase')
     """
+    make = _maker(plan, exactness, runs, budget)
     captured = capture_for_inference(model, example_inputs, dynamic_shapes=dynamic_shapes).graph_module
-    _lower_and_share(captured, plan, exactness)
-    check_inputs(captured, _guards_of(model))
+    sites, _ = lowerable_sites(captured)
+    guards = _guards_of(model)
+    _carry_out(captured, sites, make(captured, sites, example_inputs, guards), guards)
     return captured
 
 
@@ -76,7 +103,7 @@ class Lower(PassBase):
     """The function ``lower`` as a ``torch.fx`` pass, for a ``PassManager``.
 
     Args:
-        plan, exactness: as in ``lower``.
+        plan, exactness, runs, budget: as in ``lower``. Tuning draws inputs at random.
 
     Shapes come from ``meta["val"]`` of the nodes, as ``torch.export`` writes it. Without shapes nothing is
     lowered, but kernels are shared. The result is a new graph module; the given one is not changed.
@@ -91,22 +118,68 @@ class Lower(PassBase):
         (True, True)
     """
 
-    def __init__(self, plan: Plan | Literal["static"] = "static", *, exactness: Exactness = "finite") -> None:
+    def __init__(
+        self,
+        plan: Plan | Literal["static", "tuned"] = "static",
+        *,
+        exactness: Exactness = "finite",
+        runs: Runs | Compiler = "eager",
+        budget: float = 30.0,
+    ) -> None:
         self.plan, self.exactness = plan, exactness
+        self.make = _maker(plan, exactness, runs, budget)
 
     def call(self, graph_module: GraphModule) -> PassResult:
         captured = capture_for_inference(graph_module).graph_module
-        if not _lower_and_share(captured, self.plan, self.exactness):
+        sites, _ = lowerable_sites(captured)
+        if not _carry_out(captured, sites, self.make(captured, sites, None, None)):
             return PassResult(graph_module, False)
-        check_inputs(captured)
         return PassResult(captured, True)
 
 
-def _lower_and_share(graph_module: GraphModule, plan: Plan | Literal["static"], exactness: Exactness) -> bool:
-    """Lower as the plan says and share the other sites, in place. Returns whether anything was done."""
-    sites, _ = lowerable_sites(graph_module)
-    lowered = lower_in_place(graph_module, sites, static_plan(sites, exactness) if plan == "static" else plan)
-    shared, _ = share_in_place(graph_module)
+# Makes the plan for a graph with its sites, given example inputs and guards.
+_Maker = Callable[[GraphModule, Sequence[Site], Sequence[Any] | None, Any], Plan]
+
+
+def _maker(
+    plan: Plan | Literal["static", "tuned"], exactness: Exactness, runs: Runs | Compiler, budget: float
+) -> _Maker:
+    """What makes the plan that the caller asked for.
+
+    Raises:
+        UsageError: an argument is wrong.
+    """
+    tune = tuner(runs, budget, exactness)
+    if isinstance(plan, Plan):
+        return lambda graph_module, sites, inputs, guards: plan
+    if plan == "static":
+        return lambda graph_module, sites, inputs, guards: static_plan(sites, exactness)
+    if plan == "tuned":
+        return lambda graph_module, sites, inputs, guards: tune(
+            graph_module, sites, inputs, partial(_carried_out, graph_module, sites, guards)
+        )
+    raise UsageError(f"plan must be 'static', 'tuned' or a Plan, got {plan!r}")
+
+
+def _carried_out(graph_module: GraphModule, sites: Sequence[Site], guards: Any, plan: Plan) -> GraphModule:
+    """A graph module that does what ``plan`` says. To run it changes no tensor of the other one."""
+    writes = writes_at_run_time(graph_module)
+    made: GraphModule = copy_module(graph_module) if writes else clone_module(graph_module)
+    _carry_out(made, sites, plan, guards)
+    return made
+
+
+def _carry_out(graph_module: GraphModule, sites: Sequence[Site], plan: Plan, guards: Any = None) -> bool:
+    """Lower as the plan says and share the other sites, in place. Returns whether anything was done.
+
+    Args:
+        guards: the conditions on several open sizes at once.
+    """
+    lowered = lower_in_place(graph_module, sites, plan)
+    shared = share_in_place(graph_module)[0] if plan.shares else freeze_weights(graph_module, sites)
+    check_inputs(graph_module, guards)
+    call_plainly(graph_module)
+    graph_module.meta[PLAN] = plan
     return bool(lowered) or shared
 
 

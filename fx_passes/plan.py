@@ -35,12 +35,15 @@ class Plan:
 
     Args:
         choices: by the id of the site.
+        shares: whether ``lower`` keeps the kernel once where a convolution is not lowered, and expands it in
+            each call, which takes torch some microseconds. Otherwise it keeps the whole weight.
         made: machine, versions, threads, timings. It is for the reader; nobody needs it to follow the plan.
             It is held as JSON holds it, so that a plan is the same after it was written and read.
     """
 
     choices: Mapping[str, Choice]
     made: Mapping[str, Any] = field(default_factory=dict)
+    shares: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", dict(self.choices))
@@ -68,7 +71,8 @@ class Plan:
             name: {"key": choice.key, **(_EXPAND if choice.proposal is None else choice.proposal.to_json())}
             for name, choice in self.choices.items()
         }
-        data = {"schema": SCHEMA, "sites": sites, "made": self.made}
+        shares: dict[str, Any] = {} if self.shares else {"shares": False}
+        data = {"schema": SCHEMA, "sites": sites, **shares, "made": self.made}
         return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
     @staticmethod
@@ -83,7 +87,7 @@ class Plan:
             if data["schema"] != SCHEMA:
                 raise UsageError(f"the plan has schema {data['schema']!r}, expected {SCHEMA!r}")
             choices = {name: _choice(site) for name, site in data["sites"].items()}
-            return Plan(choices, dict(data.get("made", {})))
+            return Plan(choices, dict(data.get("made", {})), data.get("shares", True) is not False)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"the file is no plan: {type(error).__name__}: {error}") from error
 

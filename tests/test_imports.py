@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From what imports nothing of ours to what may import all of it. Names in one line do not know each other.
 ORDER = """
-fx_passes.errors fx_passes.records fx_passes.kernels fx_passes.example
+fx_passes.errors fx_passes.records fx_passes.kernels fx_passes.example fx_passes.timing
 fx_passes.plan
 fx_passes.graph
 fx_passes.train
@@ -23,6 +23,7 @@ fx_passes.costs
 fx_passes.lowerings.forms
 fx_passes.lowerings
 fx_passes.choose
+fx_passes.tune
 fx_passes.lower fx_passes.bound_graph
 fx_passes.compile_backend fx_passes
 export.stages export.runtime export.read_pt2 export.dynamic_spec

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from export.job.source import Source
 from export.read_onnx.sites import Analysis
 from export.stages import Stages
-from export.tune.candidates import original_of
 from export.tune.make_plan import make_plan
 from export.tune.options import Options
 from export.tune.subject import Subject
-from export.tune.trial import Trial
 from export.verify.site_check import Replaced
 from export.write_onnx.kernels_once import repeated_in, store_once
 from export.write_onnx.lowered_sites import LoweredSites, Place, lower_sites
@@ -25,6 +23,8 @@ from export.write_onnx.written_file import copy_weights, write_file
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Finding
 from fx_passes.resample.site import Site
+from fx_passes.tune.original import original_of
+from fx_passes.tune.whole_graph import Trial
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from rich.table import Table
 
 from export.report.result import Report
 from export.runtime.arrays import shape_text
-from export.runtime.blocks import Ratio
 from export.speed import Timing
 from fx_passes.records import Finding
+from fx_passes.timing.blocks import Ratio
 
 EXACTNESS_TEXT = {
     "bitwise": "equal bits",

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule
 
 from export.runtime.timed_key import timed_at
 from export.write_onnx.exporter import export_library
 from export.write_onnx.library import open_dims
-from fx_passes.graph.operators import described_inputs, read_inputs
 from fx_passes.lowerings import build, propose
 from fx_passes.records import Exactness, Proposal
-from fx_passes.resample.lengths import Size, computed, shape_of, size_of, values_in
 from fx_passes.resample.site import Site
+from fx_passes.tune.original import original_of, shapes_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def make_candidates(
     for key in dict.fromkeys(site.key for site in sites):
         same = [site for site in sites if site.key == key]
         site = same[0]
-        shapes = _shapes(same)
+        shapes = shapes_of(same)
         proposals, _ = propose(site.resample, site.kernel, exactness, site.siblings)
         if not proposals or not shapes:
             continue
@@ -86,13 +84,6 @@ def make_candidates(
     if not found:
         return [], None
     return found, export_library(modules, inputs, open_sizes)
-
-
-def _shapes(same: Sequence[Site]) -> list[tuple[int, ...]]:
-    """The shapes that equal sites read."""
-    if not same[0].resample.static:
-        return list(dict.fromkeys(shape for one in same for shape in one.shapes))
-    return [tuple(size or 0 for size in same[0].resample.in_shape)]
 
 
 def in_frame(site: Site, module: nn.Module, *, merged: bool) -> nn.Module:
@@ -112,7 +103,7 @@ def _is_read(graph_module: GraphModule, site: Site) -> bool:
     onnxruntime copies the result of a Reshape that is an output of the graph. If another node reads it,
     nothing is copied.
     """
-    end = _node(graph_module, site.end)
+    end = next(node for node in graph_module.graph.nodes if node.name == site.end)
     return site.siblings == 1 and all(user.op != "output" for user in end.users)
 
 
@@ -141,54 +132,3 @@ class _Frame(nn.Module):
         else:
             parts = [self.module(part) for part in parts]
         return torch.cat([part * 1.0 for part in parts])
-
-
-def original_of(graph_module: GraphModule, site: Site) -> nn.Module:
-    """The part of the graph that a lowering of ``site`` replaces, from its input to its output."""
-    if site.parts:  # an open size of one part may follow from the input of that part alone
-        return nn.Sequential(*(original_of(graph_module, part) for part in site.parts))
-    source, end = (_node(graph_module, name) for name in (site.source, site.end))
-    needed: set[Node] = set()
-    like: set[Node] = set()  # only their shape and type are used, as by ``x.new_zeros``
-    stack = [end]
-    while stack:
-        node = stack.pop()
-        if node not in needed and node is not source:
-            needed.add(node)
-            stack.extend(read_inputs(node))
-            like.update(described_inputs(node))
-    graph, attributes = Graph(), dict[str, object]()
-    copies = {source: graph.placeholder("x")}
-    for node in like - needed - {source}:
-        value = node.meta["val"]
-        copies[node] = graph.call_function(
-            torch.ops.aten.zeros.default, (list(value.shape),), {"dtype": value.dtype}
-        )
-    shape = shape_of(source.meta.get("val")) or ()
-    for node in graph_module.graph.nodes:
-        if node not in needed:
-            continue
-        if isinstance(size := node.meta.get("val"), torch.SymInt):
-            attributes[node.name] = _OpenSize(size_of(size), shape)
-            copies[node] = graph.call_module(node.name, (copies[source],))
-            continue
-        if node.op == "get_attr":
-            attributes[str(node.target)] = attrgetter(str(node.target))(graph_module)
-        copies[node] = graph.node_copy(node, lambda n: copies[n])
-    graph.output(copies[end])
-    return GraphModule(attributes, graph)
-
-
-class _OpenSize(nn.Module):
-    """A size that follows from those of the input."""
-
-    def __init__(self, size: Size, shape: Sequence[Size]) -> None:
-        super().__init__()
-        self.size, self.shape = size, shape
-
-    def forward(self, x: Tensor) -> Any:
-        return computed(self.size, values_in(self.shape, x.shape))
-
-
-def _node(graph_module: GraphModule, name: str) -> Node:
-    return next(node for node in graph_module.graph.nodes if node.name == name)

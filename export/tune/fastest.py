@@ -1,5 +1,5 @@
 """Finds the fastest lowerings on this machine: first for each distinct site by itself, then for the whole
-graph (``whole_graph.py``).
+graph (``fx_passes/tune/whole_graph.py``).
 
 By themselves, the candidates of a site run in turns, and those that are clearly slower drop out. A site with
 open sizes is timed at each shape that it has in one of the workloads, and every site with each number of
@@ -10,32 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from export.runtime.arrays import shape_text
-from export.runtime.blocks import geometric_mean
 from export.runtime.target import Target
-from export.runtime.timed_key import parts_of, timed_with
-from export.speed import HOLDS
+from export.runtime.timed_key import timed_with
 from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
 from export.tune.options import Options
 from export.tune.subject import Subject
-from export.tune.whole_graph import fastest_together
-from fx_passes.choose.static_rules import is_less_work, preferred, static_choice
-from fx_passes.choose.whole_or_parts import whole_or_parts
-from fx_passes.plan import Choice, Plan
+from fx_passes.choose.static_rules import static_choice
+from fx_passes.plan import Plan
 from fx_passes.records import Proposal
 from fx_passes.resample.site import Site
-
-# A lowering has to be this much faster than the original, alone and in the graph, to be worth its nodes.
-GAIN = 1.03
-# Among candidates this close to the fastest, the first in order of preference is taken: the same each time.
-# Times of one candidate differ by as much between two runs of a noisy machine.
-CLOSE = 1.08
+from fx_passes.tune.by_times import Timed, fastest_alone, plan_of
+from fx_passes.tune.whole_graph import Times, Trial, fastest_together
 
 
 def tune(subject: Subject, options: Options, stages: Stages) -> Plan:
@@ -70,39 +62,34 @@ def fastest_plan(
     made: dict[str, Any] = {"by": "tuning", "timings_ms": options.timings.known}
     if chosen:
         with stages.stage("exporting the whole graph with the fastest lowerings"):
-            trial = subject.trial_of(_plan(subject.sites, chosen))
+            trial = subject.trial_of(plan_of(subject.sites, chosen))
         with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
-            chosen, made["graph"] = fastest_together(chosen, trial, subject, options, left)
-    return replace(_plan(subject.sites, chosen), made=made)
-
-
-def _plan(sites: Sequence[Site], chosen: Mapping[str, Proposal]) -> Plan:
-    return Plan({site.id: Choice(site.key, chosen.get(site.key)) for site in sites})
+            chosen, made["graph"] = _together(chosen, trial, subject, options, left)
+    return replace(plan_of(subject.sites, chosen), made=made)
 
 
 def _chosen(sites: Sequence[Site], candidates: Sequence[Candidates], options: Options) -> dict[str, Proposal]:
     """The lowering of each distinct site by itself. It follows from its times, or from the rules if there are
     none."""
     known = options.timings.known
-    by_key: dict[str, list[Candidates]] = {site.key: [] for site in sites}
+    by_key: dict[str, list[Candidates]] = {}
     for candidate in candidates:
-        by_key[candidate.site.key].append(candidate)
-    chosen = {}
-    for site in sites:
-        ways = by_key[site.key]
-        keys = [_key(way, target, options) for way in ways for target in options.targets]
-        if keys and all(key in known for key in keys):
-            proposal = _winner(ways[0], [known[key] for key in keys])
-        elif ways or not site.resample.static:
-            proposal = static_choice(site, options.exactness)
-        else:
-            continue
-        if proposal is not None:
-            chosen[site.key] = proposal
-    best = whole_or_parts(
-        sites, {site.id: chosen.get(site.key) for site in sites}, partial(_is_faster, known)
-    )
-    return {site.key: proposal for site in sites if (proposal := best[site.id]) is not None}
+        by_key.setdefault(candidate.site.key, []).append(candidate)
+    keys = {
+        key: [_key(way, at, options) for way in ways for at in options.targets]
+        for key, ways in by_key.items()
+    }
+    timed = {
+        key: Timed(ways[0].proposals, [known[place] for place in keys[key]])
+        for key, ways in by_key.items()
+        if all(place in known for place in keys[key])
+    }
+
+    def by_rules(site: Site) -> Proposal | None:
+        ruled = site.key in by_key or not site.resample.static
+        return static_choice(site, options.exactness) if ruled else None
+
+    return fastest_alone(sites, timed, by_rules)
 
 
 def _key(candidate: Candidates, target: Target, options: Options) -> str:
@@ -110,27 +97,18 @@ def _key(candidate: Candidates, target: Target, options: Options) -> str:
     return candidate.key if target == options.target else timed_with(candidate.key, target.threads)
 
 
-def _is_faster(
-    known: Mapping[str, Mapping[str, float]], site: Site, whole: Proposal, parts: Sequence[Proposal | None]
-) -> bool:
-    """Whether a site of several parts is faster as one, by what was timed; else by the rules."""
-    times = [_typical(known, site, whole.name)]
-    times += [
-        _typical(known, part, p.name if p else "expand") for part, p in zip(site.parts, parts, strict=True)
-    ]
-    if None in times:
-        return is_less_work(site, whole, parts)
-    one, *several = (time or 0.0 for time in times)
-    return one <= sum(several)
-
-
-def _typical(known: Mapping[str, Mapping[str, float]], site: Site, name: str) -> float | None:
-    """The geometric mean of all times of one way, of one sibling. None: it was not timed."""
-    times = [at.get(name) for key, at in known.items() if parts_of(key).site == site.key]
-    known_times = [time for time in times if time is not None]
-    if not times or len(known_times) < len(times):
-        return None
-    return geometric_mean(known_times) / site.siblings
+def _together(
+    chosen: Mapping[str, Proposal], trial: Trial[Path], subject: Subject, options: Options, seconds: float
+) -> tuple[dict[str, Proposal], dict[str, Any]]:
+    """What ``fastest_together`` finds with the files of the trial, for each input and number of threads."""
+    stopwatch = options.stopwatch
+    setups = [(inputs, target) for target in options.targets for inputs in subject.workloads]
+    times: Times[Path] = Times(
+        lambda files, setup, left: stopwatch.against_first(files, setup[0], setup[1], left),
+        lambda first, second, setup, left: stopwatch.speed(first, second, *setup, seconds=left),
+        stopwatch.clock,
+    )
+    return fastest_together(chosen, trial, subject.baseline, setups, times, seconds)
 
 
 def _time_sites(
@@ -152,26 +130,6 @@ def _time_sites(
         share = left / (len(unknown) - number)
         timings.known[key] = stopwatch.alone(candidate, library, target, share)
         timings.save(timings)
-
-
-def _winner(candidates: Candidates, times: Sequence[Mapping[str, float]]) -> Proposal | None:
-    """The fastest proposal, or one that is as good and that the static rules prefer. None: the original is
-    fastest.
-
-    Args:
-        candidates: the proposals.
-        times: the milliseconds of each, by name, at one shape and number of threads after the other.
-    """
-    gains = {
-        p: [at["expand"] / at[p.name] for at in times]
-        for p in candidates.proposals
-        if all(p.name in at for at in times)
-    }
-    typical = {p: geometric_mean(gain) for p, gain in gains.items() if min(gain) >= HOLDS}
-    best = max(typical.values(), default=0.0)
-    if best < GAIN:
-        return None
-    return preferred(candidates.site, [p for p, gain in typical.items() if gain * CLOSE >= best])
 
 
 def _count(number: int, what: str) -> str:

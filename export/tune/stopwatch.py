@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from export.runtime.blocks import Ratio, ratio_of, time_blocks, typical
 from export.runtime.files import is_large_file
 from export.runtime.session import Array
 from export.runtime.target import Target
 from export.speed import Timing, time_files
 from export.tune.alone import time_alone
 from export.tune.candidates import Candidates
+from fx_passes.timing.blocks import Ratio, ratio_of, time_blocks, typical
 
 
 def time_against_first(

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from export.runtime.session import Array
-from export.tune.trial import Trial
 from fx_passes.plan import Plan
 from fx_passes.resample.site import Site
+from fx_passes.tune.whole_graph import Trial
 
 
 @dataclass(frozen=True)
@@ -30,4 +30,4 @@ class Subject:
     sites: Sequence[Site]
     baseline: Path
     workloads: Sequence[Sequence[Array]]
-    trial_of: Callable[[Plan], Trial]
+    trial_of: Callable[[Plan], Trial[Path]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES, propose_one
@@ -32,6 +33,21 @@ def require_fitting(plan: Plan, sites: Sequence[Site]) -> None:
         both = [part.id for part in site.parts if plan.choices[part.id].proposal is not None]
         if both and plan.choices[site.id].proposal is not None:
             raise UsageError(f"the plan lowers `{site.id}` as one, and `{both[0]}` by itself")
+
+
+def carried_over(plan: Plan, sites: Sequence[Site]) -> Plan | None:
+    """``plan`` for the same sites with other values of their kernels. None: it does not fit these sites, or a
+    kernel has lost what its lowering needs."""
+    keys = {site.id: site.key for site in sites}
+    if keys.keys() != plan.choices.keys():
+        return None
+    choices = {name: replace(choice, key=keys[name]) for name, choice in plan.choices.items()}
+    moved = replace(plan, choices=choices)
+    try:
+        require_fitting(moved, sites)
+    except UsageError:
+        return None
+    return moved
 
 
 def _require_whole_groups(plan: Plan) -> None:

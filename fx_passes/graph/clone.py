@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import warnings
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from fx_passes.graph.torch_internals import modules_held, put_graph
+
+T = TypeVar("T")
 
 
 def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, Any] | None = None) -> Any:
@@ -35,7 +38,18 @@ def clone_module(module: nn.Module, *, compiled: bool = True, memo: dict[int, An
         if child is not None:
             modules_held(clone)[name] = clone_module(child, memo=memo)
     if isinstance(clone, GraphModule):
-        put_graph(clone, copy.deepcopy(clone.graph))
+        put_graph(clone, _deep(clone.graph))
         if compiled:
             clone.recompile()
     return clone
+
+
+def copy_module(graph_module: GraphModule) -> GraphModule:
+    """A copy with tensors of its own: what it writes stays in it."""
+    return _deep(graph_module)
+
+
+def _deep(value: T) -> T:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch copies a structure in a deprecated way
+        return copy.deepcopy(value)

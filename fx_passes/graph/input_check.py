@@ -21,9 +21,9 @@ from fx_passes.graph.torch_internals import (
     INPUT_CHECK,
     forward_hooks,
     forward_pre_hooks,
-    names_of_arguments,
     opens_modules,
     pytree,
+    structure_of_calls,
     structure_of_inputs,
     tree_flatten_spec,
 )
@@ -81,7 +81,7 @@ def _check_of(graph_module: GraphModule, guards: Callable[..., Any] | None) -> t
     """The check, and whether it covers everything that torch's check does."""
     spec = structure_of_inputs(graph_module)
     children = [*spec.child(0).children(), *spec.child(1).children()]
-    names = names_of_arguments(graph_module)
+    names = structure_of_calls(graph_module).orig_args
     nodes = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     paths = [
         f"`{name}{pytree.keystr(path)}`"

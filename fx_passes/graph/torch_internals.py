@@ -168,8 +168,9 @@ def opens_modules(hook: Any) -> bool:
 
 # The arguments and keywords that a graph of torch.export was captured with.
 structure_of_inputs: Callable[[GraphModule], pytree.TreeSpec] = attrgetter("_in_spec")
-# The arguments of the model that a graph of torch.export takes apart.
-names_of_arguments: Callable[[GraphModule], list[str]] = attrgetter("graph._codegen.pytree_info.orig_args")
+# How a graph of torch.export takes the arguments of the model apart. ``orig_args``: their names;
+# ``in_spec`` and ``out_spec``: the structures of all arguments and of the result.
+structure_of_calls: Callable[[GraphModule], Any] = attrgetter("graph._codegen.pytree_info")
 
 # --- Capture ---------------------------------------------------------------------------------------------
 # The logger of errors that torch.export also raises.

@@ -16,12 +16,13 @@ from click.testing import Result
 from command_line import run, write_models
 
 from export.cli import commands
-from export.runtime.blocks import Ratio
-from export.speed import Block, Timing
+from export.speed import Timing
 from export.tune.candidates import Candidates
 from export.tune.options import Options
 from export.tune.stopwatch import Stopwatch
 from fx_passes.lowerings import MODULES
+from fx_passes.timing.blocks import Ratio
+from fx_passes.timing.claims import Block
 
 
 @dataclass(frozen=True)

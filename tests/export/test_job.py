@@ -17,14 +17,15 @@ from export.pipeline import optimize_model
 from export.report.result import Report
 from export.report.text import summary_lines
 from export.runtime import files
-from export.runtime.blocks import Ratio
-from export.speed import Block, Timing, time_files
+from export.speed import Timing, time_files
 from export.stages import Stages
 from export.tune.candidates import Candidates
 from export.tune.options import Options
 from export.tune.stopwatch import Stopwatch
 from fx_passes.errors import ExportError
 from fx_passes.plan import Plan
+from fx_passes.timing.blocks import Ratio
+from fx_passes.timing.claims import Block
 
 X = torch.rand(1, 3, 32, 48)
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from export import measure_speed
 from export.report.text import speed_text
-from export.runtime.blocks import BLOCKS, FEWEST_ROUNDS, MOST_ROUNDS, ratio_of, time_blocks
-from export.speed import Block, Timing
+from export.speed import Timing
 from export.write_onnx.exporter import stock_export
+from fx_passes.timing.blocks import BLOCKS, FEWEST_ROUNDS, MOST_ROUNDS, ratio_of, time_blocks
+from fx_passes.timing.claims import Block
 
 
 class Machine:

@@ -17,7 +17,7 @@ SOBEL = torch.tensor([[[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], [[-1, -2, -1], [0,
 
 
 class Wavelet(nn.Module):
-    """Low and high pass along the width, and both again along the height, as a step of a wavelet transform."""
+    """Low and high pass along the width, and both again along the height: a step of a wavelet transform."""
 
     def __init__(self, channels: int, *, bias: bool) -> None:
         super().__init__()

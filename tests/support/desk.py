@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from export.runtime.blocks import Ratio
 from export.runtime.target import Target
-from export.speed import Block, Timing
+from export.speed import Timing
 from export.stages import Stages
 from export.tune.candidates import Candidates, make_candidates
 from export.tune.fastest import fastest_plan
@@ -26,6 +25,8 @@ from fx_passes.plan import Plan
 from fx_passes.records import Exactness
 from fx_passes.resample.lowerable import lowerable_sites
 from fx_passes.resample.site import Site
+from fx_passes.timing.blocks import Ratio
+from fx_passes.timing.claims import Block
 
 X = torch.rand(1, 3, 32, 48)
 

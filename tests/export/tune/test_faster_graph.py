@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from desk import Desk, Found, decide, names, table
 
-from export.tune.whole_graph import _grouped
+from fx_passes.tune.whole_graph import _grouped
 
 
 def test_what_wins_alone_and_slows_the_graph_is_dropped(found: Found) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from desk import Desk, Found, decide, names, table
 
-from export.tune.fastest import CLOSE, GAIN
 from fx_passes.choose.static_rules import preferred
 from fx_passes.records import EXACTNESS, Exactness, Proposal
+from fx_passes.tune.by_times import CLOSE, GAIN
 
 
 def test_the_fastest_wins(found: Found) -> None:

@@ -9,11 +9,12 @@ import pytest
 from desk import Blurs, Desk, Found, X, decide, names
 from torch.export import Dim
 
-from export.speed import HOLDS, Block, Timing, faster_together
+from export.speed import Timing
 from export.tune.candidates import make_candidates
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import static_choice
 from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.timing.claims import HOLDS, Block, faster_together
 
 SMALL, LARGE = (1, 3, 32, 48), (1, 3, 64, 96)
 EIGHT, SIXTEEN = "polyphase(phases=8)", "polyphase(phases=16)"

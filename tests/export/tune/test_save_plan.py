@@ -13,8 +13,7 @@ from command_line import run
 
 from export.cli import commands
 from export.loading import load_model
-from export.runtime.blocks import Ratio
-from export.speed import Block, Timing
+from export.speed import Timing
 from export.tune.candidates import Candidates
 from export.tune.options import Options
 from export.tune.plan_file import read_plan, write_plan
@@ -22,6 +21,8 @@ from export.tune.stopwatch import Stopwatch
 from fx_passes.capture.routes import capture
 from fx_passes.choose.static_rules import static_plan
 from fx_passes.resample.lowerable import lowerable_sites
+from fx_passes.timing.blocks import Ratio
+from fx_passes.timing.claims import Block
 
 SOURCE = """
 import torch

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from desk import Found
 
-from export.tune.alone import time_in_turns
+from fx_passes.timing.in_turns import time_in_turns
 
 
 @dataclass

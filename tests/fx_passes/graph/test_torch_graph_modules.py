@@ -93,6 +93,13 @@ def test_structure_of_inputs() -> None:
     assert spec.child(1) == internals.pytree.tree_structure({"scale": 1})
 
 
-def test_names_of_arguments() -> None:
-    """The names are in their order. There is one for each child of the structure."""
-    assert internals.names_of_arguments(nested()) == ["many", "scale"]
+def test_structure_of_calls() -> None:
+    """The names are in their order, one for each child of the structure. Symbolic tracing has none."""
+    calls = internals.structure_of_calls(nested())
+    assert calls.orig_args == ["many", "scale"]
+    positional, by_name = calls.in_spec.children()
+    assert [child.is_leaf() for child in positional.children()] == [False]
+    assert by_name.num_children == 1
+    assert calls.out_spec.is_leaf()
+    with pytest.raises(AttributeError):
+        internals.structure_of_calls(torch.fx.symbolic_trace(nn.ReLU()))

@@ -1,0 +1,1 @@
+"""How long things take beside each other, and what may be said of it."""
