@@ -91,7 +91,9 @@ class Convolutions:
     def _is_bank(self, node: NodeProto) -> bool:
         """Whether a convolution is a bank of few filters on one channel."""
         stored = self.constants.model.stored.get(node.input[1])
-        return node.op_type == "Conv" and stored is not None and is_bank(stored.dims)
+        value = self.constants.peek(node.input[1]) if stored is None else None
+        shape = () if value is None else value.shape
+        return node.op_type == "Conv" and is_bank(shape if stored is None else stored.dims)
 
     def _candidate(self, node: NodeProto, ids: _Ids) -> Candidate | Finding | None:
         """The candidate, a refusal of it, or None for an ordinary dense convolution."""

@@ -27,6 +27,7 @@ def composed(first: Resample, second: Resample) -> Resample | None:
     or do more than filter each plane.
 
     Example:
+        >>> from fx_passes.resample.axes import Axis
         >>> shape, row, column = (1, 3, 8, 8), Axis(5, shift=2), Axis(3, shift=1)
         >>> first = Resample((Axis(1), row), 3, 1, 1, "zeros", False, shape, shape)
         >>> second = Resample((column, Axis(1)), 3, 1, 1, "zeros", False, shape, shape)

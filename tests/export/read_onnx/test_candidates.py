@@ -128,17 +128,20 @@ def test_groups(op: str, dim: int) -> None:
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
 @pytest.mark.parametrize(
-    ("weight", "found"),
+    ("weight", "ops"),
     [
-        (BLOCKS, True),
-        (small_integers(1, 1, 3, 3), True),
-        (small_integers(4, 4, 3, 3), False),
-        (GROUPED, False),
+        (BLOCKS, ("Conv", "ConvTranspose")),
+        (small_integers(1, 1, 3, 3), ("Conv", "ConvTranspose")),
+        (small_integers(4, 4, 3, 3), ()),
+        (GROUPED, ("Conv",)),
+        (small_integers(8, 1, 3, 3), ()),
     ],
-    ids=["blocks", "one channel", "dense", "one input channel"],
+    ids=["blocks", "one channel", "dense", "few filters", "many filters"],
 )
-def test_one_group(op: str, weight: Array, found: bool) -> None:
-    """A dense weight in equal diagonal blocks is a candidate, and one of one channel; others are not."""
+def test_one_group(op: str, weight: Array, ops: tuple[str, ...]) -> None:
+    """A dense weight in equal diagonal blocks is a candidate, one of one channel, and one of few filters on a
+    channel. Others are not."""
+    found = op in ops
     for nodes in (
         [conv(op=op, group=1)],
         [oh.make_node("Identity", ["w"], ["i"]), conv("y", "i", op=op, group=1)],

@@ -167,7 +167,6 @@ APART: dict[str, Callable[[Tensor], object]] = {
     "a bias of the first": lambda x: _columns(F.conv2d(x, ROW, BIAS, groups=3)),
     "the same axis": lambda x: _rows(_rows(x)),
     "two axes and one": lambda x: _rows(F.conv2d(x, SQUARE, groups=3)),
-    "two rows a group": lambda x: F.conv2d(F.conv2d(x, TWO_ROWS, groups=3), SIX_COLUMNS, groups=6),
     "one axis, then two": lambda x: F.conv2d(
         F.conv1d(x.flatten(2), ROW[:, :, 0], padding=3, groups=3).reshape(x.shape), COLUMN, groups=3
     ),
