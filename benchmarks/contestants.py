@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -79,10 +79,18 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What the optimizer gives for a graph: the ONNX file, the same graph as a torch module, the report."""
+    """What the optimizer gives for a graph, each at its own target.
+
+    Args:
+        file: for onnxruntime.
+        for_openvino: makes the file for OpenVINO.
+        in_torch: gives the torch module for ``"eager"`` or ``"compiled"``.
+        report: on ``file``.
+    """
 
     file: Path
-    module: nn.Module
+    for_openvino: Callable[[], Path]
+    in_torch: Callable[[Literal["eager", "compiled"]], nn.Module]
     report: Report
 
     @property
@@ -134,9 +142,9 @@ def ours(lowered: Lowered, inputs: tuple[Any, ...], threads: int) -> Factories:
     arrays = tensor_arrays(inputs)
     return {
         OURS: lambda: in_runtime("onnxruntime", lowered.file, arrays, threads),
-        OPENVINO_OURS: lambda: in_runtime("openvino", lowered.file, arrays, threads),
-        TORCH_OURS: lambda: pytorch(lowered.module, inputs),
-        COMPILED_OURS: lambda: pytorch(torch.compile(lowered.module), inputs),
+        OPENVINO_OURS: lambda: in_runtime("openvino", lowered.for_openvino(), arrays, threads),
+        TORCH_OURS: lambda: pytorch(lowered.in_torch("eager"), inputs),
+        COMPILED_OURS: lambda: pytorch(torch.compile(lowered.in_torch("compiled")), inputs),
     }
 
 

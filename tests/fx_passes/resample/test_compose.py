@@ -152,11 +152,7 @@ def _columns(x: Tensor) -> Tensor:
     return F.conv2d(x, COLUMN, groups=3)
 
 
-SQUARE, OTHER, TWO_ROWS = (
-    _kernel(3, 3),
-    _kernel(5, 1) + 1,
-    torch.cat([ROW[:1], ROW[:1] * 2]).repeat(3, 1, 1, 1),
-)
+SQUARE, OTHER = _kernel(3, 3), _kernel(5, 1) + 1
 FAINT_ROW, FAINT_COLUMN = ROW * 1e-25, COLUMN * 1e-25
 PADDED_ROW, PADDED_COLUMN = (3, 3, 0, 0), (0, 0, 2, 2)
 # By the reason: two sites that are not one.
