@@ -20,8 +20,8 @@ class Lowered(nn.Module):
 
     Args:
         resample: what the site computes.
+        kernel: (rows, columns, *taps) of one group, in the type and on the device of the input.
         bias: (rows,) for every group, (groups * rows,) for all channels, or None.
-        dtype: of the input and the output.
     """
 
     bias: Tensor | None
@@ -30,18 +30,18 @@ class Lowered(nn.Module):
     key = ""  # of the sites that this module computes, see ``lower.Site``
     finishes = False  # whether ``compute`` gives the output in its shape, if sizes are open
 
-    def __init__(self, resample: Resample, bias: Tensor | None, dtype: torch.dtype, **params: Any) -> None:
+    def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, **params: Any) -> None:
         super().__init__()
         self.resample = resample
-        self.dtype = dtype
+        self.dtype = kernel.dtype
         self.params = params
         if resample.factors:
             scales = torch.tensor(resample.factors, dtype=torch.float64).repeat_interleave(resample.rows)
-            self.register_buffer("channel_scales", scales.to(dtype), persistent=False)
+            self.register_buffer("channel_scales", scales.to(kernel), persistent=False)
             if bias is not None and bias.numel() == resample.rows:
                 bias = bias.repeat(resample.groups)
         self.bias_shared = bias is not None and bias.numel() == resample.rows
-        scaled = None if bias is None else (bias.detach().double() * resample.scale).to(dtype)
+        scaled = None if bias is None else (bias.detach().double() * resample.scale).to(kernel.dtype)
         self.register_buffer("bias", scaled, persistent=False)
 
     def compute(self, x: Tensor) -> Tensor:

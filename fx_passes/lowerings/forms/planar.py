@@ -30,7 +30,7 @@ class Planar(Lowered):
     windows: tuple[Windows, Windows]  # along height and width, of a lowering that computes in blocks
 
     def __init__(self, resample: Resample, kernel: Tensor, bias: Tensor | None, **params: Any) -> None:
-        super().__init__(resample, bias, kernel.dtype, **params)
+        super().__init__(resample, kernel, bias, **params)
         self.height, self.width = resample.height_width()
         # Known lengths of the input, or None. torch.compile takes an open size for an int.
         self.lengths = (1, resample.in_shape[-1]) if resample.dim == 1 else resample.in_shape[-2:]

@@ -112,7 +112,7 @@ class Volume(Lowered):
         proposal: Proposal,
         lowerings: Mapping[str, ModuleType],
     ) -> None:
-        super().__init__(resample, bias, kernel.dtype, **dict(proposal.params))
+        super().__init__(resample, kernel, bias, **dict(proposal.params))
         parts = parts_of(resample, kernel)
         assert not isinstance(parts, Refusal)  # or it would not be proposed
         ways, shared = parted(proposal), bias if self.bias_shared else None
