@@ -25,6 +25,8 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     planes = resample.planes
     if planes is None:
         return refuse("open-size", "the batch size is open, and the number of groups may not be")
+    if planes == 0:
+        return refuse("empty", "the batch is empty")
     if planes == resample.groups:
         return refuse("batch", "the batch has one item")
     if refusal := grouped_refusal(resample):

@@ -13,6 +13,7 @@ CASES = Tested(
         make((3, 2), (5, 4), stride=2, padding=(2, 1), padding_mode="circular"),
     ],
     refusals=[
+        (make((3, 3), (8, 8), batch=0), "empty", "the batch is empty"),
         (make((3, 3), (8, 8), batch=1), "batch", "the batch has one item"),
         *GROUPED,
     ],
