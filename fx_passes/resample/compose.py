@@ -100,8 +100,12 @@ def _filters_planes(one: Resample) -> bool:
 
 
 def _keeps_planes(one: Resample) -> bool:
-    """Whether the sizes in front of the axes stay as they are."""
-    return len(one.in_shape) == len(one.out_shape) and one.in_shape[: -one.dim] == one.out_shape[: -one.dim]
+    """Whether the sizes in front of the axes stay as they are, up to the outputs of each channel."""
+    before, after = one.in_shape[: -one.dim], one.out_shape[: -one.dim]
+    if one.rows == 1:
+        return before == after
+    channels = (one.groups,), (one.groups * one.rows,)
+    return before[:-1] == after[:-1] and (before[-1:], after[-1:]) == channels and not one.leading
 
 
 def with_whole_rows(sites: list[Site], nodes: Mapping[str, Node]) -> list[Site]:

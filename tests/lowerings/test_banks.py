@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from fx_passes import Choice, Plan, lower
 from fx_passes.capture.inference import capture_for_inference
@@ -55,6 +56,23 @@ def test_a_wavelet_is_one_bank(bias: bool) -> None:
     for way in ways:
         choices = {site.id: Choice(site.key, way if site is whole else None) for site in sites}
         assert torch.equal(lower(model, Plan(choices), (x,))(x), expected), way.name
+
+
+def test_a_wavelet_with_open_sizes() -> None:
+    """It is one bank as well, at every size."""
+    sizes = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC},)
+    x, model = torch.randint(-4, 5, (2, 3, 16, 22)).float(), Wavelet(3, bias=True).eval()
+    graph_module = capture_for_inference(model, (x,), dynamic_shapes=sizes).graph_module
+    sites, _ = lowerable_sites(graph_module)
+    (whole,) = (site for site in sites if site.parts)
+    ways = [p for p in propose(whole.resample, whole.kernel)[0] if "bank" in p.lowering]
+    assert {way.lowering for way in ways} == {"bank_polyphase", "separable_bank"}
+    for way in ways:
+        plan = Plan({site.id: Choice(site.key, way if site is whole else None) for site in sites})
+        lowered = lower(model, plan, (x,), dynamic_shapes=sizes)
+        for shape in ((2, 3, 16, 22), (1, 3, 5, 64), (3, 3, 33, 7)):
+            given = torch.randint(-4, 5, shape).float()
+            assert torch.equal(lowered(given), model(given)), (way.name, shape)
 
 
 def test_what_follows_may_see_other_groups() -> None:
