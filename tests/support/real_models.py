@@ -34,9 +34,9 @@ EXPECTED = {
     "gaussian_blur": Sites(shared=1),
     # kernel.repeat(channels, 1, 1, 1), conv2d with groups = channels and stride 2.
     "blur_pool": Sites(shared=1),
-    # grey: separable 5-tap Gaussian on one channel, two convolutions of 1 -> 1; the Sobel pair is a dense
-    # 1 -> 2 convolution, and hysteresis, in a while_loop, is dense too.
-    "canny": Sites(shared=0, single=2),
+    # grey: separable 5-tap Gaussian on one channel, two convolutions of 1 -> 1; the Sobel pair is a bank,
+    # a convolution of 1 -> 2; hysteresis, in a while_loop, is dense.
+    "canny": Sites(shared=0, single=3),
     # the five windowed means are one conv2d on a concatenation, groups = channels.
     "ssim": Sites(shared=1),
     # new_zeros, kernel written on the diagonal, dense conv2d.
