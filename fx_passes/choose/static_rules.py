@@ -71,12 +71,12 @@ def _gain(
         before = nanoseconds(pair[0])
         if site.parts:
             count = site.siblings if proposal.merged else 1
-            before = count * _of_parts(site.parts, instead, shape, block)
+            before = count * work_of_parts(site.parts, instead, shape, block)
         gains.append(before / nanoseconds(pair[1]))
     return min(gains)
 
 
-def _of_parts(
+def work_of_parts(
     parts: Sequence[Site], proposals: Sequence[Proposal | None], shape: Sequence[int | None], block: int
 ) -> float:
     """Nanoseconds of sites in a row, of which the first reads an input of ``shape``."""

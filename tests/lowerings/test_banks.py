@@ -9,6 +9,7 @@ from torch.export import Dim
 
 from fx_passes import Choice, Plan, lower
 from fx_passes.capture.inference import capture_for_inference
+from fx_passes.choose.static_rules import work_of_parts
 from fx_passes.lowerings import propose
 from fx_passes.resample.lowerable import lowerable_sites
 from fx_passes.resample.site import Site
@@ -118,3 +119,11 @@ def test_gradients_have_two_rows() -> None:
     for way in ways:
         found = lower(model, Plan({site.id: Choice(site.key, way)}), (x,))(x)
         assert torch.equal(found, model(x))
+
+
+def test_the_rules_count_all_channels_between_two_banks() -> None:
+    """The work of two banks in a row is that of each on its own input; the second reads more channels."""
+    whole, _ = whole_of(Wavelet(16, bias=False).eval(), torch.randn(4, 16, 32, 32))
+    together = work_of_parts(whole.parts, (), whole.resample.in_shape, 8)
+    alone = [work_of_parts((part,), (), part.resample.in_shape, 8) for part in whole.parts]
+    assert together == pytest.approx(sum(alone))

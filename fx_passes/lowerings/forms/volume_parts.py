@@ -78,14 +78,14 @@ def parts_of(resample: Resample, kernel: Tensor) -> Parts | Refusal:
 
 
 def sizes_of_parts(site: Sizes) -> dict[str, Sizes]:
-    """The sizes of the parts of a volume, by their names, as ``parts_of`` has them."""
+    """The sizes of the parts of a volume by their names, in the order of ``parts_of``."""
     before, after = site.depths
     if site.depth.idle:
         return {"planes": site.as_planes(before)}
     if site.height.idle and site.width.idle:
         return {"lines": site.as_lines(site.inputs)}
     if _left(site.depth) < _left(site.height, site.width):
-        return {"planes": site.as_planes(after), "lines": site.as_lines(site.inputs)}
+        return {"lines": site.as_lines(site.inputs), "planes": site.as_planes(after)}
     return {"planes": site.as_planes(before), "lines": site.as_lines(site.outputs)}
 
 
