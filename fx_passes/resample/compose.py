@@ -1,30 +1,40 @@
-"""Sites in a row whose axes do not meet are one site: a row and then a column, or each axis of a volume.
+"""Sites in a row are one site: a row and then a column, each axis of a volume, or two blurs without padding
+in between.
 
-Before:  second(first(x)), first along the width, second along the height
-After:   one site along both, whose kernel is the product of the two
+Before:  second(first(x))
+After:   one site, whose kernel is the product of the two
 
-A filter along the width does the same to each row, and one along the height the same to each column. So their
-order makes no difference, and padding of one axis does not see the other one. ``y[o, p] = sum over k and l of
-column[k] * row[l] * z[o * s + k, p * t + l]``, with ``z`` as in ``axes.py``. The product is rounded once.
+With ``z`` as in ``axes.py``, the first gives ``y[o] = sum over k of a[k] * z[o * s + k * d - m]`` along an
+axis. The second gives ``sum over l of b[l] * y[p * t + l * e - n]`` of it. Together that is ``sum over l, k
+of b[l] * a[k] * z[p * t * s + l * e * s + k * d - n * s - m]``. So the strides multiply, and the kernel is
+the product of two polynomials. This holds if the second reads no padding there: padding is not what the first
+would compute. It is done where an output then takes no more products.
+
+An axis along which one of them does nothing is that of the other, padding included. A filter along the width
+does the same to each row, so padding of the height does not see it. The product is rounded once. (P. P.
+Vaidyanathan, Multirate Systems and Filter Banks, 1993, section 4.2: the noble identities.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.fx import Node
 
 from fx_passes.resample.absorb import readers
-from fx_passes.resample.axes import Resample
+from fx_passes.resample.axes import Axis, Resample
 from fx_passes.resample.site import Site, digest, key_of, takes
 
 
 def composed(first: Resample, second: Resample) -> Resample | None:
-    """What ``second`` computes of the output of ``first``. None if they meet in an axis, or pad in two modes,
-    or do more than filter each plane.
+    """What ``second`` computes of the output of ``first``. None if they meet in an axis that the second pads
+    or where that takes more products, or pad in two modes, or do more than filter each plane.
 
     Example:
         >>> from fx_passes.resample.axes import Axis
@@ -41,15 +51,15 @@ def composed(first: Resample, second: Resample) -> Resample | None:
         return None
     if not (first.static and second.static) and not all(map(_keeps_planes, pair)):
         return None
-    if any(not (a.idle or b.idle) for a, b in zip(first.axes, second.axes, strict=True)):
+    axes = [_joined(a, b, second.rows) for a, b in zip(first.axes, second.axes, strict=True)]
+    if None in axes:
         return None
     modes = {one.mode for one in pair if any(axis.pad != (0, 0) for axis in one.axes)}
     if len(modes) > 1:
         return None
-    axes = tuple(b if a.idle else a for a, b in zip(first.axes, second.axes, strict=True))
     return replace(
         second,
-        axes=axes,
+        axes=tuple(axis for axis in axes if axis is not None),
         groups=first.groups if first.rows > 1 else second.groups,
         rows=first.rows * second.rows,
         mode=modes.pop() if modes else "zeros",
@@ -59,12 +69,65 @@ def composed(first: Resample, second: Resample) -> Resample | None:
     )
 
 
-def product(first: Tensor, second: Tensor) -> Tensor | None:
-    """The kernel of both, (rows of the first * rows of the second, 1, *taps), for kernels along different
-    axes. None: it has no numbers in their type."""
-    wide = (first.double().unsqueeze(1) * second.double().unsqueeze(0)).flatten(0, 1)
+def _joined(first: Axis, second: Axis, rows: int) -> Axis | None:
+    """One axis of a site and that of the site behind it as one. None if the second reads padding there, or
+    puts in zeros, or it takes more products.
+
+    Args:
+        rows: outputs of the second for each output of the first.
+    """
+    if first.idle or second.idle:
+        return second if first.idle else first
+    # The last output reads (size - 1) * down + span - shift, and (size - 1) * down <= length + extent.
+    reads_padding = second.shift > 0 or second.extent + second.span - second.shift > -1
+    if second.up > 1 or reads_padding:
+        return None
+    step = math.gcd(*_steps(first, second)) or 1
+    taps = (first.span + second.span * first.down) // step + 1
+    if rows * taps > first.taps * second.down + rows * second.taps:
+        return None
+    return Axis(
+        taps=taps,
+        up=first.up,
+        down=first.down * second.down,
+        dilation=step,
+        shift=first.shift + second.shift * first.down,
+        extent=first.extent + (second.extent + 1) * first.down,
+        pad=first.pad,
+    )
+
+
+def _steps(first: Axis, second: Axis) -> tuple[int, int]:
+    """Samples between the taps of each in their product; 0: it has one tap."""
+    return first.dilation * (first.taps > 1), second.dilation * first.down * (second.taps > 1)
+
+
+def product(pair: tuple[Resample, Resample], first: Tensor, second: Tensor) -> Tensor | None:
+    """The kernel of both, (rows of the first * rows of the second, 1, *taps). None: it has no numbers in
+    their type.
+
+    Args:
+        pair: what the two sites compute; ``composed`` takes them.
+        first, second: their kernels.
+    """
+    steps = [_steps(a, b) for a, b in zip(*(one.axes for one in pair), strict=True)]
+    gcds = [math.gcd(*both) or 1 for both in steps]
+    a = _spread(first.double(), [step // gcd for (step, _), gcd in zip(steps, gcds, strict=True)])
+    b = _spread(second.double(), [step // gcd for (_, step), gcd in zip(steps, gcds, strict=True)])
+    around = [length - 1 for length in reversed(b.shape[2:]) for _ in range(2)]
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[first.ndim - 3]
+    wide = convolve(F.pad(a, around), b.flip(*range(2, b.ndim))).flatten(0, 1).unsqueeze(1)
     limits, largest = torch.finfo(first.dtype), float(wide.abs().max())
     return wide.to(first.dtype) if limits.tiny <= largest <= limits.max else None
+
+
+def _spread(kernel: Tensor, steps: Sequence[int]) -> Tensor:
+    """``kernel`` with ``step - 1`` zeros between its taps."""
+    sizes = [max(n - 1, 0) * step + 1 for n, step in zip(kernel.shape[2:], steps, strict=True)]
+    wide = kernel.new_zeros(*kernel.shape[:2], *sizes)
+    places: tuple[Any, ...] = (..., *(slice(None, None, max(step, 1)) for step in steps))
+    wide[places] = kernel
+    return wide
 
 
 def _leads_only_to(node: Node, conv: Node) -> bool:
@@ -134,7 +197,7 @@ def _whole(first: Site, second: Site) -> Site | None:
     resample = composed(first.resample, second.resample)
     if resample is None or first.bias is not None or first.kernel.dtype != second.kernel.dtype:
         return None
-    bias, kernel = second.bias, product(first.kernel, second.kernel)
+    bias, kernel = second.bias, product((first.resample, second.resample), first.kernel, second.kernel)
     if bias is not None and bias.numel() == second.resample.rows:
         bias = bias.repeat(first.resample.rows)
     if kernel is None or not takes(kernel, resample.scale):

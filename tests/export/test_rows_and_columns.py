@@ -20,6 +20,7 @@ from export.write_onnx.exporter import stock_export
 from fx_passes.errors import NotEquivalentError
 from fx_passes.plan import Plan
 from fx_passes.resample import compose
+from fx_passes.resample.axes import Resample
 
 GAUSS = kornia.filters.GaussianBlur2d((15, 15), (3.0, 3.0)).eval()
 X = torch.rand(1, 3, 96, 128)
@@ -67,8 +68,8 @@ def test_a_wrong_product_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """A kernel that is off by 0.1 % is no product of the two, and both are blamed."""
     right = compose.product
 
-    def wrong(first: Tensor, second: Tensor) -> Tensor | None:
-        kernel = right(first, second)
+    def wrong(pair: tuple[Resample, Resample], first: Tensor, second: Tensor) -> Tensor | None:
+        kernel = right(pair, first, second)
         return None if kernel is None else kernel * 1.001
 
     monkeypatch.setattr(compose, "product", wrong)
