@@ -12,7 +12,6 @@ the height. (``resample/phases.py``, ``kernels/factor.py``)
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +20,9 @@ from torch import Tensor
 from fx_passes.costs import shared_parts as parts
 from fx_passes.costs.operator_times import Work, depthwise, moved, one_to_many
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.kernels.factor import factorise
+from fx_passes.lowerings.forms.bank_lines import lines_of, lines_refusal
 from fx_passes.lowerings.forms.planar import Planar
-from fx_passes.lowerings.forms.refusals import bank_refusal, refuse
+from fx_passes.lowerings.forms.refusals import bank_refusal
 from fx_passes.lowerings.forms.windows import phase_windows, single_windows
 from fx_passes.records import Proposal, Refusal
 from fx_passes.resample.axes import Resample
@@ -34,50 +33,11 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     """8 or 16 phases."""
     if refusal := bank_refusal(resample):
         return refusal
-    if resample.dim != 2:
-        return refuse("dimensions", f"a {resample.dim}-D kernel is not separated")
-    if min(kernel.shape[2:]) == 1:
-        return refuse("line", "the kernel is a row or a column already")
-    if (lines := _lines(kernel)) is None:
-        return refuse("rank", "one of its kernels is no product of a column and a row")
+    lines = lines_of(kernel) if resample.dim == 2 else None
+    if lines is None or min(kernel.shape[2:]) == 1:
+        return lines_refusal(kernel)
     ways = [(("phases", phases), ("rows", len(lines))) for phases in (8, 16)]
     return [Proposal("separable_bank", way, "finite") for way in ways]
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A row, and the columns that are multiplied with it, float64.
-
-    Args:
-        outputs: for each column, which output of the group the product is.
-    """
-
-    row: Tensor
-    columns: Tensor
-    outputs: tuple[int, ...]
-
-
-def _lines(kernel: Tensor) -> list[_Line] | None:
-    """The factors of the kernels, by their rows. None if a kernel is no product."""
-    found: list[_Line] = []
-    for output in range(len(kernel)):
-        for place, line in enumerate(found):
-            if one := _line(kernel, (*line.outputs, output)):
-                found[place] = one
-                break
-        else:
-            if (one := _line(kernel, (output,))) is None:
-                return None
-            found.append(one)
-    return found
-
-
-def _line(kernel: Tensor, outputs: tuple[int, ...]) -> _Line | None:
-    """The row of these outputs with their columns: one above the other, their kernels have rank 1."""
-    pairs = factorise(kernel[list(outputs), 0].flatten(0, 1), 1)
-    return (
-        None if pairs is None else _Line(pairs[0][1], pairs[0][0].unflatten(0, (len(outputs), -1)), outputs)
-    )
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
@@ -110,7 +70,7 @@ class Module(Planar):
         super().__init__(resample, kernel, bias, phases=phases, rows=rows)
 
     def prepare(self, kernel: Tensor) -> None:
-        lines = _lines(self.unscaled)
+        lines = lines_of(self.unscaled)
         assert lines is not None  # or it would not be proposed
         self.outputs = [line.outputs for line in lines]
         for number, line in enumerate(lines):

@@ -69,7 +69,7 @@ def of(name: str, resample: Resample, kernel: Tensor, siblings: int = 1) -> list
 
 def factored(proposal: Proposal) -> bool:
     """Whether a proposal computes with factors of the kernel."""
-    return TESTED[proposal.lowering].factored or "depth" in dict(proposal.params)
+    return TESTED[proposal.lowering].factored or bool({"depth", "rows"} & dict(proposal.params).keys())
 
 
 def gamma(roundings: int, dtype: torch.dtype) -> float:

@@ -67,7 +67,7 @@ def test_a_wavelet_with_open_sizes() -> None:
     sites, _ = lowerable_sites(graph_module)
     (whole,) = (site for site in sites if site.parts)
     ways = [p for p in propose(whole.resample, whole.kernel)[0] if "bank" in p.lowering]
-    assert {way.lowering for way in ways} == {"bank_polyphase", "separable_bank"}
+    assert {way.lowering for way in ways} == {"bank_polyphase", "separable_bank", "split_bank"}
     for way in ways:
         plan = Plan({site.id: Choice(site.key, way if site is whole else None) for site in sites})
         lowered = lower(model, plan, (x,), dynamic_shapes=sizes)
