@@ -3,9 +3,10 @@
     git worktree add ../before COMMIT
     python benchmarks/against.py ../before --only blur11 ssim
 
-For each graph of the speed benchmark, both checkouts write a file, each in a process of its own and tuned with
-the same budget. Then the two files are timed in turn, in blocks of fresh sessions, with the other file against
-itself as control. Above 1: this code is faster. ``slower`` is said only beyond the noise, and ends in exit code 1.
+For each graph of the speed benchmark, both checkouts write a file, each in a process of its own and tuned
+with the same budget. Then the two files are timed in turn, in blocks of fresh sessions. The control is the
+other file against itself. Above 1, this code is faster. ``slower`` is said only beyond the noise, and ends in
+exit code 1.
 """
 
 from __future__ import annotations

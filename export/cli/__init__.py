@@ -1,5 +1,6 @@
-"""The command line."""
+"""The command line: one file for each command."""
 
-from export.cli.commands import main
+from export.cli import check, find, optimize
+from export.cli.group import main
 
-__all__ = ["main"]
+__all__ = ["check", "find", "main", "optimize"]

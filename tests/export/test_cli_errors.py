@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import run
 
-from export.cli import commands
+from export.cli import find as command
 
 USAGE = {
     "no command": [],
@@ -67,7 +67,7 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
     def breaks(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(commands, "judge_graph", breaks)
+    monkeypatch.setattr(command, "judge_graph", breaks)
     result = run("find", f"{source}:shared")
     assert result.exit_code == 3
     assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--verbose shows where)\n")

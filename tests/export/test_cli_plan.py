@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from command_line import run, write_models
 
-from export.cli import commands
+from export.cli import optimize as command
 from export.speed import Timing
 from export.tune.candidates import Candidates
 from export.tune.options import Options
@@ -60,7 +60,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     arguments = ("optimize", f"{source}:blurs", "-o", folder / "out.onnx", "--seconds", 0)
     with pytest.MonkeyPatch.context() as patch:
         stopwatch = Stopwatch(time_alone, against_first, measured)
-        patch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
+        patch.setattr(command, "Options", partial(Options, stopwatch=stopwatch))
         result = run(*arguments, "--save-plan", folder / "plan.json", "--json", folder / "out.json")
     assert result.exit_code == 0, result.output
     return Tuned(folder, source, result)
@@ -105,7 +105,7 @@ def test_a_plan_reproduces_the_tuned_file(
         raise AssertionError("something was timed")
 
     stopwatch = Stopwatch(refuse, refuse, refuse, refuse)
-    monkeypatch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
+    monkeypatch.setattr(command, "Options", partial(Options, stopwatch=stopwatch))
     monkeypatch.setattr("export.tune.fastest.make_candidates", refuse)
     output = tmp_path / "again.onnx"
     result = tuned.run("blurs", output, "--json", "-")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from command_line import run
 
-from export.cli import commands
+from export.cli import optimize as command
 from export.loading import load_model
 from export.speed import Timing
 from export.tune.candidates import Candidates
@@ -58,7 +58,7 @@ class Clock:
             lambda files, *_: [Ratio(2.0, (2.0, 2.0))] * (len(files) - 1),
             lambda *_, **__: Timing((block,) * 4),
         )
-        monkeypatch.setattr(commands, "Options", partial(Options, stopwatch=stopwatch))
+        monkeypatch.setattr(command, "Options", partial(Options, stopwatch=stopwatch))
 
     def time_alone(self, candidates: Candidates, *_: Any) -> dict[str, float]:
         if self.interrupt and self.timed:

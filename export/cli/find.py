@@ -1,0 +1,53 @@
+"""``fx-passes find``: every convolution that shares a kernel, or why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from export.cli.files import file_of, require_apart
+from export.cli.group import input_option, json_option, main
+from export.loading import load_model
+from export.read_onnx.model import read_model
+from export.read_onnx.sites import analyse
+from export.report.result import count_shared, find_json
+from export.report.terminal import print_route, print_sites, progress, write_json
+from export.stages import Progress
+from fx_passes.capture.inference import capture_for_inference
+from fx_passes.find.find_kernels import judge_graph
+from fx_passes.records import Finding
+
+
+@main.command()
+@click.argument("model")
+@input_option
+@json_option
+def find(model: str, inputs: tuple[str, ...], json_file: str | None) -> None:
+    """List every convolution that shares a kernel, or the reason why it does not."""
+    require_apart({"--json": json_file}, [file_of(model)])
+    with progress() as show:
+        show(f"loading {model}")
+        route, rejected, findings = _found(model, inputs, show)
+    if json_file:
+        write_json(find_json(model, route, findings), json_file)
+    if json_file != "-":
+        print_route(route, rejected)
+        print_sites(findings)
+        click.echo(f"{count_shared(findings)} of {len(findings)} candidate convolutions share a kernel")
+
+
+def _found(model: str, inputs: tuple[str, ...], show: Progress) -> tuple[str, str | None, Sequence[Finding]]:
+    """How a graph was got, why not by the route before, and what was found in it."""
+    if model.endswith(".onnx"):
+        if inputs:
+            said = "an ONNX file states its inputs, and find does not run it"
+            raise click.BadParameter(said, param_hint="--input")
+        return "onnx", None, analyse(read_model(Path(model))).findings
+    loaded = load_model(model, inputs)
+    show("capturing the graph")
+    captured = capture_for_inference(loaded.model, loaded.example_inputs)
+    show("finding kernels")
+    verdicts = judge_graph(captured.graph_module, frozen=True)
+    return captured.route, captured.rejected, [verdict.finding for verdict in verdicts]

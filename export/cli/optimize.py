@@ -1,0 +1,137 @@
+"""``fx-passes optimize``: writes a file that is verified and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from export.cli.files import file_of, require_apart, writable
+from export.cli.group import input_option, json_option, main
+from export.cli.numbers import whole_numbers
+from export.cli.optimized import optimized
+from export.cli.tune_at import parse_tune_at
+from export.report.terminal import print_report, write_json
+from export.runtime.target import targets_of
+from export.tune.options import LOWERINGS, Options, Timings
+from export.tune.plan_file import read_plan, resume, write_plan
+from export.tune.tune_at import Batch
+from fx_passes.errors import NothingGainedError
+from fx_passes.records import EXACTNESS, Exactness
+
+
+@main.command()
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
+@input_option
+@click.option(
+    "--lowering",
+    type=click.Choice(LOWERINGS),
+    default="tuned",
+    show_default=True,
+    help="tuned: what is fastest here; static: by rules, made for onnxruntime, the same everywhere; "
+    "expand: equal bit for bit.",
+)
+@click.option(
+    "--exactness",
+    type=click.Choice(EXACTNESS),
+    default="finite",
+    show_default=True,
+    help="The least exact that may be chosen: equal bits; other rounding; that, and for finite inputs only.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(1),
+    default=60,
+    show_default=True,
+    help="Seconds of timing to tune; exports come on top.",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Do what a saved plan says; nothing is timed to decide.",
+)
+@click.option(
+    "--save-plan",
+    metavar="FILE",
+    callback=writable,
+    help="Save what was decided; an interrupted tuning goes on from it.",
+)
+@click.option(
+    "--threads",
+    metavar="N[,N]",
+    default="1",
+    show_default=True,
+    callback=whole_numbers,
+    help="Threads when measuring; several numbers: tuned to be fast with each.",
+)
+@click.option(
+    "--target",
+    default="onnxruntime",
+    show_default=True,
+    help="Where the file will run: onnxruntime[:PROVIDER] or openvino. It is also verified there.",
+)
+@click.option(
+    "--dynamic",
+    multiple=True,
+    metavar="SPEC",
+    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number. "
+    "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
+)
+@click.option(
+    "--tune-at",
+    multiple=True,
+    metavar="SIZES",
+    help="Further sizes to tune at, of all inputs: 1x3x480x640,1x2; or of some: x=1x3x480x640.",
+)
+@click.option(
+    "--batch-sizes",
+    metavar="N[,N]",
+    callback=whole_numbers,
+    help="Further batch sizes to tune at; the batch must be open (--dynamic batch).",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
+)
+@json_option
+@click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
+def optimize(
+    model: str,
+    output: str,
+    inputs: tuple[str, ...],
+    lowering: str,
+    exactness: Exactness,
+    budget: float,
+    plan_file: Path | None,
+    save_plan: str | None,
+    threads: tuple[int, ...],
+    target: str,
+    dynamic: tuple[str, ...],
+    tune_at: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    seconds: float,
+    json_file: str | None,
+    strict: bool,
+) -> None:
+    """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
+    require_apart({"-o": output, "--json": json_file, "--save-plan": save_plan}, [file_of(model), plan_file])
+    plan = read_plan(plan_file) if plan_file else None
+    if save_plan == "-":
+        raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
+    # Whatever is to be decided: a file that is no plan is not overwritten.
+    targets = targets_of(target, threads)
+    timings = resume(Path(save_plan), *targets) if save_plan else Timings()
+    options = Options(lowering, exactness, plan, timings, targets, budget, seconds)
+    wanted = [*map(parse_tune_at, tune_at), *map(Batch, batch_sizes)]
+    report = optimized(model, inputs, dynamic, wanted, Path(output), options)
+    if save_plan:
+        write_plan(report.plan, Path(save_plan))
+    if json_file:
+        write_json(report.to_json(), json_file)
+    if json_file != "-":
+        print_report(report)
+    if strict and not report.rewritten:
+        raise NothingGainedError("nothing was shared (--strict)")
+    if strict and not (report.speed and report.speed.faster):
+        raise NothingGainedError("nothing got measurably faster (--strict)")
