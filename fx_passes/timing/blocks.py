@@ -18,6 +18,8 @@ import numpy as np
 BLOCKS = 24
 # Runs of each contestant in a block. Fewer give no lower quartile, more do not improve it.
 FEWEST_ROUNDS, MOST_ROUNDS = 5, 60
+# A block of more rounds than the fewest takes no longer. An interval is over blocks, not over runs.
+BLOCK_SECONDS = 0.1
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom.
 _T95 = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
@@ -59,9 +61,9 @@ def time_blocks(
         clock: gives seconds.
         progress: called after each block with the number of blocks and the seconds spent.
 
-    The time for opening decides how many runs a block has: as many as let the planned blocks fit. Nobody
-    looks at the ratios to choose the number of blocks. An interval that stops when it looks good means
-    nothing.
+    The time for opening decides how many runs a block has: as many as let the planned blocks fit, and no more
+    than ``BLOCK_SECONDS`` take. Nobody looks at the ratios to choose the number of blocks. An interval that
+    stops when it looks good means nothing.
     """
     measured: list[tuple[tuple[float, ...], ...]] = []
     start, longest, opening, one_round = clock(), 0.0, 0.0, math.inf
@@ -70,7 +72,8 @@ def time_blocks(
         if measured and begun - start + longest > seconds:
             break
         left = (seconds - (begun - start)) / (blocks - number) - opening
-        rounds = round(min(max(left / one_round, fewest_rounds), most_rounds))
+        wanted = min(left, BLOCK_SECONDS) / one_round
+        rounds = round(min(max(wanted, fewest_rounds), most_rounds))
         times: list[list[float]] = [[] for _ in contestants]
         order = _turn(number, range(len(contestants)))
         for group in [order] if together else [[which] for which in order]:
