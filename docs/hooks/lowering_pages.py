@@ -1,0 +1,92 @@
+"""The page of each lowering: what its file says, and what the benchmark measured. A new file gets its page by itself.
+
+Nothing is imported from the package: the text comes from the docstrings, and the exactness from the proposals.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LOWERINGS = ROOT / "fx_passes" / "lowerings"
+MEASURED = ROOT / "benchmarks" / "results" / "by_lowering.md"
+EXACTNESS = {
+    "bitwise": "the same bits as the original",
+    "reordered": "the same products, added in another order",
+    "finite": "the same for finite numbers; an Inf or NaN in the input may reach more outputs",
+}
+
+
+def names() -> list[str]:
+    """The lowerings, as their registry finds them: one for each file."""
+    return sorted(file.stem for file in LOWERINGS.glob("*.py") if file.stem != "__init__")
+
+
+def page(name: str) -> str:
+    """The page of a lowering, in markdown."""
+    tree = ast.parse((LOWERINGS / f"{name}.py").read_text())
+    title, drawing, prose = parts(ast.get_docstring(tree) or "")
+    return "\n\n".join(
+        [
+            f"# {name}",
+            title,
+            f"```text\n{drawing}\n```",
+            prose,
+            "## Exactness",
+            "\n".join(f"- `{word}`: {EXACTNESS[word]}" for word in exactness(tree)),
+            "## When it is possible",
+            f"```text\n{first_lines(tree)}\n```",
+            f"`fx_passes/lowerings/{name}.py` says it in full. Where it is not possible, the report has the reason.",
+            "## Measured",
+            measured(name),
+        ]
+    )
+
+
+def table() -> str:
+    """All lowerings in one table, each with a link to its page."""
+    lines = ["| lowering | what it does | exactness |", "|---|---|---|"]
+    for name in names():
+        tree = ast.parse((LOWERINGS / f"{name}.py").read_text())
+        title = parts(ast.get_docstring(tree) or "")[0].rstrip(".")
+        lines.append(f"| [`{name}`](lowerings/{name}.md) | {title} | {', '.join(exactness(tree))} |")
+    return "\n".join(lines)
+
+
+def parts(docstring: str) -> tuple[str, str, str]:
+    """The first sentence of a file, its drawing (from ``Before:`` on), and what follows in prose.
+
+    Raises:
+        ValueError: one of them is missing, so that no page can be made.
+    """
+    title, _, rest = docstring.partition("\n\n")
+    drawing, _, prose = rest.partition("\n\n")
+    if not drawing.startswith("Before:") or "after:" not in drawing.lower() or not prose:
+        raise ValueError(f"no drawing from Before: to After:, or no prose: {docstring!r}")
+    said = " ".join(title.split())
+    return said, drawing, re.sub(r"``(.+?)``", r"`\1`", prose)
+
+
+def exactness(tree: ast.Module) -> list[str]:
+    """What the file says of its proposals, the most exact first."""
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return [word for word in EXACTNESS if word in words]
+
+
+def first_lines(tree: ast.Module) -> str:
+    """What ``propose`` says of itself."""
+    (propose,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "propose")
+    return ast.get_docstring(propose) or ""
+
+
+def measured(name: str) -> str:
+    """The section of the lowering in the results of the benchmark, and how they were made."""
+    head, *sections = re.split(r"^## ", MEASURED.read_text(), flags=re.M)
+    made = head.partition("\n\n")[2].strip()
+    for section in sections:
+        title, _, text = section.partition("\n")
+        if title.strip() == name:
+            return f"{text.strip()}\n\n{made}"
+    return f"The grid of the benchmark has no point at which this lowering was timed.\n\n{made}"
