@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOWERINGS = ROOT / "fx_passes" / "lowerings"
+CASES = ROOT / "tests" / "lowerings"
 MEASURED = ROOT / "benchmarks" / "results" / "by_lowering.md"
 EXACTNESS = {
     "bitwise": "the same bits as the original",
@@ -36,9 +37,11 @@ def page(name: str) -> str:
             prose,
             "## Exactness",
             "\n".join(f"- `{word}`: {EXACTNESS[word]}" for word in exactness(tree)),
-            "## When it is possible",
-            f"```text\n{first_lines(tree)}\n```",
-            f"`fx_passes/lowerings/{name}.py` says it in full. Where it is not possible, the report has the reason.",
+            "## What is timed",
+            parameters(tree),
+            "## Where it is not possible",
+            "The report then has the reason. The tests have an example of each:",
+            "\n".join(f"- {reason}" for reason in reasons(name)),
             "## Measured",
             measured(name),
         ]
@@ -75,10 +78,31 @@ def exactness(tree: ast.Module) -> list[str]:
     return [word for word in EXACTNESS if word in words]
 
 
-def first_lines(tree: ast.Module) -> str:
-    """What ``propose`` says of itself."""
+def parameters(tree: ast.Module) -> str:
+    """What ``propose`` says of its proposals."""
     (propose,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "propose")
-    return ast.get_docstring(propose) or ""
+    return re.sub(r"``(.+?)``", r"`\1`", ast.get_docstring(propose) or "")
+
+
+def reasons(name: str) -> list[str]:
+    """Why the lowering refuses a site, in the words of its tests: no other reason comes up there."""
+    tree = ast.parse((CASES / f"{name}.py").read_text())
+    (listed,) = (n.value for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg == "refusals")
+    named = {node.id for node in ast.walk(listed) if isinstance(node, ast.Name)}
+    shared = ast.parse((CASES / "refused.py").read_text())
+    used = [n for n in shared.body if isinstance(n, ast.Assign | ast.AnnAssign) and _target(n) in named]
+    found = []
+    for node in (inner for part in [listed, *used] for inner in ast.walk(part)):
+        if isinstance(node, ast.Tuple) and len(node.elts) == 3:
+            reason = node.elts[2]
+            if isinstance(reason, ast.Constant) and isinstance(reason.value, str):
+                found.append(reason.value)
+    return list(dict.fromkeys(found))
+
+
+def _target(node: ast.Assign | ast.AnnAssign) -> str:
+    target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+    return target.id if isinstance(target, ast.Name) else ""
 
 
 def measured(name: str) -> str:

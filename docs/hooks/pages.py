@@ -65,23 +65,29 @@ def _both(picture: re.Match[str]) -> str:
 
 
 def api() -> str:
-    """Everything that the two packages name in ``__all__``, for mkdocstrings to fill in from the docstrings."""
+    """Everything that the two packages offer, for mkdocstrings to fill in from the docstrings."""
     parts = ["# Python"]
     for package in ("fx_passes", "export"):
         tree = ast.parse((ROOT / package / "__init__.py").read_text())
         parts.append(f"## {package}\n\n{ast.get_docstring(tree)}")
-        parts += [f"::: {package}.{name}" for name in public(tree)]
+        parts += [f"::: {path}" for path in sorted(offered(tree), key=lambda path: path.rpartition(".")[2])]
     return "\n\n".join(parts)
 
 
-def public(tree: ast.Module) -> list[str]:
-    """The names in ``__all__``."""
-    (names,) = (
+def offered(tree: ast.Module) -> list[str]:
+    """The names in ``__all__``, with the modules that define them: a module may have the name of its function."""
+    made = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    (listed,) = (
         node.value
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
     )
-    return list(ast.literal_eval(names))
+    return [made[name] for name in ast.literal_eval(listed)]
 
 
 def command_line() -> str:
