@@ -21,8 +21,8 @@ KEPT = "expand"
 _SHOWN = 6  # points in a table
 _HEAD = """# Each lowering on the grid
 
-A point is a geometry drawn at random. The time is that of the stock export in onnxruntime. All ways to compute a point
-run in turns, on one thread. A gain above 1 is faster. Made by `python benchmarks/grid.py --json FILE` and `python
+A point is a geometry drawn at random. The original is the stock export in onnxruntime. All ways to compute
+a point run in turns, on one thread. A gain above 1 is faster. Made by `python benchmarks/grid.py --json FILE` and `python
 benchmarks/by_lowering.py FILE`: {points} points, {machine}.
 """
 
@@ -44,7 +44,7 @@ def best_of_each(row: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
 
 
 def sections(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The text of each lowering: how often it is possible and how often it wins, and some points where it wins."""
+    """The text of each lowering: how often it is possible, how often it wins, and some points where it does."""
     points: dict[str, list[tuple[Mapping[str, Any], str, float, bool]]] = defaultdict(list)
     for row in rows:
         each = best_of_each(row)
@@ -57,13 +57,13 @@ def sections(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def _section(points: Sequence[tuple[Mapping[str, Any], str, float, bool]]) -> str:
     won = sorted((point for point in points if point[3]), key=lambda point: -point[2])
     slower = sum(gain < 1 for _, _, gain, _ in points)
-    said = f"Possible at {len(points)} points. There it is the fastest way at {len(won)}, and slower than the original"
-    said += f" at {slower}."
+    said = f"Possible at {len(points)} points. It is the fastest way at {len(won)} of them, and slower than"
+    said += f" the original at {slower}."
     if not won:
         return said
     mean = math.exp(statistics.fmean(math.log(gain) for _, _, gain, _ in won))
-    said += f" Where it is the fastest, it gains {mean:.2f}x (geometric mean). Some of these points, from the largest"
-    said += " gain to the smallest:"
+    said += f" Where it is the fastest, it gains {mean:.2f}x (geometric mean). Some of these points, from the"
+    said += " largest gain to the smallest:"
     lines = ["| geometry | original | way | gain |", "|---|---|---|---|"]
     for row, name, gain, _ in _spread(won):
         lines.append(f"| {row['title']} | {row['ms'][KEPT]:.3f} ms | `{name}` | {gain:.2f}x |")

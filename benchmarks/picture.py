@@ -2,8 +2,8 @@
 
     python benchmarks/picture.py FILE [FILE ...] -o docs/pictures
 
-A bar is the time of the stock export in onnxruntime over the time of the lowered file, at one thread. The axis is
-logarithmic and begins at 1x: a module that gains nothing has no bar, and one that loses has a bar to the left.
+A bar is the time of the stock export in onnxruntime over the time of the lowered file, at one thread. The axis
+is logarithmic and begins at 1x: a module that gains nothing has no bar; one that loses has a bar to the left.
 """
 
 from __future__ import annotations
@@ -96,8 +96,10 @@ def picture(drawn: Sequence[Bar], machine: str, colours: Colours) -> str:
         f'aria-labelledby="t d" font-family="system-ui, sans-serif" font-size="14">',
         f'<title id="t">How many times as fast</title><desc id="d">{escape(said)}</desc>',
         f'<rect width="{_WIDTH}" height="{height}" fill="{colours.ground}"/>',
-        _text(16, 26, "How many times as fast as the file that torch.onnx.export writes", colours.text, size=17),
-        _text(16, 46, "the same results, in onnxruntime, on one thread", colours.faint),
+        _text(
+            16, 26, "How many times as fast as the file that torch.onnx.export writes", colours.text, size=17
+        ),
+        _text(16, 46, "equivalent results, in onnxruntime, on one thread", colours.faint),
     ]
     bottom = _TOP + _ROW * len(drawn)
     for tick in (tick for tick in _TICKS if low <= tick <= high):

@@ -1,6 +1,7 @@
-"""What the pages have beyond the files in ``docs/``: README as the first page, a page for each lowering, the help of
-each command, and the files of a repository that pages link to. mkdocs calls the functions whose names begin with
-``on_``.
+"""What the pages have beyond the files in ``docs/``.
+
+README is the first page. Each lowering has one. There are the help of each command, the functions of Python, and
+files of the root that pages link to. mkdocs calls the functions whose names begin with ``on_``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def made() -> dict[str, str]:
 
 
 def moved(markdown: str) -> str:
-    """A file of the root as a page: its links lead to pages, and its picture follows the colours of the page."""
+    """A file of the root as a page: links lead to pages, and the picture follows the colours of the page."""
     markdown = re.sub(r"(\]\(|srcset=\"|src=\")docs/", r"\1", markdown)
     for source, target in MOVED.items():
         markdown = markdown.replace(f"]({source}", f"]({target}")
@@ -59,9 +60,7 @@ def moved(markdown: str) -> str:
 
 
 def _both(picture: re.Match[str]) -> str:
-    return "\n".join(
-        f"![{picture[1]}](pictures/speed-{name}.svg#only-{name})" for name in ("light", "dark")
-    )
+    return "\n".join(f"![{picture[1]}](pictures/speed-{name}.svg#only-{name})" for name in ("light", "dark"))
 
 
 def api() -> str:
@@ -75,7 +74,7 @@ def api() -> str:
 
 
 def offered(tree: ast.Module) -> list[str]:
-    """The names in ``__all__``, with the modules that define them: a module may have the name of its function."""
+    """The names in ``__all__``, each with the module that defines it, which may have the same name."""
     made = {
         alias.name: f"{node.module}.{alias.name}"
         for node in tree.body
@@ -85,7 +84,9 @@ def offered(tree: ast.Module) -> list[str]:
     (listed,) = (
         node.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "__all__"
     )
     return [made[name] for name in ast.literal_eval(listed)]
 

@@ -37,7 +37,7 @@ def commands_of(block: Block) -> list[str]:
 def form(output: str) -> list[str]:
     """What is the same in every run: words and columns without numbers.
 
-    The last column of a table and the verdict on the speed depend on the machine, and so do the stages of a tuning.
+    The last column of a table, the verdict on the speed and the stages of a tuning depend on the machine.
     """
     lines = []
     for line in output.splitlines():
