@@ -21,9 +21,9 @@ KEPT = "expand"
 _SHOWN = 6  # points in a table
 _HEAD = """# Each lowering on the grid
 
-A point is a geometry drawn at random. The original is the stock export in onnxruntime. All ways to compute
-a point run in turns, on one thread. A gain above 1 is faster. Made by `python benchmarks/grid.py --json FILE` and `python
-benchmarks/by_lowering.py FILE`: {points} points, {machine}.
+A point is a geometry drawn at random. The original is the stock export in onnxruntime. All ways to compute a
+point run in turns, on one thread. A gain above 1 is faster. Made by `python benchmarks/grid.py --json FILE`
+and `python benchmarks/by_lowering.py FILE`: {points} points, {machine}.
 """
 
 
@@ -44,7 +44,7 @@ def best_of_each(row: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
 
 
 def sections(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The text of each lowering: how often it is possible, how often it wins, and some points where it does."""
+    """The text of each lowering: how often it is possible, how often it wins, and some of these points."""
     points: dict[str, list[tuple[Mapping[str, Any], str, float, bool]]] = defaultdict(list)
     for row in rows:
         each = best_of_each(row)

@@ -2,7 +2,7 @@
 
     python benchmarks/picture.py FILE [FILE ...] -o docs/pictures
 
-A bar is the time of the stock export in onnxruntime over the time of the lowered file, at one thread. The axis
+A bar is the time of the stock export in onnxruntime over that of the lowered file, at one thread. The axis
 is logarithmic and begins at 1x: a module that gains nothing has no bar; one that loses has a bar to the left.
 """
 

@@ -1,4 +1,4 @@
-"""What docstrings promise: examples run, the public surface is what ``__all__`` says; and every ``--help``."""
+"""What docstrings and help promise: examples run, the public surface is what ``__all__`` says."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The page of each lowering: what its file says, and what the benchmark measured. A new file gets its page.
 
-Nothing is imported from the package. The text comes from docstrings, the exactness from the proposals, and the
-reasons from the tests.
+Nothing is imported from the package. The text comes from docstrings, the exactness from the proposals, and
+the reasons from the tests.
 """
 
 from __future__ import annotations

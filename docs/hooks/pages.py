@@ -1,7 +1,7 @@
 """What the pages have beyond the files in ``docs/``.
 
-README is the first page. Each lowering has one. There are the help of each command, the functions of Python, and
-files of the root that pages link to. mkdocs calls the functions whose names begin with ``on_``.
+README is the first page. Each lowering has one. There are the help of each command, the functions of Python,
+and files of the root that pages link to. mkdocs calls the functions whose names begin with ``on_``.
 """
 
 from __future__ import annotations
