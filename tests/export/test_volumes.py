@@ -28,10 +28,12 @@ def gradients() -> nn.Module:
 
 
 def conv(rows: int = 1, **options: Any) -> nn.Module:
-    """The same kernel of full rank for each of two channels."""
+    """The same kernels of full rank, and the same biases, for each of two channels."""
     torch.manual_seed(0)
     module = nn.Conv3d(2, 2 * rows, 3, groups=2, **options)
     module.weight.data = torch.randn(rows, 1, 3, 3, 3).repeat(2, 1, 1, 1, 1)
+    if module.bias is not None:
+        module.bias.data = torch.arange(1.0, rows + 1).repeat(2)
     return module
 
 

@@ -16,7 +16,7 @@ from fx_passes.resample.axes import Resample
 
 
 class Planar(Windowed):
-    """Base of the modules in ``lowerings/``, but of those that compute volumes.
+    """Base of the modules in ``lowerings/`` for one and two dimensions.
 
     Args:
         resample: what the site computes, of one or two dimensions.
