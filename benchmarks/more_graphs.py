@@ -143,7 +143,7 @@ PAIRS_VOLUMES_BANKS = {
     "wavelet16": Graph("wavelet db3, 16 channels", partial(wavelet, 16), 2.0),
     "wavelet3": Graph("wavelet db3, RGB", partial(wavelet, 3), 2.0),
     "gradients": Graph("kornia SpatialGradient", partial(gradients, 1, 1, 480, 640)),
-    "gradients3d": Graph("kornia SpatialGradient3d", gradients_3d),
+    "gradients3d": Graph("kornia SpatialGradient3d, order 2", gradients_3d),
     "sobel": Graph("kornia Sobel", sobel),
 }
 HELD_OUT = {
