@@ -1,6 +1,6 @@
 """What each lowering gains on the grid, as markdown: a section for each, for its page.
 
-    python benchmarks/by_lowering.py FILE [FILE ...] > benchmarks/results/by_lowering.md
+    python benchmarks/by_lowering.py FILE [FILE ...] --machine WORDS > benchmarks/results/by_lowering.md
 
 ``FILE`` is what ``grid.py`` wrote. A lowering that was timed nowhere on the grid has no section.
 """
