@@ -16,6 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 TABLE = "<!-- the table of all lowerings -->"
+RESULTS = r"<!-- results: (\w+) -->"
 # Files outside docs/ that become pages, and the links to them.
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
 
@@ -38,8 +39,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts the table of the lowerings into the page that wants it."""
-    return markdown.replace(TABLE, table())
+    """Puts the table of the lowerings, and results of benchmarks, into the pages that want them."""
+    return re.sub(RESULTS, lambda found: results(found[1]), markdown.replace(TABLE, table()))
 
 
 def made() -> dict[str, str]:
@@ -48,6 +49,11 @@ def made() -> dict[str, str]:
     pages |= {f"lowerings/{name}.md": page(name) for name in names()}
     pages |= {"command-line.md": command_line(), "api.md": api()}
     return pages | {"LICENSE.txt": (ROOT / "LICENSE").read_text()}
+
+
+def results(name: str) -> str:
+    """A file in ``benchmarks/results/`` without its heading."""
+    return (ROOT / "benchmarks" / "results" / f"{name}.md").read_text().partition("\n\n")[2]
 
 
 def moved(markdown: str) -> str:
