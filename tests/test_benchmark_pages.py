@@ -98,8 +98,8 @@ def test_what_was_not_measured_is_an_error() -> None:
 def test_the_command_writes_both_pictures(tmp_path: Path) -> None:
     """A light and a dark one, which differ in their colours alone."""
     (tmp_path / "speed.json").write_text(json.dumps(measured({})))
-    command = [sys.executable, ROOT / "benchmarks/picture.py", tmp_path / "speed.json", "-o", tmp_path]
-    subprocess.run(command, check=True)
+    file, out = ROOT / "benchmarks/picture.py", tmp_path / "speed.json"
+    subprocess.run([sys.executable, str(file), str(out), "-o", str(tmp_path)], check=True)
     light, dark = ((tmp_path / f"speed-{name}.svg").read_text() for name in picture.THEMES)
     assert light != dark
     assert re.sub("#[0-9a-f]{6}", "", light) == re.sub("#[0-9a-f]{6}", "", dark)
