@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 from export.cli.files import file_of, require_apart, writable
-from export.cli.group import input_option, json_option, main
+from export.cli.group import dynamic_option, input_option, json_option, main, model_argument, sites_option
+from export.cli.help import examples
+from export.cli.loudness import loudness_options, printing
 from export.cli.numbers import whole_numbers
 from export.cli.optimized import optimized
 from export.cli.tune_at import parse_tune_at
@@ -20,8 +22,14 @@ from fx_passes.errors import NothingGainedError
 from fx_passes.records import EXACTNESS, Exactness
 
 
-@main.command()
-@click.argument("model")
+@main.command(
+    epilog=examples(
+        "fx-passes optimize my_model.py:build -o out.onnx",
+        "fx-passes optimize my_model.py:build -o out.onnx --dynamic batch",
+        "fx-passes optimize model.onnx -o out.onnx --lowering static --json -",
+    )
+)
+@model_argument
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
 @input_option
 @click.option(
@@ -72,13 +80,7 @@ from fx_passes.records import EXACTNESS, Exactness
     show_default=True,
     help="Where the file will run: onnxruntime[:PROVIDER] or openvino. It is also verified there.",
 )
-@click.option(
-    "--dynamic",
-    multiple=True,
-    metavar="SPEC",
-    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number. "
-    "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
-)
+@dynamic_option
 @click.option(
     "--tune-at",
     multiple=True,
@@ -94,7 +96,9 @@ from fx_passes.records import EXACTNESS, Exactness
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
+@sites_option
 @json_option
+@loudness_options
 @click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
 def optimize(
     model: str,
@@ -111,6 +115,7 @@ def optimize(
     tune_at: tuple[str, ...],
     batch_sizes: tuple[int, ...],
     seconds: float,
+    every: bool,
     json_file: str | None,
     strict: bool,
 ) -> None:
@@ -129,8 +134,8 @@ def optimize(
         write_plan(report.plan, Path(save_plan))
     if json_file:
         write_json(report.to_json(), json_file)
-    if json_file != "-":
-        print_report(report)
+    if printing(json_file):
+        print_report(report, every=every)
     if strict and not report.rewritten:
         raise NothingGainedError("nothing was shared (--strict)")
     if strict and not (report.speed and report.speed.faster):

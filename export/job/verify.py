@@ -55,7 +55,7 @@ def _compare_files(
         finite_only=used == "finite",
         sizes=source.sizes,
         target=target,
-        progress=lambda case: stages.say(f"checking equivalence: {case}"),
+        progress=lambda case: stages.step(f"checking: {case}"),
     )
 
 

@@ -13,12 +13,12 @@ from command_line import run
 def test_find_prints_sites_and_reasons(source: Path) -> None:
     """The output is plain text where there is no terminal.
 
-    A line has the site, its form, groups, shapes and verdict.
+    A line has the number of sites that are alike, their form, groups, shapes, the first one and the verdict.
     """
     result = run("find", f"{source}:shared")
     assert result.exit_code == 0
     assert "captured by torch.export" in result.stdout
-    assert "0/conv2d  aten  conv2d       4  4x1x3x3 -> 1x1x3x3  shared\n" in result.stdout
+    assert "  1 x  conv2d, 3x3 taps       4  4x1x3x3 -> 1x1x3x3  0/conv2d    shared\n" in result.stdout
     assert "1 of 1 candidate convolutions share a kernel" in result.stdout
     assert "\x1b" not in result.output
     result = run("find", f"{source}:unshared")
