@@ -52,7 +52,7 @@ def _computes(resample: Resample) -> str:
         "x".join("?" if size is None else str(size) for size in shape)
         for shape in (resample.in_shape, resample.out_shape)
     )
-    mode = f" The border is continued ({resample.mode})." if resample.mode != "zeros" else ""
+    mode = f" The input is padded ({resample.mode})." if resample.mode != "zeros" else ""
     return f"It computes {', '.join(steps)}: {given} -> {made}.{mode}"
 
 

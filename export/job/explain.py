@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from export.job.around import around
@@ -21,6 +21,10 @@ from fx_passes.resample.site import Site
 
 # Seconds to time the candidates of one site.
 _SECONDS = 10.0
+_JOINED = (
+    "The exported file, in which `optimize` looks, has no such site: the exporter joined it with an equal "
+    "one, or computed it."
+)
 
 
 def explain_site(
@@ -50,7 +54,13 @@ def explain_site(
         dense = dense_convolutions(source.model)
         if name in dense:
             return Explanation(model, name, (), (dense[name],))
-        name = _in_file(name, also(), findings, [*by_id, *dense])
+        in_model = {finding.id: finding for finding in also()}
+        there = _in_file(name, list(in_model.values()), list(findings.values()))
+        if there is None and name in in_model:
+            return Explanation(model, name, (in_model[name],), (_JOINED,))
+        if there is None:
+            raise _unknown(name, list(dict.fromkeys([*findings, *by_id, *dense, *in_model])))
+        name = there
     if name not in by_id:
         return Explanation(model, name, (findings[name],), refusal=refusals.get(name))
     site = by_id[name]
@@ -63,21 +73,22 @@ def explain_site(
     return _with_ways(explained, site, sites, source, lowerings, timed)
 
 
-def _in_file(
-    name: str, also: Sequence[Finding], findings: Mapping[str, Finding], known: Sequence[str]
-) -> str:
-    """The id in the file of a site that has another one in the graph of the model."""
-    places = [finding.id for finding in also]
-    same = [(f.op, f.weight_shape) for f in also] == [(f.op, f.weight_shape) for f in findings.values()]
-    if same and name in places:
-        return list(findings)[places.index(name)]
-    every = list(dict.fromkeys([*findings, *known, *places]))
-    close = difflib.get_close_matches(name, every, n=3, cutoff=0.5) or every[:3]
-    if name in places:
-        said = f"the exported file has no site `{name}`: the exporter joined or folded it"
-    else:
-        said = f"the model has no convolution `{name}`"
-    raise UsageError(said + (f"; did you mean {', '.join(close)}?" if close else ""))
+def _in_file(name: str, in_model: Sequence[Finding], in_file: Sequence[Finding]) -> str | None:
+    """The id in the file of a site that has another one in the graph of the model: that at the same place."""
+    same = [(f.op, f.weight_shape) for f in in_model] == [(f.op, f.weight_shape) for f in in_file]
+    places = [finding.id for finding in in_model]
+    return in_file[places.index(name)].id if same and name in places else None
+
+
+def _unknown(name: str, known: Sequence[str]) -> UsageError:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    others = f"did you mean {', '.join(close)}?" if close else f"it has {_some(known)}"
+    return UsageError(f"the model has no convolution `{name}`; {others}")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3]) or "none"
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _with_ways(
@@ -91,7 +102,7 @@ def _with_ways(
     proposals, refusals = propose(site.resample, site.kernel, siblings=site.siblings)
     proposed = [p for p in proposals if not lowerings or p.lowering in lowerings]
     names = {proposal.lowering for proposal in proposals}
-    times = _times(source, site, lowerings) if timed and proposed else {}
+    times = _times(source, site) if timed and proposed else {}
     ways = [
         Way(
             proposal.lowering,
@@ -111,7 +122,7 @@ def _with_ways(
     return replace(explained, ways=tuple(ways), chosen=chosen, rules=why, original_ms=times.get("expand"))
 
 
-def _times(source: Source, site: Site, lowerings: Sequence[str]) -> dict[str, float]:
+def _times(source: Source, site: Site) -> dict[str, float]:
     """Milliseconds of the original and of each candidate, by name."""
     found, library = make_candidates(source.found.graph_module, [site], "finite")
     if library is None:

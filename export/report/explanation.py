@@ -37,6 +37,12 @@ class Way:
     work: float | None = None
     ms: float | None = None
 
+    @property
+    def parameters(self) -> str:
+        """The parameters alone, as ``name`` has them."""
+        given = self.name.partition("(")[2].removesuffix(")")
+        return ", ".join(one for one in given.split(", ") if not one.startswith("lowering=")) if given else ""
+
     def to_json(self) -> dict[str, Any]:
         """This way in the JSON."""
         return {
@@ -109,8 +115,7 @@ def sentences(explained: Explanation) -> list[tuple[int, str]]:
         lines.append((0, "What can be done:"))
         if explained.original_ms is not None:
             lines.append((1, f"original: {explained.original_ms:.4g} ms by itself."))
-        possible.sort(key=lambda way: (way.ms or 0.0, way.work or 1e9))
-        lines += [(1, _possible(way, explained)) for way in possible]
+        lines += [(1, text) for text in _possible(possible, explained.original_ms)]
     refused = [way for way in explained.ways if way.refusal is not None]
     if refused:
         lines.append((0, "What cannot:"))
@@ -147,19 +152,31 @@ def _finding(finding: Finding) -> list[str]:
     return lines
 
 
-def _possible(way: Way, explained: Explanation) -> str:
-    said = [f"{way.name}: {way.does}"]
-    if way.merged:
-        said.append("All siblings are computed by one call.")
-    assert way.exactness is not None
-    said.append(f"{EXACTNESS_TEXT[way.exactness].capitalize()}.")
-    if way.work is None:
-        said.append("The rules do not count its work.")
-    else:
-        said.append(f"About {way.work:.2g} of the work of the original.")
-    if way.ms is not None and explained.original_ms:
-        said.append(f"Timed here: {way.ms:.4g} ms, {way.ms / explained.original_ms:.2g} of the original.")
-    return " ".join(said)
+def _possible(ways: Sequence[Way], original_ms: float | None) -> list[str]:
+    """A paragraph for each lowering, with all its parameters. The quickest, or that of least work, is the
+    first."""
+    by_lowering: dict[tuple[str, bool], list[Way]] = {}
+    for way in sorted(ways, key=lambda way: (way.ms or 0.0, way.work is None, way.work or 0.0)):
+        by_lowering.setdefault((way.lowering, way.merged), []).append(way)
+    paragraphs = []
+    for (lowering, merged), same in by_lowering.items():
+        exactness = same[0].exactness
+        assert exactness is not None
+        together = " All siblings are computed by one call." if merged else ""
+        costs = "; ".join(_cost(way, original_ms) for way in same)
+        exact = EXACTNESS_TEXT[exactness].capitalize()
+        paragraphs.append(f"{lowering}: {same[0].does}{together} {exact}. {costs[:1].upper()}{costs[1:]}.")
+    return paragraphs
+
+
+def _cost(way: Way, original_ms: float | None) -> str:
+    """What one choice of parameters costs."""
+    said = "work not counted by the rules"
+    if way.work is not None:
+        said = f"about {way.work:.2g} of the work of the original"
+    if way.ms is not None and original_ms:
+        said += f", timed here {way.ms:.4g} ms ({way.ms / original_ms:.2g} of the original)"
+    return f"with {way.parameters}: {said}" if way.parameters else said
 
 
 def _tuned(explained: Explanation) -> str:

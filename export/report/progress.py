@@ -10,9 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress as Bar
-from rich.progress import ProgressColumn, Task, TextColumn
+from rich.progress import ProgressColumn, Task
 from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
@@ -50,7 +49,7 @@ def progress(expected: Sequence[Expected], *, quiet: bool = False, lines: bool =
 
             def begin(stage: str) -> None:
                 forecast.begin(stage)
-                bar.update(task, description=escape(stage))
+                bar.update(task, description=stage)
 
             yield begin
 
@@ -62,12 +61,10 @@ def shows_bar(console: Console) -> bool:
 
 def bar_of(forecast: Forecast, console: Console) -> Bar:
     """The bar with what is done, the time left, and the stage."""
-    # The name of the stage alone gives way where a line is short.
-    stage = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
     return Bar(
         _Done(forecast, max(console.width // 6, 8)),
         _Left(forecast),
-        stage,
+        _Stage(),
         console=console,
         transient=True,
         refresh_per_second=_PER_SECOND,
@@ -78,7 +75,7 @@ class _Done(ProgressColumn):
     """The bar itself."""
 
     def __init__(self, forecast: Forecast, width: int) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True, min_width=width))
         self.forecast, self.width = forecast, width
 
     def render(self, task: Task) -> ProgressBar:
@@ -94,6 +91,13 @@ class _Left(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{self.forecast.done():4.0%} {time_text(self.forecast.left())} left")
+
+
+class _Stage(ProgressColumn):
+    """The name of the stage. It alone gives way where a line is short."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
 
 
 def time_text(seconds: float) -> str:

@@ -15,6 +15,7 @@ from two_blurs import run
 
 from export.report.site_lines import print_sites
 from export.report.text import summary_lines
+from export.stages import Stages
 from fx_passes.records import EXACTNESS, Exactness
 
 pytestmark = pytest.mark.usefixtures("simple_rules")
@@ -43,19 +44,21 @@ CHOSEN: dict[Exactness, tuple[list[str], int]] = {
 
 @dataclass(frozen=True)
 class Static:
-    """A run of the static rules: its report, the stages that it went through, and the bytes of its file."""
+    """A run of the static rules: its report, the steps of its stages, and the bytes of its file."""
 
     report: Any
-    stages: list[str]
+    steps: list[str]
     file: bytes
 
 
 def static(exactness: Exactness, folder: Path) -> Static:
     torch.manual_seed(0)
-    stages: list[str] = []
-    more = {"lowering": "static", "exactness": exactness, "progress": stages.append}
-    report = run(Filters(), folder / "out.onnx", (torch.rand(1, 16, 64, 128),), **more)
-    return Static(report, stages, (folder / "out.onnx").read_bytes())
+    steps: list[str] = []
+    more = {"lowering": "static", "exactness": exactness}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stages, "step", lambda self, text: steps.append(text))
+        report = run(Filters(), folder / "out.onnx", (torch.rand(1, 16, 64, 128),), **more)
+    return Static(report, steps, (folder / "out.onnx").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +79,7 @@ def test_static_with_each_exactness(exactness: Exactness, statics: dict[Exactnes
     assert [site["lowering"] for site in data["sites"]] == wanted
     assert [site["exactness"] for site in data["sites"]] == ["bitwise", exactness]
     assert data["equivalence"]["cases"] == cases
-    stages = statics[exactness].stages
-    assert ("checking equivalence: non-finite" in stages) == (exactness != "finite")
+    assert ("checking: non-finite" in statics[exactness].steps) == (exactness != "finite")
     assert report.equivalence.bitwise or exactness != "bitwise"
     assert report.equivalence.reference.startswith("equal bits") == (exactness == "bitwise")
 

@@ -70,7 +70,7 @@ def test_the_time_left_is_readable(width: int) -> None:
     clock.now = 2.0
     console.print(bar.get_renderable())
     (line,) = file.getvalue().splitlines()
-    assert re.search(r" +15% 0:11 left  exporting the", line)
+    assert re.search(r" +13% 0:13 left  exporting the", line)
     assert ("…" in line) == (width < 100)
 
 
