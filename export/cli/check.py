@@ -20,9 +20,10 @@ from fx_passes.errors import NotEquivalentError
 
 
 @main.command(
+    short_help="Compare two ONNX files.",
     epilog=examples(
         "fx-passes check a.onnx b.onnx", "fx-passes check a.onnx b.onnx --target openvino --json -"
-    )
+    ),
 )
 @click.argument("baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("optimized", type=click.Path(exists=True, dir_okay=False, path_type=Path))

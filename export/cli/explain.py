@@ -34,11 +34,12 @@ from fx_passes.records import Finding
 
 
 @main.command(
+    short_help="Say why a site is rewritten or not, at what cost.",
     epilog=examples(
         "fx-passes explain my_model.py:build blur/conv2d",
         "fx-passes explain model.onnx /blur/Conv --lowering separable",
         "fx-passes explain my_model.py:build blur/conv2d --time --json -",
-    )
+    ),
 )
 @model_argument
 @click.argument("site")
@@ -69,7 +70,8 @@ def explain(
     SITE is an id that find prints, with --sites each of them.
     """
     require_apart({"--json": json_file}, [file_of(model)])
-    with tempfile.TemporaryDirectory() as folder, showing([LOADING, *EXPORTING, FINDING, TIMING]) as show:
+    expected = [LOADING, *EXPORTING, FINDING, *([TIMING] if timed else [])]
+    with tempfile.TemporaryDirectory() as folder, showing(expected) as show:
         stages = Stages(show)
         source = _source(model, inputs, dynamic, Path(folder), stages)
         stages.progress("timing the candidates" if timed else "explaining")

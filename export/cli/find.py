@@ -24,11 +24,12 @@ from fx_passes.records import Finding
 
 
 @main.command(
+    short_help="List what shares a kernel, and why the rest does not.",
     epilog=examples(
         "fx-passes find my_model.py:build",
         "fx-passes find my_model.py:build --input 1x3x224x224 --sites",
         "fx-passes find model.onnx --json -",
-    )
+    ),
 )
 @model_argument
 @input_option

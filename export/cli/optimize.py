@@ -23,11 +23,12 @@ from fx_passes.records import EXACTNESS, Exactness
 
 
 @main.command(
+    short_help="Write an ONNX file, verified and measured.",
     epilog=examples(
         "fx-passes optimize my_model.py:build -o out.onnx",
         "fx-passes optimize my_model.py:build -o out.onnx --dynamic batch",
         "fx-passes optimize model.onnx -o out.onnx --lowering static --json -",
-    )
+    ),
 )
 @model_argument
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
