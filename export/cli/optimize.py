@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from export.cli.files import file_of, require_apart, writable
 from export.cli.group import input_option, json_option, main
+from export.cli.notes import note_options
 from export.cli.numbers import whole_numbers
 from export.cli.optimized import optimized
 from export.cli.tune_at import parse_tune_at
@@ -95,6 +97,7 @@ from fx_passes.records import EXACTNESS, Exactness
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
 @json_option
+@note_options
 @click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
 def optimize(
     model: str,
@@ -113,6 +116,7 @@ def optimize(
     seconds: float,
     json_file: str | None,
     strict: bool,
+    **notes: Any,
 ) -> None:
     """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
     require_apart({"-o": output, "--json": json_file, "--save-plan": save_plan}, [file_of(model), plan_file])
@@ -122,7 +126,7 @@ def optimize(
     # Whatever is to be decided: a file that is no plan is not overwritten.
     targets = targets_of(target, threads)
     timings = resume(Path(save_plan), *targets) if save_plan else Timings()
-    options = Options(lowering, exactness, plan, timings, targets, budget, seconds)
+    options = Options(lowering, exactness, plan, timings, targets, budget, seconds, **notes)
     wanted = [*map(parse_tune_at, tune_at), *map(Batch, batch_sizes)]
     report = optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:
