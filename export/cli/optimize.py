@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from export.cli.decide import dynamic_option, exactness_option, lowering_option, plan_option
 from export.cli.files import file_of, require_apart, writable
 from export.cli.group import input_option, json_option, main
 from export.cli.notes import note_options
@@ -15,32 +16,19 @@ from export.cli.optimized import optimized
 from export.cli.tune_at import parse_tune_at
 from export.report.terminal import print_report, write_json
 from export.runtime.target import targets_of
-from export.tune.options import LOWERINGS, Options, Timings
+from export.tune.options import Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
 from export.tune.tune_at import Batch
 from fx_passes.errors import NothingGainedError
-from fx_passes.records import EXACTNESS, Exactness
+from fx_passes.records import Exactness
 
 
 @main.command()
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
 @input_option
-@click.option(
-    "--lowering",
-    type=click.Choice(LOWERINGS),
-    default="tuned",
-    show_default=True,
-    help="tuned: what is fastest here; static: by rules, made for onnxruntime, the same everywhere; "
-    "expand: equal bit for bit.",
-)
-@click.option(
-    "--exactness",
-    type=click.Choice(EXACTNESS),
-    default="finite",
-    show_default=True,
-    help="The least exact that may be chosen: equal bits; other rounding; that, and for finite inputs only.",
-)
+@lowering_option
+@exactness_option
 @click.option(
     "--budget",
     type=click.FloatRange(1),
@@ -48,12 +36,7 @@ from fx_passes.records import EXACTNESS, Exactness
     show_default=True,
     help="Seconds of timing to tune; exports come on top.",
 )
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Do what a saved plan says; nothing is timed to decide.",
-)
+@plan_option
 @click.option(
     "--save-plan",
     metavar="FILE",
@@ -74,13 +57,7 @@ from fx_passes.records import EXACTNESS, Exactness
     show_default=True,
     help="Where the file will run: onnxruntime[:PROVIDER] or openvino. It is also verified there.",
 )
-@click.option(
-    "--dynamic",
-    multiple=True,
-    metavar="SPEC",
-    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number. "
-    "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
-)
+@dynamic_option
 @click.option(
     "--tune-at",
     multiple=True,
