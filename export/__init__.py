@@ -5,6 +5,7 @@ from export.runtime import idle_threads  # noqa: F401 - before anything that loa
 # isort: split
 from export.pipeline import optimize
 from export.report.result import Report
+from export.schemas import schema
 from export.speed import Timing, measure_speed
 from export.verify.equivalence import Equivalence, check_equivalence
 from export.write_onnx.exporter import to_onnx
@@ -16,5 +17,6 @@ __all__ = [
     "check_equivalence",
     "measure_speed",
     "optimize",
+    "schema",
     "to_onnx",
 ]

@@ -49,6 +49,8 @@ def optimize(
     budget: float = 60.0,
     seconds: float = 10.0,
     timings: Timings | None = None,
+    stamp: bool = False,
+    keep_traces: bool = False,
     name: str | None = None,
     progress: Progress = lambda stage: None,
 ) -> Report:
@@ -80,6 +82,8 @@ def optimize(
             time of exports.
         seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
         timings: times of an earlier tuning. New times are added.
+        stamp: note in the file what was done, as in each rewritten file from a torch model.
+        keep_traces: keep the stack traces that torch's exporter notes, with paths of this machine.
         name: the name of the model in the report.
         progress: called with each stage.
 
@@ -92,7 +96,8 @@ def optimize(
         UsageError: an argument is wrong, or the plan was made for another model.
     """
     targets = targets_of(target, threads)
-    options = Options(lowering, exactness, plan, timings or Timings(), targets, budget, seconds)
+    notes: Any = {"stamp": stamp, "keep_traces": keep_traces}
+    options = Options(lowering, exactness, plan, timings or Timings(), targets, budget, seconds, **notes)
     path, stages = Path(path), Stages(progress)
     tune_at = [*tune_at, *map(Batch, batch_sizes)]
     if isinstance(model, Path | str):
@@ -130,7 +135,8 @@ def optimize_model(
     _require_writable(path)
     inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
-        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
+        traces = {"keep_traces": options.keep_traces}
+        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages, **traces)
         source = replace(source, tune_at=_workloads(tune_at, source))
         _run_in_target(source, options.target, stages)
         return _optimized(source, path, name or type(model).__name__, options, stages)
@@ -220,4 +226,5 @@ def _report(
         whole=rewritten.whole,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
+        stamped=options.stamp,
     )

@@ -23,14 +23,14 @@ class Verified:
 
 
 def verify(source: Source, rewritten: Rewritten, target: Target, stages: Stages) -> Verified:
-    """Compare both files in onnxruntime, and in the target if that is another one. A copy of a given file is
-    equivalent.
+    """Compare both files in onnxruntime, and in the target if that is another one. A given file whose graph
+    did not change is equivalent.
 
     Raises:
         NotEquivalentError: they differ; it names the site that causes the difference.
     """
     if rewritten.unchanged and not source.exported:
-        return Verified(rewritten, Equivalence(True, 0, True, "the same file, byte for byte", ()))
+        return Verified(rewritten, Equivalence(True, 0, True, "the same graph, byte for byte", ()))
     with stages.stage("checking equivalence"):
         wrong, notes = check_sites(rewritten.path, rewritten.places, rewritten.replaced)
         equivalence = _compare_files(source, rewritten, target, notes, stages, quick=True)

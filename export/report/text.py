@@ -80,7 +80,8 @@ def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> s
 
 
 def _original(report: Report) -> str:
-    return "a copy of the file" if report.route == "onnx" else "the plain export"
+    original = "a copy of the file" if report.route == "onnx" else "the plain export"
+    return f"{original}, with a stamp" if report.stamped else original
 
 
 def speed_text(speed: Timing) -> str:
