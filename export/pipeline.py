@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from export.dynamic import program_inputs, program_shapes
+from export.job.details import gathered
 from export.job.keep import verify_or_keep
 from export.job.measure import Measured, measure_or_keep
 from export.job.rewrite import rewrite
@@ -50,6 +51,7 @@ def optimize(
     seconds: float = 10.0,
     timings: Timings | None = None,
     name: str | None = None,
+    details: bool = False,
     progress: Progress = lambda stage: None,
 ) -> Report:
     """Write an ONNX file in which shared kernels are stored once and computed fast. It is verified and
@@ -81,6 +83,7 @@ def optimize(
         seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
         timings: times of an earlier tuning. New times are added.
         name: the name of the model in the report.
+        details: gather what ``export.write_html`` shows besides: kernels, nodes, and the time of each operator.
         progress: called with each stage.
 
     Returns:
@@ -92,7 +95,9 @@ def optimize(
         UsageError: an argument is wrong, or the plan was made for another model.
     """
     targets = targets_of(target, threads)
-    options = Options(lowering, exactness, plan, timings or Timings(), targets, budget, seconds)
+    options = Options(
+        lowering, exactness, plan, timings or Timings(), targets, budget, seconds, details=details
+    )
     path, stages = Path(path), Stages(progress)
     tune_at = [*tune_at, *map(Batch, batch_sizes)]
     if isinstance(model, Path | str):
@@ -201,6 +206,7 @@ def _report(
 ) -> Report:
     """The report on the stages, made while their files still exist."""
     rewritten = measured.verified.rewritten
+    details = gathered(source, measured, options, stages) if options.details else None
     return Report(
         model=name,
         output=path,
@@ -220,4 +226,5 @@ def _report(
         whole=rewritten.whole,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
+        details=details,
     )
