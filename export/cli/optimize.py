@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from export.cli.files import file_of, require_apart, writable
-from export.cli.group import input_option, json_option, main
+from export.cli.group import input_option, main
 from export.cli.numbers import whole_numbers
 from export.cli.optimized import optimized
+from export.cli.results import Remembers, Results, results_options
 from export.cli.tune_at import parse_tune_at
-from export.report.terminal import print_report, write_json
 from export.runtime.target import targets_of
 from export.tune.options import LOWERINGS, Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
@@ -20,7 +20,7 @@ from fx_passes.errors import NothingGainedError
 from fx_passes.records import EXACTNESS, Exactness
 
 
-@main.command()
+@main.command(cls=Remembers)
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
 @input_option
@@ -94,7 +94,7 @@ from fx_passes.records import EXACTNESS, Exactness
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
-@json_option
+@results_options
 @click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
 def optimize(
     model: str,
@@ -111,26 +111,25 @@ def optimize(
     tune_at: tuple[str, ...],
     batch_sizes: tuple[int, ...],
     seconds: float,
-    json_file: str | None,
+    results: Results,
     strict: bool,
 ) -> None:
     """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
-    require_apart({"-o": output, "--json": json_file, "--save-plan": save_plan}, [file_of(model), plan_file])
+    require_apart({"-o": output, **results.files, "--save-plan": save_plan}, [file_of(model), plan_file])
     plan = read_plan(plan_file) if plan_file else None
     if save_plan == "-":
         raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
     # Whatever is to be decided: a file that is no plan is not overwritten.
     targets = targets_of(target, threads)
     timings = resume(Path(save_plan), *targets) if save_plan else Timings()
-    options = Options(lowering, exactness, plan, timings, targets, budget, seconds)
+    options = Options(
+        lowering, exactness, plan, timings, targets, budget, seconds, details=bool(results.page)
+    )
     wanted = [*map(parse_tune_at, tune_at), *map(Batch, batch_sizes)]
     report = optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:
         write_plan(report.plan, Path(save_plan))
-    if json_file:
-        write_json(report.to_json(), json_file)
-    if json_file != "-":
-        print_report(report)
+    results.write(report)
     if strict and not report.rewritten:
         raise NothingGainedError("nothing was shared (--strict)")
     if strict and not (report.speed and report.speed.faster):

@@ -129,9 +129,8 @@ def _compare(
             site = same[min(passed[place.key], len(same) - 1)]
             passed[place.key] += 1
             truth = truths[place.key]
-            if found.shape != truth.ideal.shape:
-                said = f"expected shape {list(truth.ideal.shape)}, found {list(found.shape)}"
-                return Wrong(site, said)
+            if (shape := truth.ideal.shape) != found.shape:
+                return Wrong(site, f"expected shape {list(shape)}, found {list(found.shape)}")
             apart = np.abs(found.astype(np.float64) - truth.ideal)
             so_far = errors.get(place.key, SiteError(0.0, truth.allowed))
             errors[place.key] = replace(so_far, error=max(float(apart.max(initial=0.0)), so_far.error))
