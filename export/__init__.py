@@ -4,6 +4,8 @@ from export.runtime import idle_threads  # noqa: F401 - before anything that loa
 
 # isort: split
 from export.pipeline import optimize
+from export.report.html import write_html
+from export.report.markdown import write_markdown
 from export.report.result import Report
 from export.speed import Timing, measure_speed
 from export.verify.equivalence import Equivalence, check_equivalence
@@ -17,4 +19,6 @@ __all__ = [
     "measure_speed",
     "optimize",
     "to_onnx",
+    "write_html",
+    "write_markdown",
 ]

@@ -83,8 +83,7 @@ def optimize(
         seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
         timings: times of an earlier tuning. New times are added.
         name: the name of the model in the report.
-        details: gather what ``export.report.html.write_html`` shows besides: kernels, nodes, and the time of
-            each operator.
+        details: gather what ``export.write_html`` shows besides: kernels, nodes, times by operator.
         progress: called with each stage.
 
     Returns:

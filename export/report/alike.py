@@ -49,6 +49,7 @@ class Kind:
         lowering: the new form; None: they are as they were.
         exactness: of the new form.
         reasons: why they are as they are, or why not more was done.
+        joined: they are computed as one with other sites.
         timed: the candidates with their times.
         detail: of the first site.
     """
@@ -58,6 +59,7 @@ class Kind:
     lowering: str | None
     exactness: str | None
     reasons: tuple[str, ...]
+    joined: bool
     timed: tuple[Timed, ...]
     detail: SiteDetail
 
@@ -135,6 +137,7 @@ def _kind(report: Report, findings: list[Finding]) -> Kind:
         lowering=report.lowering_of(first),
         exactness=report.exactness_of(first),
         reasons=tuple(_reasons(report, first)),
+        joined=first.id in report.whole,
         timed=tuple(_timed(report, first)),
         detail=details.get(first.id, SiteDetail()),
     )
