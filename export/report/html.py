@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -173,6 +174,11 @@ def _policy(script: str) -> str:
     return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
 
 
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line behind a dot or a slash."""
+    return Markup("<wbr>").join(re.split(r"(?<=[./])", name))
+
+
 def _pages() -> Environment:
     pages = Environment(
         loader=PackageLoader("export.report", "page"),
@@ -183,6 +189,7 @@ def _pages() -> Environment:
     )
     pages.globals.update(width=WIDTH, height=HEIGHT)
     pages.filters.update(
+        breakable=_breakable,
         capitalize_first=lambda text: text[:1].upper() + text[1:],
         exactness=lambda name: EXACTNESS_TEXT[name] if name else "as it was",
         runs=lambda names: [(name, len(list(same))) for name, same in groupby(names)],

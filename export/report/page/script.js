@@ -48,10 +48,13 @@ const opened = () => {
   }
 };
 addEventListener("hashchange", opened);
-// The link to a kind that is in the address already changes nothing, and should open it all the same.
+// The browser itself would not open a kind that is in the address already, and takes the focus after its jump.
 document.addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#kind-"]');
-  if (link && link.hash === location.hash) opened();
+  if (!link) return;
+  event.preventDefault();
+  history.pushState(null, "", link.hash);
+  opened();
 });
 opened();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
