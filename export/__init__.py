@@ -4,6 +4,8 @@ from export.runtime import idle_threads  # noqa: F401 - before anything that loa
 
 # isort: split
 from export.pipeline import optimize
+from export.report.html import write_html
+from export.report.markdown import write_markdown
 from export.report.result import Report
 from export.schemas import schema
 from export.speed import Timing, measure_speed
@@ -19,4 +21,6 @@ __all__ = [
     "optimize",
     "schema",
     "to_onnx",
+    "write_html",
+    "write_markdown",
 ]

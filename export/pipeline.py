@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from export.dynamic import program_inputs, program_shapes
+from export.job.details import gathered
 from export.job.keep import verify_or_keep
 from export.job.measure import Measured, measure_or_keep
 from export.job.rewrite import rewrite
@@ -52,6 +53,7 @@ def optimize(
     stamp: bool = False,
     keep_traces: bool = False,
     name: str | None = None,
+    details: bool = False,
     progress: Progress = lambda stage: None,
 ) -> Report:
     """Write an ONNX file in which shared kernels are stored once and computed fast. It is verified and
@@ -85,6 +87,7 @@ def optimize(
         stamp: note in the file what was done, as in each rewritten file from a torch model.
         keep_traces: keep the stack traces that torch's exporter notes, with paths of this machine.
         name: the name of the model in the report.
+        details: gather what ``export.write_html`` shows besides: kernels, nodes, times by operator.
         progress: called with each stage.
 
     Returns:
@@ -96,8 +99,10 @@ def optimize(
         UsageError: an argument is wrong, or the plan was made for another model.
     """
     targets = targets_of(target, threads)
-    notes: Any = {"stamp": stamp, "keep_traces": keep_traces}
-    options = Options(lowering, exactness, plan, timings or Timings(), targets, budget, seconds, **notes)
+    more_options: Any = {"stamp": stamp, "keep_traces": keep_traces, "details": details}
+    options = Options(
+        lowering, exactness, plan, timings or Timings(), targets, budget, seconds, **more_options
+    )
     path, stages = Path(path), Stages(progress)
     tune_at = [*tune_at, *map(Batch, batch_sizes)]
     if isinstance(model, Path | str):
@@ -207,6 +212,7 @@ def _report(
 ) -> Report:
     """The report on the stages, made while their files still exist."""
     rewritten = measured.verified.rewritten
+    details = gathered(source, measured, options, stages) if options.details else None
     return Report(
         model=name,
         output=path,
@@ -227,4 +233,5 @@ def _report(
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
         stamped=options.stamp,
+        details=details,
     )

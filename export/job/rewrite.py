@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -43,6 +43,7 @@ class Rewritten:
         parts: the lowered sites, which can be written in any selection.
         outside: by the id of a lowered site, why a Pad or a Slice beside it stays.
         whole: of a site that is computed as one with others, the id of them all in the plan.
+        sites: the sites that can be lowered.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Rewritten:
     parts: LoweredSites
     outside: Mapping[str, Sequence[str]] = field(default_factory=dict)
     whole: Mapping[str, str] = field(default_factory=dict)
+    sites: tuple[Site, ...] = ()
 
     @property
     def lowered(self) -> tuple[str, ...]:
@@ -98,7 +100,8 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
     lowered = [site for site in sites if plan.choices[site.id].proposal is not None]
     outside = {site.id: site.outside for site in lowered}
     whole = {name: site.id for site in lowered if site.parts for name in site.ids}
-    return Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts, outside, whole)
+    done = Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts, outside, whole)
+    return replace(done, sites=tuple(sites))
 
 
 def _decide(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from export.report.details import Details
 from export.runtime.timed_key import parts_of
 from export.speed import Timing
 from export.verify.equivalence import Equivalence
@@ -34,6 +35,7 @@ class Report:
         speed_at: for each number of threads and each input that was timed, the shapes of the input and the
             times. The first is ``speed``.
         stamped: whether the caller asked for a note of what was done.
+        details: what a report for people shows besides. None: it was not asked for.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Report:
     sizes: tuple[str, ...] = ()
     speed_at: tuple[tuple[tuple[tuple[int, ...], ...], Timing], ...] = ()
     stamped: bool = False
+    details: Details | None = None
 
     @property
     def rewritten(self) -> bool:
