@@ -16,7 +16,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from geometries import Point, build, draw
@@ -26,7 +25,9 @@ from fx_passes.capture.inference import capture_for_inference
 from fx_passes.costs import operator_times as costs
 from fx_passes.costs.operator_times import Work, original
 from fx_passes.costs.site_sizes import Sizes, sizes_of
-from fx_passes.lowerings import MODULES, propose
+from fx_passes.lowerings import MODULES, by_parts, propose
+from fx_passes.lowerings.forms import volume
+from fx_passes.records import Proposal
 from fx_passes.resample.lowerable import lowerable_sites
 
 # Channels in a block on the machine of the measurements.
@@ -38,7 +39,7 @@ def graphs(path: Path) -> Iterator[tuple[int, str, Work, float]]:
     """(point, lowering, work, nanoseconds) of each graph that has one site and nothing else."""
     known = json.loads(path.read_text())
     for row in known["rows"]:
-        point = draw(known["seed"], row["index"])
+        point = draw(known["seed"], row["index"], known.get("volumes", False))
         if point.between or point.siblings > 1:
             continue
         sizes, ways = _site(point, row["index"])
@@ -47,21 +48,27 @@ def graphs(path: Path) -> Iterator[tuple[int, str, Work, float]]:
         for name, ms in row["ms"].items():
             if name == "expand":
                 yield row["index"], name, original(sizes, _BLOCK, chain=False), ms * 1e6
-            elif name in ways and hasattr(MODULES[ways[name][0]], "work"):
-                lowering, params = ways[name]
-                yield row["index"], lowering, MODULES[lowering].work(sizes, params, _BLOCK), ms * 1e6
+            elif name in ways and (work := _work(sizes, ways[name])) is not None:
+                yield row["index"], ways[name].lowering, work, ms * 1e6
 
 
-def _site(point: Point, index: int) -> tuple[Sizes | None, dict[str, tuple[str, dict[str, Any]]]]:
+def _work(sizes: Sizes, proposal: Proposal) -> Work | None:
+    """The work of a proposal. None if it is not known."""
+    if by_parts(proposal.lowering, sizes.dim):
+        return volume.work(sizes, proposal, MODULES, _BLOCK)
+    count = getattr(MODULES[proposal.lowering], "work", None)
+    return None if count is None else count(sizes, dict(proposal.params), _BLOCK)
+
+
+def _site(point: Point, index: int) -> tuple[Sizes | None, dict[str, Proposal]]:
     sites, _ = lowerable_sites(capture_for_inference(*build(point, index)).graph_module)
     if not sites:
         return None, {}
     site = sites[0]
     own_bias = site.bias is not None and site.bias.numel() != site.resample.rows
     proposals, _ = propose(site.resample, site.kernel)
-    return sizes_of(site.resample, own_bias=own_bias, transposed=site.transposed), {
-        p.name: (p.lowering, dict(p.params)) for p in proposals
-    }
+    sizes = sizes_of(site.resample, own_bias=own_bias, transposed=site.transposed)
+    return sizes, {proposal.name: proposal for proposal in proposals}
 
 
 def solve(rows: Sequence[Work], times: Vector) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Random shared convolutions, the points of the grid that ``grid.py`` measures.
 
 Point ``i`` of seed ``s`` is the same on every machine. Its work is limited by the number of multiplications,
-not by a clock: about 0.02 to 60 ms for the stock export on one thread.
+not by a clock: about 0.02 to 60 ms for the stock export on one thread. Volumes are a grid of their own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Point:
             ``several``: several rows or columns per group, including wavelets. The last two are sometimes
             transposed.
         channels: groups of the convolution, or blocks if it is dense.
-        rank: the rank of a 2-D kernel. 0: full rank.
+        rank: the rank of a 2-D kernel; of a 3-D one, that of the plane which a line along the depth is
+            multiplied with. 0: full rank.
         mode: the padding mode.
         bias: ``""``, ``"shared"`` or ``"own"`` (another number for each channel).
         siblings: the number of inputs on which the graph computes the same site.
@@ -56,7 +57,7 @@ class Point:
 
     @property
     def dim(self) -> int:
-        """The number of spatial axes: 1 or 2."""
+        """The number of spatial axes: 1 to 3."""
         return len(self.taps)
 
     @property
@@ -68,18 +69,23 @@ class Point:
         parts += [f"{self.columns} -> {self.rows} a group"] if self.rows * self.columns > 1 else []
         parts += [f"stride {'x'.join(map(str, self.stride))}"] if max(self.stride) > 1 else []
         parts += [f"dilation {self.dilation}"] if self.dilation > 1 else []
-        parts += [f"rank {self.rank or 'full'}"] if self.dim == 2 else []
+        parts += [f"rank {self.rank or 'full'}"] if self.dim > 1 else []
         parts += [self.mode] if self.mode != "zeros" else []
         parts += [f"{self.siblings} siblings"] if self.siblings > 1 else []
         parts += [f"between {self.between}-tap convolutions"] if self.between else []
         return ", ".join(parts)
 
 
-def draw(seed: int, index: int) -> Point:
-    """Point ``index`` of the grid of ``seed``."""
-    rng = random.Random(f"{seed} {index}")
-    kind, dim = rng.choices(KINDS, (48, 22, 12, 18))[0], rng.choices((1, 2), (35, 65))[0]
-    transposed = kind == "transposed" or (kind in ("dense", "several") and rng.random() < 0.25)
+def draw(seed: int, index: int, volumes: bool = False) -> Point:
+    """Point ``index`` of the grid of ``seed``; or of the grid of volumes, ``plain`` and banks."""
+    rng = random.Random(f"{seed} {index}" + " volumes" * volumes)
+    if volumes:
+        kind, dim = rng.choices(("plain", "several"), (70, 30))[0], 3
+    else:
+        kind, dim = rng.choices(KINDS, (48, 22, 12, 18))[0], rng.choices((1, 2), (35, 65))[0]
+    transposed = not volumes and (
+        kind == "transposed" or (kind in ("dense", "several") and rng.random() < 0.25)
+    )
     while (point := _draw(rng, kind, dim, transposed)) is None:
         pass
     return point
@@ -88,7 +94,7 @@ def draw(seed: int, index: int) -> Point:
 def _draw(rng: random.Random, kind: str, dim: int, transposed: bool) -> Point | None:
     """A point. None if its work is too large or its padding too wide."""
     channels = rng.choice(_CHANNELS)
-    rows, columns = _group(rng, kind)
+    rows, columns = _group(rng, kind) if dim < 3 else (rng.choice((2, 3, 6)) if kind == "several" else 1, 1)
     taps = _taps(rng, dim, kind)
     common = rng.choices((1, 2, 3, 4, 8), (50, 32, 6, 8, 4) if not transposed else (6, 62, 8, 16, 8))[0]
     stride = tuple(common if rng.random() < 0.93 else 1 for _ in taps)
@@ -101,17 +107,26 @@ def _draw(rng: random.Random, kind: str, dim: int, transposed: bool) -> Point | 
     side = max(outputs / (batch * channels * rows), 1.0)
     shrink = math.prod(stride) if not transposed else 1 / math.prod(stride)
     side = side * shrink
-    aspect = 2 ** rng.uniform(-1, 1) if dim == 2 else 1
-    size = (round(side),) if dim == 1 else (round(math.sqrt(side * aspect)), round(math.sqrt(side / aspect)))
+    size = _size(rng, dim, side)
     bias = rng.choice(("", "", "shared", "own"))
     siblings = rng.choice((2, 5)) if kind == "plain" and rng.random() < 0.1 else 1
     between = rng.choice((0, 0, 1, 3)) if siblings == 1 else 0
-    rank = rng.choice((0, 1, 1, 2))
+    rank = rng.choice((0, 1, 1, 2) if dim < 3 else (0, 0, 1, 2))
     point = Point(
         kind, transposed, channels, rows, columns, taps, rank, stride, dilation, padding, mode, bias, batch,
         size, siblings, between,
     )  # fmt: skip
     return point if _fits(point) else None
+
+
+def _size(rng: random.Random, dim: int, samples: float) -> tuple[int, ...]:
+    """About so many samples, along each axis."""
+    if dim == 1:
+        return (round(samples),)
+    depth = round(2 ** rng.uniform(2, 5)) if dim == 3 else 1
+    across, aspect = samples / depth, 2 ** rng.uniform(-1, 1)
+    plane = round(math.sqrt(across * aspect)), round(math.sqrt(across / aspect))
+    return (depth, *plane) if dim == 3 else plane
 
 
 def _group(rng: random.Random, kind: str) -> tuple[int, int]:
@@ -125,10 +140,14 @@ def _group(rng: random.Random, kind: str) -> tuple[int, int]:
 
 
 def _taps(rng: random.Random, dim: int, kind: str) -> tuple[int, ...]:
-    most = 8 if kind == "several" else 31
+    most = 8 if kind == "several" or dim == 3 else 31
     first, second = (round(2 ** rng.uniform(1, math.log2(most + 0.49))) for _ in range(2))
     if dim == 1:
         return (first,)
+    if dim == 3:
+        return rng.choice(
+            ((first, first, first),) * 5 + ((second, first, first), (first, 1, 1), (1, first, first))
+        )
     return rng.choice(((first, first),) * 7 + ((first, 1), (1, first), (first, second)))
 
 
@@ -158,7 +177,7 @@ def build(point: Point, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
         return _Siblings(conv).eval(), tuple(
             torch.rand(point.batch, ins, *point.size) for _ in range(point.siblings)
         )
-    dense: Any = nn.Conv1d if point.dim == 1 else nn.Conv2d
+    dense: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[point.dim - 1]
     around = {"kernel_size": point.between, "padding": point.between // 2}
     before, behind = dense(3, ins, **around), dense(point.channels * point.rows, 8, **around)
     return nn.Sequential(before, conv, behind).eval(), (torch.rand(point.batch, 3, *point.size),)
@@ -177,7 +196,7 @@ class _Siblings(nn.Module):
 def _conv(point: Point) -> nn.Module:
     groups = 1 if point.kind == "dense" else point.channels
     types: Any = {
-        (1, False): nn.Conv1d, (2, False): nn.Conv2d,
+        (1, False): nn.Conv1d, (2, False): nn.Conv2d, (3, False): nn.Conv3d,
         (1, True): nn.ConvTranspose1d, (2, True): nn.ConvTranspose2d,
     }  # fmt: skip
     ins, outs = point.channels * point.columns, point.channels * point.rows
@@ -208,9 +227,10 @@ def _kernel(point: Point) -> Tensor:
     shape = point.rows, point.columns, *point.taps
     if point.dim == 1 or not point.rank:
         return torch.randint(1, 9, shape).float() + torch.rand(shape)
+    height, width = point.taps[-2:]
     products = (
-        torch.randint(1, 9, (*shape[:2], point.taps[0], 1))
-        * torch.randint(1, 9, (*shape[:2], 1, point.taps[1]))
+        torch.randint(1, 9, (*shape[:2], height, 1)) * torch.randint(1, 9, (*shape[:2], 1, width))
         for _ in range(point.rank)
     )
-    return sum(products, torch.zeros(shape))
+    plane = sum(products, torch.zeros(*shape[:2], height, width))
+    return plane if point.dim == 2 else torch.randint(1, 9, (*shape[:3], 1, 1)) * plane.unsqueeze(2)

@@ -7,6 +7,7 @@ Each geometry is timed in its original form and with every lowering.
     python benchmarks/grid.py --json FILE --table            measures nothing; applies today's rules to FILE
     python benchmarks/grid.py --json FILE --check --seed 1   only the choices of `static`; exits 1 if a point
                                                              is below 0.95x after a second measurement
+    python benchmarks/grid.py --json FILE --volumes          another grid: volumes of any rank, and banks
 
 Everything runs in onnxruntime on one thread, in turn. Times are lower quartiles, because other work of the
 machine only makes times longer. If ``static`` keeps a site, the file is unchanged, and its gain is 1.00x. The
@@ -22,8 +23,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +66,8 @@ class Prepared:
     inputs: tuple[Tensor, ...]
 
 
-def prepared(index: int, seed: int, check: bool) -> Prepared:
+def prepared(index: int, point: Point, check: bool) -> Prepared:
     """Every proposal for a point. With ``check``: only the choice of the rules."""
-    point = draw(seed, index)
     model, inputs = build(point, index)
     captured = capture_for_inference(model, inputs).graph_module
     sites, _ = lowerable_sites(captured)
@@ -84,9 +85,9 @@ def prepared(index: int, seed: int, check: bool) -> Prepared:
     return Prepared(index, point, chosen.name if chosen else KEPT, names, tuple(graphs), inputs)
 
 
-def static_name(index: int, seed: int) -> str:
+def static_name(index: int, point: Point) -> str:
     """The choice of the rules for a point."""
-    sites, _ = lowerable_sites(capture_for_inference(*build(draw(seed, index), index)).graph_module)
+    sites, _ = lowerable_sites(capture_for_inference(*build(point, index)).graph_module)
     chosen = static_choice(sites[0], "finite") if sites else None
     return chosen.name if chosen else KEPT
 
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--points", type=int, default=400)
     parser.add_argument("--check", action="store_true", help="only what static chooses; exit 1 below 0.95x")
+    parser.add_argument("--volumes", action="store_true", help="the grid of volumes")
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timing for each point")
     parser.add_argument(
@@ -173,17 +175,18 @@ def main() -> int:
     torch.set_num_threads(1)
     known: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
     rows: list[dict[str, Any]] = known.get("rows", [])
-    setting = {"seed": options.seed, "check": options.check}
-    if rows and {name: known[name] for name in setting} != setting:
+    points = partial(draw, options.seed, volumes=options.volumes)
+    setting = {"seed": options.seed, "check": options.check, "volumes": options.volumes}
+    if rows and {name: known.get(name, False) for name in setting} != setting:
         parser.error(f"{options.json} holds another grid")
     if options.table:
-        rows = [{**row, "static": static_name(row["index"], options.seed)} for row in rows]
+        rows = [{**row, "static": static_name(row["index"], points(row["index"]))} for row in rows]
     start, done = time.perf_counter(), {row["index"] for row in rows}
     todo = [] if options.table else [i for i in range(options.points) if i not in done]
     while todo and time.perf_counter() - start < options.limit:
         batch: list[Prepared] = []
         while todo and sum(len(p.graphs) for p in batch) < _BATCH:
-            batch.append(prepared(todo.pop(0), options.seed, options.check))
+            batch.append(prepared(todo[0], points(todo.pop(0)), options.check))
         for row in measured(batch, options.seconds):
             rows.append(row)
             print(
@@ -191,7 +194,7 @@ def main() -> int:
             )
         options.json.write_text(json.dumps({**setting, "rows": rows}, indent=0))
         print(f"{len(rows)} points, {time.perf_counter() - start:.0f} s", flush=True)
-    print(table(rows, options.seed))
+    print(table(rows, points))
     losses = [row for row in rows if gain(row) < LOSS]
     for row in losses:
         print(f"below {LOSS}x: {row['index']} {gain(row):.2f}x {row['static']}: {row['title']}")
@@ -208,7 +211,7 @@ def best(row: dict[str, Any]) -> float:
     return float(row["ms"][KEPT] / min(row["ms"].values()))
 
 
-def table(rows: Sequence[dict[str, Any]], seed: int) -> str:
+def table(rows: Sequence[dict[str, Any]], points: Callable[[int], Point]) -> str:
     """A markdown table: for each kind of geometry, the gains of the rules, and their worst point."""
     every = any(
         set(row["ms"]) - {KEPT, row["static"]} for row in rows
@@ -216,9 +219,9 @@ def table(rows: Sequence[dict[str, Any]], seed: int) -> str:
     lines = ["| geometry | points | lowered | possible | static | share | worst |", "|" + "---|" * 7]
     kinds: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        point = draw(seed, row["index"])
+        point = points(row["index"])
         kinds.setdefault(f"{point.kind} {point.dim}-D", []).append(row)
-    order = [f"{kind} {dim}-D" for kind in KINDS for dim in (1, 2)]
+    order = [f"{kind} {dim}-D" for kind in KINDS for dim in (1, 2, 3)]
     for name in [*sorted(kinds, key=order.index), "all"]:
         some = kinds.get(name, list(rows))
         possible, static = (sum(math.log(of(row)) for row in some) for of in (best, gain))

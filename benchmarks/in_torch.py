@@ -2,12 +2,14 @@
 
     python benchmarks/in_torch.py --json FILE               every graph, one thread
     python benchmarks/in_torch.py --json FILE --only ssim   some graphs
+    python benchmarks/in_torch.py --json FILE --device cuda on a GPU; with onnxruntime's provider for it, too
 
 All columns of a row run in turns, in this process, in blocks. A cell holds the time of the model over that of
 the column (above 1: faster than the model), and half of its 95 % interval. ``kept`` is the captured graph in
 which nothing is lowered: the original of tuning. ``control`` is the model again.
 
-Eager rows are against the model as it is, compiled rows against ``torch.compile(model)``.
+Eager rows are against the model as it is, compiled rows against ``torch.compile(model)``. Rows of
+``onnxruntime`` have one column: the file that was tuned for the device against the stock export, both there.
 
 Needs ``pip install -e '.[test]'`` and, for the compiled rows, a C++ compiler.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,10 +29,12 @@ from typing import Any
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import torch
-from graphs import GRAPHS, Graph, Model, gaussian_blur
+from graphs import Graph, Model, gaussian_blur
+from more_graphs import ALL
 from tables import cell, header, line
 from torch import nn
 
+import export
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.lower import PLAN, lower
 from fx_passes.plan import Choice, Plan
@@ -42,29 +47,34 @@ torch._dynamo.config.allow_unspec_int_on_nn_module = True  # noqa: SLF001 - ther
 COLUMNS = ("kept", "static", "tuned", "control")
 # Calls until torch.compile is done, as in contestants.py.
 WARM_UP = 3
+# The providers of onnxruntime for the devices of torch.
+PROVIDERS = {"cpu": "onnxruntime", "cuda": "onnxruntime:CUDA"}
 # Columns differ by rounding: relative, and absolute.
 SAME = 1e-3
 
 
-def timm_blur_pool() -> Model:
-    from timm.layers.blur_pool import BlurPool2d
-
-    return BlurPool2d(64), (torch.rand(1, 64, 56, 56),)
+ROWS = {"blur5": Graph("kornia GaussianBlur2d 5x5", partial(gaussian_blur, 5, 256)), **ALL}
 
 
-ROWS = {
-    "blur5": Graph("kornia GaussianBlur2d 5x5", partial(gaussian_blur, 5, 256)),
-    "timm": Graph("timm BlurPool2d", timm_blur_pool),
-    **GRAPHS,
-}
-
-
-def measure(name: str, runs: str, budget: float, seconds: float) -> dict[str, Any]:
-    """One row, as JSON."""
+def built(name: str, device: str) -> Model:
+    """The model and its inputs on a device."""
     torch.manual_seed(0)
-    torch.compiler.reset()
     model, inputs = ROWS[name].build()
-    model.eval()
+    return model.eval().to(device), tuple(x.to(device) for x in inputs)
+
+
+def on(device: str, way: Callable[..., Any], inputs: tuple[Any, ...]) -> Callable[[], Any]:
+    """A run that ends when the device has ended."""
+    if device == "cpu":
+        return lambda: way(*inputs)
+    wait = torch.get_device_module(device).synchronize
+    return lambda: (way(*inputs), wait())
+
+
+def measure(name: str, runs: str, device: str, budget: float, seconds: float) -> dict[str, Any]:
+    """One row, as JSON."""
+    torch.compiler.reset()
+    model, inputs = built(name, device)
     compiled: Callable[[nn.Module], Any] = torch.compile if runs == "compiled" else lambda module: module
     with torch.no_grad():
         tuned = lower(model, "tuned", inputs, runs=runs, budget=budget)  # type: ignore[arg-type]
@@ -74,17 +84,13 @@ def measure(name: str, runs: str, budget: float, seconds: float) -> dict[str, An
         for way in ways:
             for _ in range(WARM_UP):
                 torch.testing.assert_close(way(*inputs), expected, rtol=SAME, atol=SAME)
-        openers = [lambda way=way: lambda: way(*inputs) for way in ways]
+        openers = [lambda way=way: on(device, way, inputs) for way in ways]
         blocks = time_blocks(openers, seconds=seconds, fewest_rounds=3)
     times = [[typical(of_one) for of_one in block] for block in blocks]
     ratios = [ratio_of([block[0] / block[which] for block in times]) for which in range(1, len(ways))]
     plan: Plan = tuned.meta[PLAN]
     return {
-        "name": name,
-        "title": ROWS[name].title,
-        "inputs": [list(x.shape) for x in inputs],
-        "runs": runs,
-        "threads": torch.get_num_threads(),
+        **_facts(name, runs, device, inputs),
         "model_ms": min(block[0] for block in times),
         "columns": {
             column: {"ratio": ratio.value, "ci95": list(ratio.ci95), "blocks": len(blocks)}
@@ -92,6 +98,42 @@ def measure(name: str, runs: str, budget: float, seconds: float) -> dict[str, An
         },
         "plan": json.loads(plan.to_json()),
     }
+
+
+def _facts(name: str, runs: str, device: str, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    shapes, title = [list(x.shape) for x in inputs], ROWS[name].title
+    threads = torch.get_num_threads()
+    return {
+        "name": name,
+        "title": title,
+        "inputs": shapes,
+        "runs": runs,
+        "device": device,
+        "threads": threads,
+    }
+
+
+def measure_file(name: str, device: str, budget: float, seconds: float) -> dict[str, Any]:
+    """The row of onnxruntime, as JSON. Without its provider for the device, it has the reason."""
+    model, inputs = built(name, "cpu")
+    facts = _facts(name, "onnxruntime", device, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            report = export.optimize(
+                model,
+                inputs,
+                Path(folder, "tuned.onnx"),
+                target=PROVIDERS[device],
+                budget=budget,
+                seconds=seconds,
+            )
+        except Exception as error:  # noqa: BLE001 - a failure is a result
+            return {**facts, "columns": {}, "failed": str(error), "plan": {"sites": {}}}
+    plan, speed = json.loads(report.plan.to_json()), report.speed
+    if speed is None:  # the file is a copy of the stock export
+        return {**facts, "columns": {"tuned": {"ratio": 1.0, "ci95": [1.0, 1.0], "blocks": 0}}, "plan": plan}
+    tuned = {"ratio": speed.speedup, "ci95": list(speed.ci95), "blocks": len(speed.blocks)}
+    return {**facts, "model_ms": speed.baseline_ms, "columns": {"tuned": tuned}, "plan": plan}
 
 
 def kept_plan(model: nn.Module, inputs: tuple[Any, ...]) -> Plan:
@@ -105,10 +147,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = header("graph", "input", "runs", "model", *COLUMNS, "lowered by tuning")
     for row in rows:
         shapes = ", ".join("x".join(map(str, shape)) for shape in row["inputs"])
-        cells = [cell(row["columns"][column]) for column in COLUMNS]
+        cells = [cell(row["columns"][column]) if column in row["columns"] else "" for column in COLUMNS]
         sites = row["plan"]["sites"].values()
         count = sum(site["lowering"] != "expand" for site in sites)
-        model = f"{row['model_ms']:.3f} ms"
+        model = f"{row['model_ms']:.3f} ms" if "model_ms" in row else row.get("failed", "")
         lines.append(line(row["title"], shapes, row["runs"], model, *cells, f"{count} of {len(sites)}"))
     return "\n".join(lines)
 
@@ -117,16 +159,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="where the results go")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME")
-    parser.add_argument("--runs", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
+    ways = ("eager", "compiled", "onnxruntime")
+    parser.add_argument("--runs", nargs="+", choices=ways, help="default: eager compiled; on a GPU, all")
+    parser.add_argument("--device", choices=PROVIDERS, default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds of tuning for each row")
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring for each row")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
-    for runs in arguments.runs:
+    for runs in arguments.runs or (ways if arguments.device != "cpu" else ways[:2]):
         for name in arguments.only:
-            rows.append(measure(name, runs, arguments.budget, arguments.seconds))
+            limits = arguments.device, arguments.budget, arguments.seconds
+            file = runs == "onnxruntime"
+            rows.append(measure_file(name, *limits) if file else measure(name, runs, *limits))
             arguments.json.write_text(json.dumps({"schema": "fx-passes/in-torch/1", "rows": rows}, indent=1))
             print(table(rows[-1:]).splitlines()[-1], flush=True)
     print(f"\n{table(rows)}")

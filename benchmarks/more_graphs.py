@@ -81,6 +81,13 @@ def gradients(*shape: int) -> Model:
     return kornia.filters.SpatialGradient(), (torch.rand(shape),)
 
 
+def gradients_3d() -> Model:
+    """Of the second order: those of the first, kornia computes without a convolution."""
+    import kornia
+
+    return kornia.filters.SpatialGradient3d(order=2), (torch.rand(1, 1, 16, 64, 64),)
+
+
 def sobel() -> Model:
     import kornia
 
@@ -136,6 +143,7 @@ PAIRS_VOLUMES_BANKS = {
     "wavelet16": Graph("wavelet db3, 16 channels", partial(wavelet, 16), 2.0),
     "wavelet3": Graph("wavelet db3, RGB", partial(wavelet, 3), 2.0),
     "gradients": Graph("kornia SpatialGradient", partial(gradients, 1, 1, 480, 640)),
+    "gradients3d": Graph("kornia SpatialGradient3d, order 2", gradients_3d),
     "sobel": Graph("kornia Sobel", sobel),
 }
 HELD_OUT = {

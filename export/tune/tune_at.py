@@ -27,6 +27,10 @@ class Batch:
 Wanted = Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | Batch
 
 
+class _NotTaken(ValueError):
+    """The model does not take the sizes that are wanted."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """A size of an input: what the model says of it, and what is wanted."""
@@ -59,10 +63,15 @@ def shapes_to_tune_at(
     if not example:
         return ()
     names = list(model.inputs)
-    named = [_of_batch(one, names, example, sizes) if isinstance(one, Batch) else one for one in wanted]
-    asked = [_complete(one, names, example) for one in named]
-    for shapes in asked:
-        _require_taken(_places(model, sizes, shapes), sizes)
+    asked = []
+    for one in wanted:
+        try:
+            named = _of_batch(one, names, example, sizes) if isinstance(one, Batch) else one
+            asked.append(_complete(named, names, example))
+            _require_taken(_places(model, sizes, asked[-1]), sizes)
+        except _NotTaken as error:
+            option = "--batch-sizes" if isinstance(one, Batch) else "--tune-at"
+            raise UsageError(f"{option}: {error}") from None
     return tuple(dict.fromkeys(asked))
 
 
@@ -117,20 +126,20 @@ def _complete(
     """The shapes of all inputs, each of the rank of its example."""
     if not isinstance(wanted, Mapping):
         if len(wanted) != len(names):
-            raise UsageError(
-                f"--tune-at: got shapes of {len(wanted)} inputs, the model has {len(names)} "
+            raise _NotTaken(
+                f"got shapes of {len(wanted)} inputs, the model has {len(names)} "
                 f"({', '.join(names)}); give all of them in their order, or some by name"
             )
         wanted = dict(zip(names, wanted, strict=True))
     unknown = [name for name in wanted if name not in names]
     if unknown:
-        raise UsageError(f"--tune-at: the model has no input {unknown[0]!r}; it has {', '.join(names)}")
+        raise _NotTaken(f"the model has no input {unknown[0]!r}; it has {', '.join(names)}")
     shapes = []
     for name, here in zip(names, example, strict=True):
         shape = tuple(wanted.get(name, here))
         if len(shape) != len(here):
             said = f"has {len(here)} dimensions ({shape_text(here)}), got {len(shape)}"
-            raise UsageError(f"--tune-at: input `{name}` {said}")
+            raise _NotTaken(f"input `{name}` {said}")
         shapes.append(shape)
     return tuple(shapes)
 
@@ -160,14 +169,14 @@ def _require_taken(places: Sequence[_Place], sizes: OpenSizes) -> None:
         elif not unknown and (needed := place.stated.subs(values)) != place.wanted:
             others = [first[symbol] for symbol in sorted(place.stated.free_symbols, key=str)]
             why = " and ".join(f"{other.title} is {other.wanted}" for other in others) or "it is not open"
-            raise UsageError(f"--tune-at: {place.title} must be {needed}, as {why}; got {place.wanted}")
+            raise _NotTaken(f"{place.title} must be {needed}, as {why}; got {place.wanted}")
     for condition in sizes.conditions:
         if condition.subs(values) == sympy.false:
             involved = [
                 first[symbol] for symbol in sorted(condition.free_symbols, key=str) if symbol in first
             ]
             said = " and ".join(f"{place.wanted} for {place.title}" for place in involved)
-            raise UsageError(f"--tune-at: the model does not take {said}")
+            raise _NotTaken(f"the model does not take {said}")
 
 
 def _solved(place: _Place, symbol: sympy.Symbol, values: Mapping[sympy.Symbol, int]) -> int:
@@ -179,7 +188,7 @@ def _solved(place: _Place, symbol: sympy.Symbol, values: Mapping[sympy.Symbol, i
     found = [int(root) for root in roots if root.is_Integer]
     if not found:
         form = form.subs(symbol, sympy.Symbol("n"))
-        raise UsageError(f"--tune-at: {place.title} cannot be {place.wanted}: it is of the form {form}")
+        raise _NotTaken(f"{place.title} cannot be {place.wanted}: it is of the form {form}")
     return max(found)
 
 
@@ -193,4 +202,4 @@ def _require_within(
         return
     ends = [place.stated.subs({**values, symbol: end}) for end in (low, high) if end is not None]
     said = f"{ends[0]} to {ends[1]}" if len(ends) == 2 else f"at least {ends[0]}"
-    raise UsageError(f"--tune-at: {place.title} must be {said}, got {place.wanted}")
+    raise _NotTaken(f"{place.title} must be {said}, got {place.wanted}")

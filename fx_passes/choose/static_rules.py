@@ -11,7 +11,7 @@ from itertools import zip_longest
 from fx_passes.choose.whole_or_parts import whole_or_parts
 from fx_passes.costs.operator_times import Work, moved, nanoseconds, original, takes_blocks
 from fx_passes.costs.site_sizes import Sizes, sizes_of
-from fx_passes.lowerings import MODULES, propose
+from fx_passes.lowerings import MODULES, by_parts, propose
 from fx_passes.lowerings.forms import volume
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Exactness, Proposal
@@ -156,7 +156,7 @@ def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tup
         pair = works(together, replace(proposal, merged=False), block)
         copies = moved(siblings * site.read) + moved(siblings * site.written)
         return None if pair is None else (_times(before, siblings), pair[1] + copies)
-    if site.dim == 3:
+    if by_parts(proposal.lowering, site.dim):
         parts = volume.work(site, proposal, MODULES, block)
         return None if parts is None else (before, parts)
     module = MODULES.get(proposal.lowering)

@@ -3,10 +3,11 @@ one.
 
 A file holds ``propose(resample, kernel)`` and ``Module``. ``propose`` returns proposals or a refusal.
 ``Module`` is a ``Lowered`` (``forms/base.py``); the parameters of a proposal build it. The name of the file
-is the name of the lowering. All files are found by their names. A lowering knows one and two dimensions. A
-site of three is computed as two sites of two (``forms/volume.py``). Tuning times every proposal. The static
-rules can choose a lowering if its file also has ``work(site, params, block)``, which counts the work of
-onnxruntime. Where none is chosen, the expanded convolution stays (``expand``).
+is the name of the lowering. All files are found by their names. A lowering knows one and two dimensions, or
+three and says ``VOLUMES = True``. For all others, a site of three is computed as two sites of two
+(``forms/volume.py``). Tuning times every proposal. The static rules can choose a lowering if its file also
+has ``work(site, params, block)``, which counts the work of onnxruntime. Where none is chosen, the expanded
+convolution stays (``expand``).
 """
 
 from __future__ import annotations
@@ -50,8 +51,13 @@ def propose_one(
     return answer if isinstance(answer, Refusal) else [replace(proposal, merged=True) for proposal in answer]
 
 
+def by_parts(name: str, dim: int) -> bool:
+    """Whether the lowering ``name`` computes a site of ``dim`` dimensions as two sites of two."""
+    return dim == 3 and not getattr(MODULES.get(name), "VOLUMES", False)
+
+
 def _answer(name: str, resample: Resample, kernel: Tensor) -> Sequence[Proposal] | Refusal:
-    if resample.dim == 3:
+    if by_parts(name, resample.dim):
         return volume.propose(name, MODULES, resample, kernel)
     answer: Sequence[Proposal] | Refusal = MODULES[name].propose(resample, kernel)
     return answer
@@ -99,7 +105,7 @@ def build(
 ) -> Lowered:
     """The module that computes a site as proposed. A merged proposal computes ``siblings`` sites."""
     of = resample.times(siblings) if proposal.merged else resample
-    if of.dim == 3:
+    if by_parts(proposal.lowering, of.dim):
         return volume.Volume(of, kernel, bias, proposal, MODULES).eval()
     module: Lowered = MODULES[proposal.lowering].Module(of, kernel, bias, **dict(proposal.params))
     return module.eval()

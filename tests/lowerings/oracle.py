@@ -10,7 +10,7 @@ from known import SIBLINGS, TESTED, VOLUMES
 from torch import Tensor
 
 from fx_passes.kernels.factor import factorise
-from fx_passes.lowerings import build, propose
+from fx_passes.lowerings import build, by_parts, propose
 from fx_passes.records import Proposal
 from fx_passes.resample.axes import Resample
 
@@ -61,10 +61,16 @@ def check(name: str, case: Case, dtype: torch.dtype, integers: bool, perturb: fl
 
 
 def of(name: str, resample: Resample, kernel: Tensor, siblings: int = 1) -> list[Proposal]:
-    """What the way ``name`` proposes: a lowering, or all of them for siblings at once, or for a volume."""
+    """What the way ``name`` proposes: a lowering, or all of them for siblings at once, or for the parts of a
+    volume."""
     found, _ = propose(resample, kernel, siblings=siblings)
-    volume = VOLUMES if resample.dim == 3 else ""
-    return [p for p in found if (SIBLINGS if p.merged else volume or p.lowering) == name]
+    return [p for p in found if _way(p, resample.dim) == name]
+
+
+def _way(proposal: Proposal, dim: int) -> str:
+    if proposal.merged:
+        return SIBLINGS
+    return VOLUMES if by_parts(proposal.lowering, dim) else proposal.lowering
 
 
 def factored(proposal: Proposal) -> bool:

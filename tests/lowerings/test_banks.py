@@ -96,6 +96,20 @@ def test_what_follows_may_see_other_groups() -> None:
     assert [site.resample.rows for site in sites] == [2, 2]
 
 
+@pytest.mark.parametrize(("outputs", "found"), [(3, 1), (8, 0)])
+def test_few_filters_on_one_volume_are_a_site(outputs: int, found: int) -> None:
+    """As on an image. They need not be products."""
+    model, x = nn.Conv3d(1, outputs, 3), torch.randn(1, 1, 9, 9, 9)
+    sites, _ = lowerable_sites(capture_for_inference(model, (x,)).graph_module)
+    assert len(sites) == found
+    for site in sites:
+        ways, _ = propose(site.resample, site.kernel)
+        assert {way.lowering for way in ways} == {"depth_polyphase"}
+        for way in ways:
+            lowered = lower(model, Plan({site.id: Choice(site.key, way)}), (x,))
+            torch.testing.assert_close(lowered(x), model(x))
+
+
 @pytest.mark.parametrize(("outputs", "found"), [(1, 1), (2, 1), (7, 1), (8, 0)])
 def test_few_filters_on_one_channel_are_a_site(outputs: int, found: int) -> None:
     """A gray image and its gradients are a bank. With eight outputs, a dense convolution is as fast."""

@@ -58,7 +58,7 @@ def test_what_each_lowering_becomes(name: str, tmp_path: Path) -> None:
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
     floats = [sizes[t.name] for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT]
     assert sum(floats) == expected.stored
-    assert sum(sizes.values()) - sum(floats) < 64  # shapes and the like
+    assert sum(sizes.values()) - sum(floats) < 80  # shapes, places and the like
 
 
 @pytest.mark.parametrize("name", MODULES)

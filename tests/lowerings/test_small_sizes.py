@@ -70,13 +70,19 @@ def require_alike(expected: Tensor | None, found: Tensor | None) -> None:
 
 @pytest.mark.parametrize("name", OPEN)
 def test_small_sizes(name: str) -> None:
-    """The lowered graph gives what the model gives, or both raise an error."""
+    """The lowered graph gives what the model gives, or both raise an error.
+
+    torch.export asserts that an item of a volume has more than one element, and that its lines have. The
+    lowered graph may raise where what was captured of the model does.
+    """
     computed = 0
-    for net, lowered, x, _ in cases_of(name):
+    for net, lowered, x, sizes in cases_of(name):
+        captured = capture(net, (x,), dynamic_shapes=sizes).graph_module
         for given in small(net.case, x):
-            expected = attempt(net, given)
-            require_alike(expected, attempt(lowered, given))
-            computed += expected is not None
+            expected, found = attempt(net, given), attempt(lowered, given)
+            if found is not None or attempt(captured, given) is not None:
+                require_alike(expected, found)
+                computed += expected is not None
     assert computed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from export.read_onnx.sites import analyse
 from export.write_onnx.exporter import stock_export
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.costs.site_sizes import sizes_of
+from fx_passes.lowerings import propose
 from fx_passes.lowerings.forms.volume_parts import Parts, parts_of, sizes_of_parts
 from fx_passes.resample.lowerable import lowerable_sites
 
@@ -67,6 +69,21 @@ def test_a_kernel_that_underflowed_is_exact_for_finite_numbers_alone() -> None:
         found = parts_of(case.resample(), kernel[None, None])
         assert isinstance(found, Parts)
         assert found.exactness == exactness
+
+
+@pytest.mark.parametrize(
+    ("depth", "phases"), [(2, {4}), (4, {4}), (5, {4, 8}), (8, {4, 8}), (9, {4, 8, 16}), (None, {4, 8, 16})]
+)
+def test_no_more_phases_than_the_depth_needs(depth: int | None, phases: set[int]) -> None:
+    """A block is less than twice as deep as the output, or the smallest one. With an open size, any may be
+    right."""
+    case = make((3, 3, 3), (depth or 6, 8, 8), padding=1)
+    resample = case.resample()
+    shape = (*resample.in_shape[:2], depth, *resample.in_shape[3:])
+    resample = replace(resample, in_shape=shape, out_shape=shape)
+    found, _ = propose(resample, case.kernel(torch.float32, False))
+    ways = [way for way in found if way.lowering == "depth_polyphase"]
+    assert {dict(way.params)["phases"] for way in ways} == phases
 
 
 class Padded(nn.Module):

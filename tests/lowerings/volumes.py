@@ -1,4 +1,4 @@
-"""Cases of any lowering for a site of three dimensions: for its planes, with another one for its lines."""
+"""Cases of a site of three dimensions as two: any lowering for its planes, another one for its lines."""
 
 from __future__ import annotations
 

@@ -96,4 +96,5 @@ GAINS: dict[str, tuple[Any, float]] = {
     "sound down": (conv((1, 64, 4000), (12,), stride=(2,)), 2),
     "sound up": (transposed((1, 64, 2000), (12,), 2), 2),
     "activation": (transposed((1, 512, 1000), (12,), 2), 2),
+    "volume of any rank": (conv((1, 1, 32, 64, 64), (7, 7, 7), rank=2), 1.5),
 }

@@ -1,8 +1,9 @@
 """A site computed in another way: a module that takes the input of the site and gives its output.
 
 ``Lowered`` has what all ways share, for any number of axes: the bias and the shape of the output. ``compute``
-differs. ``planar.py`` has what the ways for one and two axes share. ``volume.py`` computes three axes by two
-such modules. Kernels and values derived from them are buffers, so a lowered model is for inference.
+differs. ``windowed.py`` has what the ways share that read windows, and ``planar.py`` those of one and two
+axes. ``volume.py`` computes three axes by two such modules. Kernels and values derived from them are buffers,
+so a lowered model is for inference.
 """
 
 from __future__ import annotations

@@ -90,11 +90,12 @@ def test_taken(wanted: Any, shapes: Any, sizes: Any) -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ([(1, 3, 48, 64)], r"got shapes of 1 inputs, the model has 2 \(x, y\)"),
+        ([(1, 3, 48, 64)], r"^--tune-at: got shapes of 1 inputs, the model has 2 \(x, y\)"),
         ({"z": (1, 3)}, "no input 'z'; it has x, y"),
         ({"x": (3, 48, 64)}, r"input `x` has 4 dimensions \(1x3x24x28\), got 3"),
         ({"x": (1, 4, 24, 64)}, "size 1 of `x` must be 3, as it is not open; got 4"),
         ({"x": (1, 3, 48, 64)}, r"size 1 \(`h`\) of `y` must be 48, as size 2 \(`h`\) of `x` is 48; got 24"),
+        (Batch(0), r"^--batch-sizes: size 0 .*of `x` must be at least 1, got 0"),
         ({"x": (1, 3, 24, 0)}, r"size 3 \(`w`\) of `x` must be at least 1, got 0"),
     ],
 )
