@@ -1,10 +1,8 @@
-"""A result as lines and tables that a person can read."""
+"""A result as lines that a person can read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from rich.table import Table
 
 from export.report.result import Report
 from export.runtime.arrays import shape_text
@@ -19,39 +17,20 @@ EXACTNESS_TEXT = {
 }
 
 
-def site_table(findings: Sequence[Finding], report: Report | None = None) -> Table:
-    """One row for each site: what it is, what its weight was and became, and why if nothing was done."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("site", "form", "op"):
-        table.add_column(title, overflow="fold")
-    table.add_column("groups", justify="right")
-    table.add_column("weight -> kernel")
-    table.add_column("lowering or reason" if report else "verdict", overflow="fold")
-    for finding in findings:
-        before, after = (shape_text(one) or "?" for one in (finding.weight_shape, finding.kernel_shape))
-        table.add_row(
-            finding.id,
-            finding.site.form,
-            finding.op,
-            str(finding.groups or "?"),
-            f"{before} -> {after}" if finding.shared and finding.groups > 1 else before,
-            _verdict(finding, report),
-        )
-    return table
+def verdict_text(finding: Finding, report: Report | None, *, named: bool) -> str:
+    """What became of a site (or ``shared``) with its note; or ``not shared: reason``.
 
-
-def _verdict(finding: Finding, report: Report | None) -> str:
-    """What became of a site (or ``shared``) with its note; or ``not shared: reason``."""
+    Args:
+        named: other sites are named. Otherwise they are counted.
+    """
     if not finding.shared:
         return f"not shared: {finding.reason}"
     lowering = report.lowering_of(finding) if report else None
     if lowering and lowering != "expand":
         assert report is not None
         exact = EXACTNESS_TEXT[report.exactness_of(finding) or "bitwise"]
-        others = report.together_with(finding)
-        together = f" together with {', '.join(others)}" if others else ""
         outside = report.outside.get(report.whole.get(finding.id, finding.id), ())
-        return f"{lowering}{together} ({'; '.join([exact, *outside])})"
+        return f"{lowering}{_together(report.together_with(finding), named)} ({'; '.join([exact, *outside])})"
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)
     if finding.groups == 1:  # there is nothing to share
@@ -60,16 +39,16 @@ def _verdict(finding: Finding, report: Report | None) -> str:
     return f"{word} ({note})" if note else word
 
 
+def _together(others: Sequence[str], named: bool) -> str:
+    if not others:
+        return ""
+    count = "1 other site" if len(others) == 1 else f"{len(others)} other sites"
+    return f" together with {', '.join(others) if named else count}"
+
+
 def summary_lines(report: Report) -> list[str]:
     """The result in a few plain lines."""
-    check, lines = report.equivalence, list(report.sizes)
-    if not report.rewritten:
-        what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
-        lines.append(f"{what}: the output is {_original(report)}")
-    if why := report.plan.made.get("kept"):
-        lines.append(f"every convolution is kept: {why}")
-    if failed := report.plan.made.get("failed"):
-        lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
+    check, lines = report.equivalence, notes_of(report)
     if check.cases:
         bits = "equal bits" if check.bitwise else "within bounds"
         lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
@@ -85,6 +64,19 @@ def summary_lines(report: Report) -> list[str]:
     return lines
 
 
+def notes_of(report: Report) -> list[str]:
+    """What the model needs of its open sizes, and why nothing was done where that is so."""
+    notes = list(report.sizes)
+    if not report.rewritten:
+        what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
+        notes.append(f"{what}: the output is {_original(report)}")
+    if why := report.plan.made.get("kept"):
+        notes.append(f"every convolution is kept: {why}")
+    if failed := report.plan.made.get("failed"):
+        notes.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
+    return notes
+
+
 def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> str:
     """What differs from the first measurement: the shapes of the inputs, the number of threads."""
     (first_shapes, first), *_ = report.speed_at
@@ -93,8 +85,14 @@ def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> s
     return at + threads
 
 
+def setting_text(shapes: Sequence[Sequence[int]], timing: Timing) -> str:
+    """The shapes of the inputs and the number of threads of a measurement."""
+    return f"{', '.join(map(shape_text, shapes))} with {timing.threads} thread(s)"
+
+
 def _original(report: Report) -> str:
-    return "a copy of the file" if report.route == "onnx" else "the plain export"
+    original = "a copy of the file" if report.route == "onnx" else "the plain export"
+    return f"{original}, with a stamp" if report.stamped else original
 
 
 def speed_text(speed: Timing) -> str:
