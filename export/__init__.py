@@ -4,7 +4,10 @@ from export.runtime import idle_threads  # noqa: F401 - before anything that loa
 
 # isort: split
 from export.pipeline import optimize
+from export.report.html import write_html
+from export.report.markdown import write_markdown
 from export.report.result import Report
+from export.schemas import schema
 from export.speed import Timing, measure_speed
 from export.verify.equivalence import Equivalence, check_equivalence
 from export.write_onnx.exporter import to_onnx
@@ -16,5 +19,8 @@ __all__ = [
     "check_equivalence",
     "measure_speed",
     "optimize",
+    "schema",
     "to_onnx",
+    "write_html",
+    "write_markdown",
 ]

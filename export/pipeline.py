@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from export.dynamic import program_inputs, program_shapes
+from export.job.details import gathered
 from export.job.keep import verify_or_keep
 from export.job.measure import Measured, measure_or_keep
 from export.job.rewrite import rewrite
@@ -49,7 +50,10 @@ def optimize(
     budget: float = 60.0,
     seconds: float = 10.0,
     timings: Timings | None = None,
+    stamp: bool = False,
+    keep_traces: bool = False,
     name: str | None = None,
+    details: bool = False,
     progress: Progress = lambda stage: None,
 ) -> Report:
     """Write an ONNX file in which shared kernels are stored once and computed fast. It is verified and
@@ -80,7 +84,10 @@ def optimize(
             time of exports.
         seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
         timings: times of an earlier tuning. New times are added.
+        stamp: note in the file what was done, as in each rewritten file from a torch model.
+        keep_traces: keep the stack traces that torch's exporter notes, with paths of this machine.
         name: the name of the model in the report.
+        details: gather what ``export.write_html`` shows besides: kernels, nodes, times by operator.
         progress: called with each stage.
 
     Returns:
@@ -92,7 +99,10 @@ def optimize(
         UsageError: an argument is wrong, or the plan was made for another model.
     """
     targets = targets_of(target, threads)
-    options = Options(lowering, exactness, plan, timings or Timings(), targets, budget, seconds)
+    more_options: Any = {"stamp": stamp, "keep_traces": keep_traces, "details": details}
+    options = Options(
+        lowering, exactness, plan, timings or Timings(), targets, budget, seconds, **more_options
+    )
     path, stages = Path(path), Stages(progress)
     tune_at = [*tune_at, *map(Batch, batch_sizes)]
     if isinstance(model, Path | str):
@@ -130,7 +140,8 @@ def optimize_model(
     _require_writable(path)
     inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
-        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
+        traces = {"keep_traces": options.keep_traces}
+        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages, **traces)
         source = replace(source, tune_at=_workloads(tune_at, source))
         _run_in_target(source, options.target, stages)
         return _optimized(source, path, name or type(model).__name__, options, stages)
@@ -201,6 +212,7 @@ def _report(
 ) -> Report:
     """The report on the stages, made while their files still exist."""
     rewritten = measured.verified.rewritten
+    details = gathered(source, measured, options, stages) if options.details else None
     return Report(
         model=name,
         output=path,
@@ -220,4 +232,6 @@ def _report(
         whole=rewritten.whole,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
+        stamped=options.stamp,
+        details=details,
     )

@@ -12,9 +12,10 @@ from pathlib import Path
 import click
 from torch.export import ExportedProgram
 
+from export.cli.decide import dynamic_option
 from export.cli.files import file_of, require_apart
 from export.cli.find import found_in
-from export.cli.group import dynamic_option, input_option, json_option, main, model_argument
+from export.cli.group import input_option, json_option, main, model_argument
 from export.cli.help import examples
 from export.cli.inputs import file_inputs
 from export.cli.loudness import loudness_options, printing, showing

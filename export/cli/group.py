@@ -21,13 +21,6 @@ input_option: Callable[[Command], Command] = click.option(
     metavar="SIZES",
     help="Sizes of an example input, as 1x3x224x224, x=1x3x224x224 or 4x16:int64; once for each input.",
 )
-dynamic_option: Callable[[Command], Command] = click.option(
-    "--dynamic",
-    multiple=True,
-    metavar="SPEC",
-    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number. "
-    "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
-)
 sites_option: Callable[[Command], Command] = click.option(
     "--sites", "every", is_flag=True, help="List every site. Otherwise those that are alike are one line."
 )

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from export.cli.decide import dynamic_option, exactness_option, lowering_option, plan_option
 from export.cli.files import file_of, require_apart, writable
-from export.cli.group import dynamic_option, input_option, json_option, main, model_argument, sites_option
+from export.cli.group import input_option, main, model_argument
 from export.cli.help import examples
-from export.cli.loudness import loudness_options, printing
+from export.cli.loudness import loudness_options
+from export.cli.notes import note_options
 from export.cli.numbers import whole_numbers
 from export.cli.optimized import optimized
+from export.cli.results import Remembers, Results, results_options
 from export.cli.tune_at import parse_tune_at
-from export.report.terminal import print_report, write_json
 from export.runtime.target import targets_of
-from export.tune.options import LOWERINGS, Options, Timings
+from export.tune.options import Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
 from export.tune.tune_at import Batch
 from fx_passes.errors import NothingGainedError
-from fx_passes.records import EXACTNESS, Exactness
+from fx_passes.records import Exactness
 
 
 @main.command(
+    cls=Remembers,
     short_help="Write an ONNX file, verified and measured.",
     epilog=examples(
         "fx-passes optimize my_model.py:build -o out.onnx",
@@ -33,21 +37,8 @@ from fx_passes.records import EXACTNESS, Exactness
 @model_argument
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
 @input_option
-@click.option(
-    "--lowering",
-    type=click.Choice(LOWERINGS),
-    default="tuned",
-    show_default=True,
-    help="tuned: what is fastest here; static: by rules, made for onnxruntime, the same everywhere; "
-    "expand: equal bit for bit.",
-)
-@click.option(
-    "--exactness",
-    type=click.Choice(EXACTNESS),
-    default="finite",
-    show_default=True,
-    help="The least exact that may be chosen: equal bits; other rounding; that, and for finite inputs only.",
-)
+@lowering_option
+@exactness_option
 @click.option(
     "--budget",
     type=click.FloatRange(1),
@@ -55,12 +46,7 @@ from fx_passes.records import EXACTNESS, Exactness
     show_default=True,
     help="Seconds of timing to tune; exports come on top.",
 )
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Do what a saved plan says; nothing is timed to decide.",
-)
+@plan_option
 @click.option(
     "--save-plan",
     metavar="FILE",
@@ -97,8 +83,8 @@ from fx_passes.records import EXACTNESS, Exactness
 @click.option(
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
-@sites_option
-@json_option
+@results_options
+@note_options
 @loudness_options
 @click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
 def optimize(
@@ -116,27 +102,25 @@ def optimize(
     tune_at: tuple[str, ...],
     batch_sizes: tuple[int, ...],
     seconds: float,
-    every: bool,
-    json_file: str | None,
+    results: Results,
     strict: bool,
+    **notes: Any,
 ) -> None:
     """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
-    require_apart({"-o": output, "--json": json_file, "--save-plan": save_plan}, [file_of(model), plan_file])
+    require_apart({"-o": output, **results.files, "--save-plan": save_plan}, [file_of(model), plan_file])
     plan = read_plan(plan_file) if plan_file else None
     if save_plan == "-":
         raise click.BadParameter("a plan is saved to a file", param_hint="--save-plan")
     # Whatever is to be decided: a file that is no plan is not overwritten.
     targets = targets_of(target, threads)
     timings = resume(Path(save_plan), *targets) if save_plan else Timings()
-    options = Options(lowering, exactness, plan, timings, targets, budget, seconds)
+    details = bool(results.page)
+    options = Options(lowering, exactness, plan, timings, targets, budget, seconds, details=details, **notes)
     wanted = [*map(parse_tune_at, tune_at), *map(Batch, batch_sizes)]
     report = optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:
         write_plan(report.plan, Path(save_plan))
-    if json_file:
-        write_json(report.to_json(), json_file)
-    if printing(json_file):
-        print_report(report, every=every)
+    results.write(report)
     if strict and not report.rewritten:
         raise NothingGainedError("nothing was shared (--strict)")
     if strict and not (report.speed and report.speed.faster):

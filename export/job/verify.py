@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from export.job.blame import blame_site
 from export.job.rewrite import Rewritten
@@ -10,35 +11,37 @@ from export.job.source import Source
 from export.runtime.target import Target
 from export.stages import Stages
 from export.verify.equivalence import Equivalence, check_equivalence
-from export.verify.site_check import Wrong, check_sites
+from export.verify.site_check import SiteError, Wrong, check_sites
 from fx_passes.errors import NotEquivalentError
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A rewrite whose file was compared with the original, and passed."""
+    """A rewrite whose file was compared with the original, and passed. ``errors`` are those of the lowered
+    sites by themselves, by key."""
 
     rewritten: Rewritten
     equivalence: Equivalence
+    errors: Mapping[str, SiteError] = field(default_factory=dict)
 
 
 def verify(source: Source, rewritten: Rewritten, target: Target, stages: Stages) -> Verified:
-    """Compare both files in onnxruntime, and in the target if that is another one. A copy of a given file is
-    equivalent.
+    """Compare both files in onnxruntime, and in the target if that is another one. A given file whose graph
+    did not change is equivalent.
 
     Raises:
         NotEquivalentError: they differ; it names the site that causes the difference.
     """
     if rewritten.unchanged and not source.exported:
-        return Verified(rewritten, Equivalence(True, 0, True, "the same file, byte for byte", ()))
+        return Verified(rewritten, Equivalence(True, 0, True, "the same graph, byte for byte", ()))
     with stages.stage("checking equivalence"):
-        wrong, notes = check_sites(rewritten.path, rewritten.places, rewritten.replaced)
+        wrong, notes, errors = check_sites(rewritten.path, rewritten.places, rewritten.replaced)
         equivalence = _compare_files(source, rewritten, target, notes, stages, quick=True)
         if source.exported and not equivalence.passed:  # torch knows best how far its rounding goes
             equivalence = _compare_files(source, rewritten, target, [], stages, quick=False)
         if wrong is not None or not equivalence.passed:
             raise _error(source, rewritten, wrong, equivalence)
-    return Verified(rewritten, replace(equivalence, notes=(*notes, *equivalence.notes)))
+    return Verified(rewritten, replace(equivalence, notes=(*notes, *equivalence.notes)), errors)
 
 
 def _compare_files(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from export.report.details import Details
 from export.runtime.timed_key import parts_of
 from export.speed import Timing
 from export.verify.equivalence import Equivalence
@@ -33,6 +34,8 @@ class Report:
         sizes: what the model needs of its open sizes, beyond what was asked for.
         speed_at: for each number of threads and each input that was timed, the shapes of the input and the
             times. The first is ``speed``.
+        stamped: whether the caller asked for a note of what was done.
+        details: what a report for people shows besides. None: it was not asked for.
     """
 
     model: str
@@ -53,6 +56,8 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
     speed_at: tuple[tuple[tuple[tuple[int, ...], ...], Timing], ...] = ()
+    stamped: bool = False
+    details: Details | None = None
 
     @property
     def rewritten(self) -> bool:

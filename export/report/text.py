@@ -48,14 +48,7 @@ def _together(others: Sequence[str], named: bool) -> str:
 
 def summary_lines(report: Report) -> list[str]:
     """The result in a few plain lines."""
-    check, lines = report.equivalence, list(report.sizes)
-    if not report.rewritten:
-        what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
-        lines.append(f"{what}: the output is {_original(report)}")
-    if why := report.plan.made.get("kept"):
-        lines.append(f"every convolution is kept: {why}")
-    if failed := report.plan.made.get("failed"):
-        lines.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
+    check, lines = report.equivalence, notes_of(report)
     if check.cases:
         bits = "equal bits" if check.bitwise else "within bounds"
         lines.append(f"equivalence: passed, {bits} in {check.cases} cases ({check.reference})")
@@ -71,6 +64,19 @@ def summary_lines(report: Report) -> list[str]:
     return lines
 
 
+def notes_of(report: Report) -> list[str]:
+    """What the model needs of its open sizes, and why nothing was done where that is so."""
+    notes = list(report.sizes)
+    if not report.rewritten:
+        what = "no convolution was rewritten" if report.shared_count else "nothing was shared"
+        notes.append(f"{what}: the output is {_original(report)}")
+    if why := report.plan.made.get("kept"):
+        notes.append(f"every convolution is kept: {why}")
+    if failed := report.plan.made.get("failed"):
+        notes.append(f"nothing was lowered, as the candidates could not be timed: {failed}")
+    return notes
+
+
 def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> str:
     """What differs from the first measurement: the shapes of the inputs, the number of threads."""
     (first_shapes, first), *_ = report.speed_at
@@ -79,8 +85,14 @@ def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> s
     return at + threads
 
 
+def setting_text(shapes: Sequence[Sequence[int]], timing: Timing) -> str:
+    """The shapes of the inputs and the number of threads of a measurement."""
+    return f"{', '.join(map(shape_text, shapes))} with {timing.threads} thread(s)"
+
+
 def _original(report: Report) -> str:
-    return "a copy of the file" if report.route == "onnx" else "the plain export"
+    original = "a copy of the file" if report.route == "onnx" else "the plain export"
+    return f"{original}, with a stamp" if report.stamped else original
 
 
 def speed_text(speed: Timing) -> str:

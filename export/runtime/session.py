@@ -24,6 +24,7 @@ def open_session(
     provider: str = CPU,
     optimized: bool = True,
     folder: Path | None = None,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
     """A session on an ONNX file.
 
@@ -33,6 +34,7 @@ def open_session(
         provider: what computes. The CPU computes the operators that it does not have.
         optimized: all graph optimizations of onnxruntime (its default), or none.
         folder: the folder of the external data, for a model in bytes.
+        profile: how the name of a file begins to which the session writes when each operator ran.
 
     A large file is opened without repacking its weights. Its memory is then the mapped file; repacking takes
     twice as much again.
@@ -52,6 +54,8 @@ def open_session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     if folder is not None or (isinstance(path, Path) and is_large_file(path)):
         options.add_session_config_entry("session.disable_prepacking", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.log_severity_level = 4  # what goes wrong is raised, and need not be printed as well
     try:
         source = path if isinstance(path, bytes) else str(path)

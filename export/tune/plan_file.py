@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from export.report.whole_file import write_whole
 from export.runtime.environment import environment
 from export.runtime.target import Target
 from export.tune.options import Timings
-from fx_passes.errors import ExportError, UsageError
+from fx_passes.errors import UsageError
 from fx_passes.plan import Plan
 
 
@@ -31,12 +31,7 @@ def write_plan(plan: Plan, file: Path) -> None:
     Raises:
         ExportError: the file cannot be written.
     """
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_text(plan.to_json())
-        os.replace(part, file)
-    except OSError as error:
-        raise ExportError(f"cannot write {file}: {error.strerror}") from error
+    write_whole(file, plan.to_json())
 
 
 def resume(file: Path, *targets: Target) -> Timings:

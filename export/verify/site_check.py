@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -44,19 +45,35 @@ class Replaced:
     ids: tuple[str, ...]
 
 
-def check_sites(
-    path: Path, places: Sequence[Place], replaced: Mapping[str, Replaced]
-) -> tuple[Wrong | None, list[str]]:
+@dataclass(frozen=True)
+class SiteError:
+    """The largest error of the sites of one key, and the one that is allowed."""
+
+    error: float
+    allowed: float
+
+
+class Checked(NamedTuple):
+    """What the comparison found.
+
+    Args:
+        wrong: the first site that differs by more than rounding can explain.
+        notes: on the sites that could not be compared.
+        errors: of the sites that were compared, by key.
+    """
+
+    wrong: Wrong | None
+    notes: list[str]
+    errors: dict[str, SiteError]
+
+
+def check_sites(path: Path, places: Sequence[Place], replaced: Mapping[str, Replaced]) -> Checked:
     """Compare each lowered site with what it replaced.
 
     Args:
         path: the file.
         places: the lowered sites in it.
         replaced: by key, what the sites replaced.
-
-    Returns:
-        The first site that differs by more than rounding can explain, and notes on the sites that could not
-        be compared.
 
     Raises:
         ExportError: onnxruntime does not run the nodes.
@@ -71,7 +88,9 @@ def check_sites(
                 note = f"site {replaced[place.key].ids[0]} was not compared by itself: {one_line(error, 160)}"
                 notes += [] if note in notes else [note]
     known = [place for place in places if place.key in truths]
-    return _compare(path, known, truths, replaced) if known else None, notes
+    errors: dict[str, SiteError] = {}
+    wrong = _compare(path, known, truths, replaced, errors) if known else None
+    return Checked(wrong, notes, errors)
 
 
 @dataclass(frozen=True)
@@ -93,8 +112,13 @@ def _truth(original: nn.Module, example: Tensor) -> _Truth:
 
 
 def _compare(
-    path: Path, places: Sequence[Place], truths: Mapping[str, _Truth], replaced: Mapping[str, Replaced]
+    path: Path,
+    places: Sequence[Place],
+    truths: Mapping[str, _Truth],
+    replaced: Mapping[str, Replaced],
+    errors: dict[str, SiteError],
 ) -> Wrong | None:
+    """The first site that is wrong. The largest error of each key is put into ``errors``."""
     given = [truths[place.key].given for place in places]
     cut = _cut(path, places)
     for optimized in (True, False):
@@ -104,15 +128,18 @@ def _compare(
             same = replaced[place.key].ids
             site = same[min(passed[place.key], len(same) - 1)]
             passed[place.key] += 1
-            if said := _fault(truths[place.key], found):
+            truth = truths[place.key]
+            if (shape := truth.ideal.shape) != found.shape:
+                return Wrong(site, f"expected shape {list(shape)}, found {list(found.shape)}")
+            apart = np.abs(found.astype(np.float64) - truth.ideal)
+            so_far = errors.get(place.key, SiteError(0.0, truth.allowed))
+            errors[place.key] = replace(so_far, error=max(float(apart.max(initial=0.0)), so_far.error))
+            if said := _fault(truth, found, apart):
                 return Wrong(site, said)
     return None
 
 
-def _fault(truth: _Truth, found: Array) -> str | None:
-    if found.shape != truth.ideal.shape:
-        return f"expected shape {list(truth.ideal.shape)}, found {list(found.shape)}"
-    apart = np.abs(found.astype(np.float64) - truth.ideal)
+def _fault(truth: _Truth, found: Array, apart: Array) -> str | None:
     if not apart.size or apart.max() <= truth.allowed:
         return None
     place = np.unravel_index(int(np.nan_to_num(apart, nan=np.inf).argmax()), apart.shape)

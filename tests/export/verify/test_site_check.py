@@ -131,4 +131,4 @@ def test_a_site_that_cannot_be_compared_is_noted(tmp_path: Path) -> None:
 
     place = Place("key", "x", "y", frozenset(["n"]), torch.zeros(1, 3))
     found = check_sites(tmp_path / "none.onnx", [place, place], {"key": Replaced(Fails(), ("conv",))})
-    assert found == (None, ["site conv was not compared by itself: not in float64"])
+    assert found == (None, ["site conv was not compared by itself: not in float64"], {})
