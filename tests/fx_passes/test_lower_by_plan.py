@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("simple_rules")
 
 
 def phases_everywhere(model: Any, inputs: Any, skip: int = -1) -> Plan:
-    """Return a plan that lowers every site in phases, except the site number ``skip``. Two sites in a row stay
+    """A plan that lowers every site in phases, except the site number ``skip``. Two sites in a row stay
     two."""
     sites, _ = lowerable_sites(capture(model, inputs).graph_module)
     choices = {}
