@@ -60,14 +60,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_in_the_wheel(wheel: Path) -> None:
     """Both packages with the mark of typed packages, the files of the report, the licence, and no tests."""
     names = zipfile.ZipFile(wheel).namelist()
-<<<<<<< HEAD
     assert {"fx_passes/py.typed", "export/py.typed", "export/schemas/optimize.json"} <= set(names)
-=======
-    assert {"fx_passes/py.typed", "export/py.typed"} <= set(names)
     files = {f"export/report/page/{file.name}" for file in (ROOT / "export/report/page").iterdir()}
     assert len(files) >= 5
     assert files <= set(names)
->>>>>>> report
     assert any(name.endswith("licenses/LICENSE") for name in names)
     folders = {name.partition("/")[0] for name in names}
     assert {f for f in folders if not f.endswith(".dist-info")} == {"fx_passes", "export"}
