@@ -29,6 +29,7 @@ path: str = "out.onnx"
 report = export.optimize(conv.eval(), (torch.rand(1, 3, 8, 8),), path, lowering="expand", seconds=0)
 passed: bool = report.equivalence.passed
 assert passed and fx_passes.__version__
+export.write_html(report, "out.html")
 """
 
 
@@ -57,9 +58,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_what_is_in_the_wheel(wheel: Path) -> None:
-    """Both packages with the mark of typed packages, the licence, and no tests."""
+    """Both packages with the mark of typed packages, the files of the report, the licence, and no tests."""
     names = zipfile.ZipFile(wheel).namelist()
     assert {"fx_passes/py.typed", "export/py.typed", "export/schemas/optimize.json"} <= set(names)
+    files = {f"export/report/page/{file.name}" for file in (ROOT / "export/report/page").iterdir()}
+    assert len(files) >= 5
+    assert files <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     folders = {name.partition("/")[0] for name in names}
     assert {f for f in folders if not f.endswith(".dist-info")} == {"fx_passes", "export"}

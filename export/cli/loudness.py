@@ -2,7 +2,7 @@
 
 --quiet     errors alone, and what --json - writes
             the result on standard output; the stages on standard error
---verbose   also the steps of each stage, one line each
+--verbose   also the steps of each stage, one line each, and how long each stage took
 --debug     also all logs, warnings and tracebacks, of torch too
 """
 
@@ -51,10 +51,15 @@ def printing(json_file: str | None = None) -> bool:
     return json_file != "-" and _log_of(click.get_current_context()).level != QUIET
 
 
+def telling() -> bool:
+    """Whether the steps and the time of each stage are told."""
+    return _log_of(click.get_current_context()).level > NORMAL
+
+
 def showing(expected: Sequence[Expected]) -> AbstractContextManager[Progress]:
     """Shows the stages of a command, as far as it may."""
-    level = _log_of(click.get_current_context()).level
-    return progress(expected, quiet=level == QUIET, lines=level > NORMAL)
+    quiet = _log_of(click.get_current_context()).level == QUIET
+    return progress(expected, quiet=quiet, lines=telling())
 
 
 def _asked_for(level: int, context: click.Context, parameter: click.Parameter, given: bool) -> None:

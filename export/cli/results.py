@@ -13,7 +13,7 @@ import click
 
 from export.cli.files import writable
 from export.cli.group import json_option, sites_option
-from export.cli.loudness import printing
+from export.cli.loudness import printing, telling
 from export.report.html import write_html
 from export.report.markdown import markdown_of, write_markdown
 from export.report.result import Report
@@ -67,7 +67,7 @@ class Results:
         if self.json_file:
             write_json(report.to_json(), self.json_file)
         if "-" not in (self.json_file, self.markdown) and printing():
-            print_report(report, every=self.every)
+            print_report(report, every=self.every, stages=telling())
 
 
 def results_options(command: Callable[..., Any]) -> Callable[..., Any]:

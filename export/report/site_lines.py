@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from export.report.alike import Alike, alike
 from export.report.result import Report
@@ -47,13 +48,8 @@ def _table(rows: Sequence[Alike], last: str, every: bool) -> Table:
     table.add_column(last, overflow="fold")
     for row in rows:
         count = [] if every else [f"{len(row.findings)} x"]
-        table.add_row(*map(_plain, (*count, row.what, row.groups, row.weight, row.example.id, row.verdict)))
+        table.add_row(*map(Text, (*count, row.what, row.groups, row.weight, row.example.id, row.verdict)))
     return table
-
-
-def _plain(text: str) -> str:
-    """Text in which nothing is taken for markup."""
-    return text.replace("[", r"\[")
 
 
 def paragraph(row: Alike, width: int, every: bool) -> list[str]:

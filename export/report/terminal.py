@@ -13,7 +13,7 @@ from rich.console import Console
 
 from export.report.result import Report
 from export.report.site_lines import print_sites
-from export.report.text import summary_lines
+from export.report.text import stage_lines, summary_lines
 from export.verify.equivalence import Equivalence
 from fx_passes.records import Finding
 
@@ -40,11 +40,12 @@ def print_findings(findings: Sequence[Finding], report: Report | None = None, *,
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
-def print_report(report: Report, *, every: bool = False) -> None:
-    """What an optimization found, did and measured, and where the file is."""
+def print_report(report: Report, *, every: bool = False, stages: bool = False) -> None:
+    """What an optimization found, did and measured, and where the file is. ``stages``: and how long each
+    stage took."""
     print_route(report.route)
     print_findings(report.findings, report, every=every)
-    for line in summary_lines(report):
+    for line in [*summary_lines(report), *(stage_lines(report) if stages else ())]:
         click.echo(line)
     click.echo(f"written: {report.output}")
 

@@ -60,7 +60,6 @@ def summary_lines(report: Report) -> list[str]:
     kib = report.baseline_bytes / 1024, report.optimized_bytes / 1024
     lines.append(f"size: {kib[0]:.1f} KiB -> {kib[1]:.1f} KiB")
     lines.append(f"time: {sum(report.seconds.values()):.1f} s")
-    lines += [f"  {seconds:6.1f} s {stage}" for stage, seconds in report.seconds.items()]
     return lines
 
 
@@ -112,3 +111,8 @@ def _ratio_text(ratio: Ratio, speed: Timing) -> str:
     low, high = ratio.ci95
     interval = f" [{low:.3f}, {high:.3f}]" if speed.enough else ""
     return f"{ratio.value:.3f}x{interval}"
+
+
+def stage_lines(report: Report) -> list[str]:
+    """How long each stage took."""
+    return [f"  {seconds:6.1f} s {stage}" for stage, seconds in report.seconds.items()]

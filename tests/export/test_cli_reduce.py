@@ -221,6 +221,7 @@ def test_a_try_that_takes_too_long() -> None:
         ((-6, "it crashed with SIGABRT"), (-11, "it crashed with SIGSEGV"), False),
         ((3, "unexpected KeyError: 'a'"), (3, "unexpected KeyError: 'b'"), True),
         ((3, "unexpected KeyError: 'a'"), (3, "unexpected TypeError: 'a'"), False),
+        ((3, "onnxruntime could not run it: no Conv"), (3, "onnxruntime could not run it: no Pad"), False),
         ((3, "onnxruntime does not accept /tmp/a.onnx: 7"), (3, "onnxruntime does not accept b/c: 8"), True),
     ],
 )

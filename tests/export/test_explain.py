@@ -16,6 +16,7 @@ from export.stages import Stages
 from fx_passes.choose.static_rules import MARGIN, static_gain, static_plan
 from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES, propose
+from fx_passes.records import Refusal
 
 MODEL = '''
 import torch
@@ -114,6 +115,10 @@ def test_sites_in_a_row(source: Source) -> None:
     chosen = {one.id: static_plan(sites).choices[one.id].proposal for one in (whole, *whole.parts)}
     for name, proposal in chosen.items():
         assert explain_site(source, name, "net").chosen == (proposal.name if proposal else None)
+    as_one = chosen[whole.id] is not None
+    said = f"compute it as a part of `{whole.id}`" if as_one else "compute its parts by themselves"
+    others = whole.ids if as_one else (whole.id,)
+    assert all(said in text(explain_site(source, name, "net")) for name in others)
 
 
 def test_siblings(source: Source) -> None:
@@ -132,6 +137,15 @@ def test_a_site_that_is_not_shared(source: Source) -> None:
     explained = explain_site(source, name, "net")
     assert "It is not shared: group 1 differs from group 0 by" in text(explained)
     assert not explained.ways and explained.rules is None
+
+
+def test_a_site_that_no_lowering_takes(source: Source) -> None:
+    """The refusal of all lowerings is a sentence, and in the JSON."""
+    finding = source.found.findings[0]
+    refusal = Refusal(finding.id, "lower", "dtype", "input and kernel do not both have the type float32")
+    explained = Explanation("net", finding.id, (finding,), refusal=refusal)
+    assert "No lowering is tried: input and kernel do not both have the type float32." in text(explained)
+    assert explained.to_json()["code"] == "dtype"
 
 
 def test_a_convolution_that_is_no_candidate(source: Source) -> None:

@@ -75,9 +75,11 @@ def test_quiet_and_loud_is_a_mistake(loud: str, source: Path) -> None:
         assert "--quiet contradicts" in result.stderr
 
 
-def test_nothing_is_left_behind(source: Path) -> None:
+def test_nothing_is_left_behind(source: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After a command in this process, logging and warnings are as they were."""
     names = (None, "torch", "export", "fx_passes")
+    for name in names:
+        caplog.set_level(logging.WARNING, name)
     before = [logging.getLogger(name).level for name in names], logging.getLogger().handlers[:]
     filters = warnings.filters[:]
     run("find", f"{source}:no_inputs", "--debug")

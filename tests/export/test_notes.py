@@ -174,17 +174,18 @@ def test_to_onnx_leaves_no_traces_either(keep: bool, tmp_path: Path) -> None:
 
 def with_notes(text: str) -> tuple[ir.Model, Sequence[object]]:
     """A model in which everything that can have a note has this one."""
-    x, y, w = (ir.Value(name=name) for name in "xyw")
+    x, y, w, between = (ir.Value(name=name) for name in ("x", "y", "w", "between"))
     w.const_value = ir.tensor([1.0], name="w")
     inner = ir.Graph([], [], nodes=[], name="inner")
-    node = ir.Node("", "Add", [x, w], attributes=[ir.AttrGraph("body", inner)], outputs=[y], name="n")
-    graph = ir.Graph([x], [y], nodes=[node], initializers=[w], opset_imports={"": 18}, name="g")
+    before = ir.Node("", "Neg", [x], outputs=[between], name="before")
+    node = ir.Node("", "Add", [between, w], attributes=[ir.AttrGraph("body", inner)], outputs=[y], name="n")
+    graph = ir.Graph([x], [y], nodes=[before, node], initializers=[w], opset_imports={"": 18}, name="g")
     z = ir.Value(name="z")
     copy = ir.Node("", "Neg", [z], name="m")
     body = ir.Graph([z], [copy.outputs[0]], nodes=[copy], opset_imports={"": 18}, name="f")
     function = ir.Function("d", "f", graph=body, attributes=[])
     made = ir.Model(graph, ir_version=10, functions=[function])
-    owners = [made, graph, inner, node, x, y, w, z, function, copy]
+    owners = [made, graph, inner, before, node, x, between, y, w, z, function, copy]
     for owner in owners:
         owner.metadata_props.update({"theirs": text, "pkg.stack_trace": "File a", "other": "stays"})  # type: ignore[attr-defined]
         owner.doc_string = text  # type: ignore[attr-defined]

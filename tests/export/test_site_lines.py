@@ -26,8 +26,8 @@ def finding(name: str, groups: int, taps: int = 12, stride: int = 1, reason: str
 
 
 FOUND = [
-    finding("blocks.0.a[0].down/conv1d", 8, stride=2),
-    finding("blocks.0.a[0].up/conv1d", 8),
+    finding("blocks.0.a[red].down/conv1d", 8, stride=2),
+    finding("blocks.0.a[red].up/conv1d", 8),
     finding("blocks.1.down/conv1d", 256, stride=2),
     finding("mixed/conv1d", 4, taps=3, reason=LONG),
     finding("mixed.again/conv1d", 4, taps=3, reason=LONG.replace("0.123", "7.5")),
@@ -87,7 +87,7 @@ def test_narrow() -> None:
         "2 x conv1d, 12 taps, stride 2, 8 to 256 groups, several ->",
         "    1x1x12",
         "    shared",
-        "    first site: blocks.0.a[0].down/conv1d",
+        "    first site: blocks.0.a[red].down/conv1d",
         "1 x conv1d, 12 taps, 8 groups, 8x1x12 -> 1x1x12",
         "    shared",
     ]

@@ -37,6 +37,7 @@ def graph(folder: Path) -> OnnxModel:
         node("Relu", ["a"], ["b"], name="relu"),
         node("Reshape", ["b", "sizes"], ["y"], name="reshape"),
         node("If", ["yes"], ["z"], name="if", **bodies),
+        node("Neg", ["a"], ["unread"], name="unread"),
     ]
     stored = {"stored": np.float32(1.5), "any": np.array([-1]), "yes": np.array(True)}
     made = oh.make_graph(
@@ -61,7 +62,7 @@ def test_what_is_recorded(tmp_path: Path) -> None:
     values = record(graph(tmp_path), [X])
     assert values.shapes == {
         "x": (2, 3, 4), "twice": (), "a": (2, 3, 4), "shape": (1,), "sizes": (2,), "b": (2, 3, 4),
-        "y": (6, 4), "z": (6, 4),
+        "y": (6, 4), "z": (6, 4), "unread": (2, 3, 4),
     }  # fmt: skip
     assert set(values.types.values()) == {"float32", "int64"}
     assert {name: array.tolist() for name, array in values.numbers.items()} == {
@@ -83,7 +84,8 @@ def test_what_is_recorded(tmp_path: Path) -> None:
         ([1, 5], ["b", "x"], ["sizes", "twice"], ["a", "y"]),
         ([6], ["y"], ["yes"], ["z"]),
         ([0, 1], ["x"], ["stored"], ["a"]),
-        (range(7), ["x"], ["any", "stored", "yes"], ["z"]),
+        ([7], ["a"], [], ["unread"]),
+        (range(8), ["x"], ["any", "stored", "yes"], ["z", "unread"]),
     ],
 )
 def test_a_piece(

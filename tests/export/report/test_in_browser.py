@@ -56,6 +56,9 @@ def test_it_sorts(page: Any) -> None:
     assert head.get_attribute("aria-sort") == "none"
     assert page.evaluate(NAMES)[:3] == ["conv_0", "conv_1", "conv_2"]
     assert page.evaluate(NAMES)[10:12] == ["conv_10", "conv_11"]
+    page.get_by_role("button", name="error / bound").click()
+    smallest_first = [f"conv_{i}" for i in reversed(range(12))]
+    assert page.evaluate(NAMES) == [*smallest_first, "other_0", "other_1", "other_2"]
 
 
 def test_it_sorts_by_keyboard(page: Any) -> None:

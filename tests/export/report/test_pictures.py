@@ -14,6 +14,8 @@ import pytest
 
 from export.report.pictures import HEIGHT, MOST_STEMS, SHOWN, Heat, Stems, pictures_of
 from export.report.plots import LEFT, WIDTH, largest_first, pairs_of, plot_of
+from export.speed import Timing
+from fx_passes.timing.claims import Block
 
 
 def pixels(text: str) -> np.ndarray:
@@ -127,6 +129,12 @@ def test_the_plot_holds_all_blocks(ratio: float) -> None:
     ours, control = (row.middle for row in plot.rows)
     assert (ours > control) == (ratio > 1)
     assert "1x" in [text for _, text in plot.ticks]
+
+
+def test_a_control_far_from_one() -> None:
+    """The mark of 1 is on the paper also where no ratio is near it."""
+    plot = plot_of(Timing((Block((3.0,), (1.0,), (2.0,)),)))
+    assert LEFT <= plot.one < plot.rows[1].middle < plot.rows[0].middle <= WIDTH - LEFT
 
 
 def test_one_block_has_no_interval() -> None:
