@@ -109,7 +109,7 @@ def helps() -> Iterator[tuple[str, str]]:
     """Each command and its help."""
     from export.cli import main
 
-    context = main.make_context("fx-passes", [], resilient_parsing=True, max_content_width=100)
+    context = main.make_context("fx-passes", [], resilient_parsing=True, terminal_width=100)
     yield "fx-passes", main.get_help(context)
     for name, command in main.commands.items():
         inner = command.make_context(name, [], parent=context, resilient_parsing=True)
