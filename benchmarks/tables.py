@@ -1,4 +1,4 @@
-"""The results of the benchmarks, as their JSON files and as the markdown tables of README.
+"""The results of the benchmarks, as their JSON files and as the markdown tables of the pages.
 
 python benchmarks/tables.py FILE [FILE ...]    the tables of earlier results
 """

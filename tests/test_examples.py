@@ -1,4 +1,4 @@
-"""The examples run, in the time that README promises, and do what they say."""
+"""The examples run, in the time that the page on training promises, and do what they say."""
 
 from __future__ import annotations
 
