@@ -70,7 +70,7 @@ def test_a_kernel_that_is_stored_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("columns", [1, 2])
 def test_a_kernel_is_shown_in_one_order(columns: int, tmp_path: Path) -> None:
-    """A transposed site that no lowering takes shows its kernel as one that could be lowered: as a correlation."""
+    """A transposed site that no lowering takes shows its kernel as the others do: as a correlation."""
     model = nn.ConvTranspose2d(2 * columns, 6, 3, groups=2, bias=False).eval()
     model.weight.data = torch.rand(columns, 3, 3, 3).repeat(2, 1, 1, 1)
     export.to_onnx(model, (torch.rand(1, 2 * columns, 8, 8),), tmp_path / "o.onnx")
