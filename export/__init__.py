@@ -7,6 +7,7 @@ from export.pipeline import optimize
 from export.report.html import write_html
 from export.report.markdown import write_markdown
 from export.report.result import Report
+from export.schemas import schema
 from export.speed import Timing, measure_speed
 from export.verify.equivalence import Equivalence, check_equivalence
 from export.write_onnx.exporter import to_onnx
@@ -18,6 +19,7 @@ __all__ = [
     "check_equivalence",
     "measure_speed",
     "optimize",
+    "schema",
     "to_onnx",
     "write_html",
     "write_markdown",

@@ -139,9 +139,19 @@ def _load_exported_program(path: Path) -> Loaded:
     return Loaded(program, program_inputs(program))
 
 
+def import_source(spec: str) -> ModuleType:
+    """The module with the attribute that ``spec`` names.
+
+    Raises:
+        LoadError: it is missing, or it raises.
+    """
+    where = spec.rpartition(":")[0]
+    return _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+
+
 def _load_attribute(spec: str) -> Loaded:
     where, _, name = spec.rpartition(":")
-    module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+    module = import_source(spec)
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):

@@ -50,6 +50,8 @@ def optimize(
     budget: float = 60.0,
     seconds: float = 10.0,
     timings: Timings | None = None,
+    stamp: bool = False,
+    keep_traces: bool = False,
     name: str | None = None,
     details: bool = False,
     progress: Progress = lambda stage: None,
@@ -82,6 +84,8 @@ def optimize(
             time of exports.
         seconds: the longest time to measure the result, with the opening of sessions. 0: do not measure.
         timings: times of an earlier tuning. New times are added.
+        stamp: note in the file what was done, as in each rewritten file from a torch model.
+        keep_traces: keep the stack traces that torch's exporter notes, with paths of this machine.
         name: the name of the model in the report.
         details: gather what ``export.write_html`` shows besides: kernels, nodes, times by operator.
         progress: called with each stage.
@@ -95,8 +99,9 @@ def optimize(
         UsageError: an argument is wrong, or the plan was made for another model.
     """
     targets = targets_of(target, threads)
+    more_options: Any = {"stamp": stamp, "keep_traces": keep_traces, "details": details}
     options = Options(
-        lowering, exactness, plan, timings or Timings(), targets, budget, seconds, details=details
+        lowering, exactness, plan, timings or Timings(), targets, budget, seconds, **more_options
     )
     path, stages = Path(path), Stages(progress)
     tune_at = [*tune_at, *map(Batch, batch_sizes)]
@@ -135,7 +140,8 @@ def optimize_model(
     _require_writable(path)
     inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
-        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages)
+        traces = {"keep_traces": options.keep_traces}
+        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages, **traces)
         source = replace(source, tune_at=_workloads(tune_at, source))
         _run_in_target(source, options.target, stages)
         return _optimized(source, path, name or type(model).__name__, options, stages)
@@ -226,5 +232,6 @@ def _report(
         whole=rewritten.whole,
         seconds=stages.seconds,
         sizes=source.sizes.notes if source.sizes else (),
+        stamped=options.stamp,
         details=details,
     )

@@ -1,4 +1,4 @@
-"""What the documentation promises: examples run, the public surface is what ``__all__`` says."""
+"""What docstrings and help promise: examples run, the public surface is what ``__all__`` says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import doctest
 import importlib
 import pkgutil
 import re
-import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +16,6 @@ import export
 import fx_passes
 from export.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
 MODULES = sorted(
     module.name
     for package in (fx_passes, export)
@@ -67,44 +65,6 @@ def test_fx_passes_imports_neither_onnx_nor_export() -> None:
     """The direction of imports: export imports fx_passes, never the other way."""
     for file in Path(fx_passes.__path__[0]).rglob("*.py"):
         assert not re.search(r"^\s*(from|import) (onnx|export)", file.read_text(), re.M), file
-
-
-@pytest.mark.slow
-def test_python_in_readme(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """README's Python runs as it stands, block after block, and prints what README says."""
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-    assert blocks
-    scope: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), scope)
-    printed = capsys.readouterr().out
-    assert "SGD: +0.2414, averaged +0.0302\n" in printed
-    assert all(
-        line in README.splitlines() for line in printed.splitlines() if line.startswith(("SGD", "Adam"))
-    )
-
-
-def test_commands_in_readme_parse() -> None:
-    """Each fx-passes command of README is one that exists, with options that exist."""
-    commands = re.findall(r"^(?:\.venv/bin/)?fx-passes (.*)$", README, re.M)
-    assert commands
-    for command in commands:
-        name, *arguments = shlex.split(command, comments=True)
-        context = main.commands[name].make_context(name, _existing(arguments), resilient_parsing=True)
-        assert context.command.name == name
-        unknown = [a for a in arguments if a.startswith("--") and a not in _options(name)]
-        assert not unknown
-
-
-def _existing(arguments: list[str]) -> list[str]:
-    return [a for a in arguments if not a.startswith("--")]
-
-
-def _options(name: str) -> set[str]:
-    return {option for parameter in main.commands[name].params for option in parameter.opts}
 
 
 def test_help_of_every_command() -> None:

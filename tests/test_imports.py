@@ -26,14 +26,14 @@ fx_passes.choose
 fx_passes.tune
 fx_passes.lower fx_passes.bound_graph
 fx_passes.compile_backend fx_passes
-export.stages export.runtime export.read_pt2 export.dynamic_spec
+export.stages export.schemas export.runtime export.read_pt2 export.dynamic_spec
 export.read_onnx
 export.write_onnx
 export.speed export.verify
 export.report export.dynamic
 export.tune export.loading
 export.job
-export.pipeline
+export.pipeline export.reduce
 export.cli export
 """
 LAYERS = [line.split() for line in ORDER.strip().splitlines()]

@@ -60,7 +60,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_in_the_wheel(wheel: Path) -> None:
     """Both packages with the mark of typed packages, the files of the report, the licence, and no tests."""
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"fx_passes/py.typed", "export/py.typed"} <= set(names)
+    assert {"fx_passes/py.typed", "export/py.typed", "export/schemas/optimize.json"} <= set(names)
     files = {f"export/report/page/{file.name}" for file in (ROOT / "export/report/page").iterdir()}
     assert len(files) >= 5
     assert files <= set(names)

@@ -11,6 +11,8 @@ import click
 
 from fx_passes.errors import FxPassesError, one_line
 
+log = logging.getLogger(__name__)
+
 # How a shell, a scheduler or a closed terminal ends a command.
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -36,6 +38,7 @@ class ExitCodes(click.Group):
             click.echo("fx-passes: ended by a signal; no model was written", err=True)
             ctx.exit(128 + error.args[0])
         except FxPassesError as error:
+            log.debug("where it was raised", exc_info=True)
             click.echo(f"fx-passes: {error}", err=True)
             ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -45,8 +48,8 @@ class ExitCodes(click.Group):
             ctx.exit(130)
         except (Exception, SystemExit) as error:  # SystemExit is the model's, click has its own
             # Exit code 1 means "not equivalent". An unexpected error must not look like it.
-            logging.getLogger(__name__).debug("unexpected", exc_info=True)
-            said = f"unexpected {type(error).__name__}: {one_line(error)} (--verbose shows where)"
+            log.debug("unexpected", exc_info=True)
+            said = f"unexpected {type(error).__name__}: {one_line(error)} (--debug shows where)"
             click.echo(f"fx-passes: {said}", err=True)
             ctx.exit(3)
         finally:

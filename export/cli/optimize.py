@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from export.cli.decide import dynamic_option, exactness_option, lowering_option, plan_option
 from export.cli.files import file_of, require_apart, writable
-from export.cli.group import input_option, main
+from export.cli.group import input_option, main, model_argument
+from export.cli.help import examples
+from export.cli.loudness import loudness_options
+from export.cli.notes import note_options
 from export.cli.numbers import whole_numbers
 from export.cli.optimized import optimized
 from export.cli.results import Remembers, Results, results_options
 from export.cli.tune_at import parse_tune_at
 from export.runtime.target import targets_of
-from export.tune.options import LOWERINGS, Options, Timings
+from export.tune.options import Options, Timings
 from export.tune.plan_file import read_plan, resume, write_plan
 from export.tune.tune_at import Batch
 from fx_passes.errors import NothingGainedError
-from fx_passes.records import EXACTNESS, Exactness
+from fx_passes.records import Exactness
 
 
-@main.command(cls=Remembers)
-@click.argument("model")
+@main.command(
+    cls=Remembers,
+    short_help="Write an ONNX file, verified and measured.",
+    epilog=examples(
+        "fx-passes optimize my_model.py:build -o out.onnx",
+        "fx-passes optimize my_model.py:build -o out.onnx --dynamic batch",
+        "fx-passes optimize model.onnx -o out.onnx --lowering static --json -",
+    ),
+)
+@model_argument
 @click.option("-o", "--output", required=True, metavar="OUT.onnx", help="The file to write.")
 @input_option
-@click.option(
-    "--lowering",
-    type=click.Choice(LOWERINGS),
-    default="tuned",
-    show_default=True,
-    help="tuned: what is fastest here; static: by rules, made for onnxruntime, the same everywhere; "
-    "expand: equal bit for bit.",
-)
-@click.option(
-    "--exactness",
-    type=click.Choice(EXACTNESS),
-    default="finite",
-    show_default=True,
-    help="The least exact that may be chosen: equal bits; other rounding; that, and for finite inputs only.",
-)
+@lowering_option
+@exactness_option
 @click.option(
     "--budget",
     type=click.FloatRange(1),
@@ -46,12 +46,7 @@ from fx_passes.records import EXACTNESS, Exactness
     show_default=True,
     help="Seconds of timing to tune; exports come on top.",
 )
-@click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Do what a saved plan says; nothing is timed to decide.",
-)
+@plan_option
 @click.option(
     "--save-plan",
     metavar="FILE",
@@ -72,13 +67,7 @@ from fx_passes.records import EXACTNESS, Exactness
     show_default=True,
     help="Where the file will run: onnxruntime[:PROVIDER] or openvino. It is also verified there.",
 )
-@click.option(
-    "--dynamic",
-    multiple=True,
-    metavar="SPEC",
-    help="Open sizes: batch (dimension 0 of every input), or INPUT:DIM[,DIM] by name or number. "
-    "DIM=NAME[LOW..HIGH] gives a size a name and bounds.",
-)
+@dynamic_option
 @click.option(
     "--tune-at",
     multiple=True,
@@ -95,6 +84,8 @@ from fx_passes.records import EXACTNESS, Exactness
     "--seconds", type=click.FloatRange(0), default=10, show_default=True, help="Measure at most; 0: not."
 )
 @results_options
+@note_options
+@loudness_options
 @click.option("--strict", is_flag=True, help="Exit 4 where nothing was shared, or nothing got faster.")
 def optimize(
     model: str,
@@ -113,6 +104,7 @@ def optimize(
     seconds: float,
     results: Results,
     strict: bool,
+    **notes: Any,
 ) -> None:
     """Write an ONNX file with each shared kernel stored once and computed fast, verified and measured."""
     require_apart({"-o": output, **results.files, "--save-plan": save_plan}, [file_of(model), plan_file])
@@ -122,9 +114,8 @@ def optimize(
     # Whatever is to be decided: a file that is no plan is not overwritten.
     targets = targets_of(target, threads)
     timings = resume(Path(save_plan), *targets) if save_plan else Timings()
-    options = Options(
-        lowering, exactness, plan, timings, targets, budget, seconds, details=bool(results.page)
-    )
+    details = bool(results.page)
+    options = Options(lowering, exactness, plan, timings, targets, budget, seconds, details=details, **notes)
     wanted = [*map(parse_tune_at, tune_at), *map(Batch, batch_sizes)]
     report = optimized(model, inputs, dynamic, wanted, Path(output), options)
     if save_plan:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
+from export.cli.inputs import file_inputs
+from export.cli.loudness import showing
 from export.dynamic import dynamic_shapes
-from export.loading import load_model, named_input
+from export.job.expected import expected_stages
+from export.loading import load_model
 from export.pipeline import optimize_file, optimize_model
 from export.read_onnx.model import read_model
 from export.report.result import Report
-from export.report.terminal import progress
 from export.stages import Stages
 from export.tune.options import Options
 from export.tune.tune_at import Wanted
@@ -27,7 +27,7 @@ def optimized(
     options: Options,
 ) -> Report:
     """Optimize what MODEL names, and show the stages."""
-    with progress() as show:
+    with showing(expected_stages(options)) as show:
         show(f"loading {model}")
         if model.endswith(".onnx"):
             return _optimized_file(model, inputs, dynamic, tune_at, output, options, Stages(show))
@@ -55,12 +55,7 @@ def _optimized_file(
     stages: Stages,
 ) -> Report:
     """Optimize an ONNX file."""
-    if dynamic:
-        raise click.BadParameter("an ONNX file states which of its sizes are open", param_hint="--dynamic")
-    given = [named_input(text) for text in inputs]
-    named = {name: tensor for name, tensor in given if name is not None}
-    if named and len(named) < len(given):
-        raise click.BadParameter("give all inputs by name, or all in their order", param_hint="--input")
-    example = named or [tensor for _, tensor in given]
-    file = read_model(Path(model))
-    return optimize_file(file, example, output, options, stages, tune_at=tune_at, name=model)
+    example = file_inputs(inputs, dynamic)
+    return optimize_file(
+        read_model(Path(model)), example, output, options, stages, tune_at=tune_at, name=model
+    )

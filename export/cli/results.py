@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from export.cli.files import writable
-from export.cli.group import json_option
+from export.cli.group import json_option, sites_option
+from export.cli.loudness import printing
 from export.report.html import write_html
 from export.report.markdown import markdown_of, write_markdown
 from export.report.result import Report
@@ -31,7 +32,7 @@ class Remembers(click.Command):
 
 @dataclass(frozen=True)
 class Results:
-    """The files that are asked for; ``-`` is standard output.
+    """The files that are asked for; ``-`` is standard output. ``every``: the terminal lists every site.
 
     Raises:
         click.BadParameter: two of them go to standard output, or a page does.
@@ -40,6 +41,7 @@ class Results:
     json_file: str | None
     page: str | None
     markdown: str | None
+    every: bool = False
 
     def __post_init__(self) -> None:
         if self.page == "-":
@@ -64,16 +66,18 @@ class Results:
             write_markdown(report, Path(self.markdown), command=command)
         if self.json_file:
             write_json(report.to_json(), self.json_file)
-        if "-" not in (self.json_file, self.markdown):
-            print_report(report)
+        if "-" not in (self.json_file, self.markdown) and printing():
+            print_report(report, every=self.every)
 
 
 def results_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of :class:`Results`. The command gets them as its argument ``results``."""
 
     @functools.wraps(command)
-    def with_results(*, json_file: str | None, page: str | None, markdown: str | None, **others: Any) -> Any:
-        return command(results=Results(json_file, page, markdown), **others)
+    def with_results(
+        *, json_file: str | None, page: str | None, markdown: str | None, every: bool, **others: Any
+    ) -> Any:
+        return command(results=Results(json_file, page, markdown, every), **others)
 
     page = click.option(
         "--report",
@@ -88,4 +92,4 @@ def results_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Write the result in short for a pull request to FILE, or to standard output for -.",
         callback=writable,
     )
-    return json_option(page(markdown(with_results)))
+    return sites_option(json_option(page(markdown(with_results))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from export.tune.subject import Subject
 from export.verify.site_check import Replaced
 from export.write_onnx.kernels_once import repeated_in, store_once
 from export.write_onnx.lowered_sites import LoweredSites, Place, lower_sites
+from export.write_onnx.stamp import stamp
 from export.write_onnx.written_file import copy_weights, write_file
 from fx_passes.plan import Choice, Plan
 from fx_passes.records import Finding
@@ -32,7 +33,7 @@ class Rewritten:
     """The rewritten file.
 
     Args:
-        path: the file. If nothing was rewritten it is a copy of the original.
+        path: the file. If nothing was rewritten it is a copy of the original, but for a stamp.
         findings: the finding on each candidate.
         plan: the decisions.
         reasons: by id, why a shared site is kept as it was.
@@ -65,7 +66,7 @@ class Rewritten:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the file is a copy of the original."""
+        """Whether the graph is that of the original."""
         return not self.lowered and not self.once
 
 
@@ -93,7 +94,7 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
     replaced = _replaced(found, sites, plan)
     with stages.stage("writing the optimized model"):
         parts = lower_sites(source.model, sites, values, plan)
-        path, places, once = _write(source, found, parts, options)
+        path, places, once = _write(source, found, parts, options, plan)
     reasons = {name: refusal.reason for name, refusal in refusals.items()}
     reasons = {} if options.chosen_by == "expand" else reasons
     lowered = [site for site in sites if plan.choices[site.id].proposal is not None]
@@ -161,18 +162,33 @@ class _OneByOne(nn.Module):
 
 
 def _write(
-    source: Source, found: Analysis, parts: LoweredSites, options: Options
+    source: Source, found: Analysis, parts: LoweredSites, options: Options, plan: Plan
 ) -> tuple[Path, tuple[Place, ...], frozenset[str]]:
-    """Write the file; a copy of the original if nothing changes."""
+    """Write the file; a copy of the original if nothing changes. A given file keeps its notes, unless the
+    caller asks for a stamp."""
     path = source.folder / "optimized" / source.baseline.name
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir()
     proto, places = parts.applied()
     repeated = repeated_in(found, {name for call in parts.calls for name in call.findings})
     once = store_once(proto, repeated, always=source.exported or options.lowering == "expand")
-    if parts.calls or once:
+    changed = bool(parts.calls or once)
+    if options.stamp or (changed and source.exported):
+        stamp(proto, _done(found, parts, plan, once))
+    if changed or options.stamp:
         write_file(proto, path, source.model)
     else:
         shutil.copyfile(source.baseline, path)
         copy_weights(source.model, path.parent)
     return path, places, frozenset(once)
+
+
+def _done(found: Analysis, parts: LoweredSites, plan: Plan, once: Collection[str]) -> list[dict[str, str]]:
+    """What was done to each rewritten site, for the stamp."""
+    forms = dict.fromkeys(once, ("expand", "bitwise"))
+    for call in parts.calls:
+        proposal = plan.choices[call.ids[0]].proposal
+        assert proposal is not None
+        forms |= dict.fromkeys(call.findings, (proposal.name, proposal.exactness))
+    ids = [finding.id for finding in found.findings if finding.id in forms]
+    return [{"id": name, "lowering": forms[name][0], "exactness": forms[name][1]} for name in ids]

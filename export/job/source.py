@@ -81,6 +81,8 @@ def export_original(
     folder: Path,
     name: str,
     stages: Stages,
+    *,
+    keep_traces: bool = False,
 ) -> Source:
     """Export a torch model, and run its file in onnxruntime once before more work is done.
 
@@ -89,6 +91,7 @@ def export_original(
         dynamic_shapes: which sizes stay open, as for ``torch.export.export``.
         folder: an empty folder for the files of all stages.
         name: the name of the output. A file with external data contains its own name, so both files get it.
+        keep_traces: keep the stack traces that the exporter notes.
 
     Raises:
         ExportError: torch cannot export the model, or onnxruntime cannot run it on its example inputs.
@@ -99,7 +102,8 @@ def export_original(
     baseline.parent.mkdir()
     with stages.stage("exporting the original"):
         shapes, example = (sizes.dynamic_shapes, sizes.example) if sizes else (None, None)
-        stock_export(model, example or inputs, baseline, dynamic_shapes=shapes)
+        traces = {"keep_traces": keep_traces}
+        stock_export(model, example or inputs, baseline, dynamic_shapes=shapes, **traces)
     arrays = tensor_arrays(inputs)
     with stages.stage("running the original"):
         run(open_session(baseline), arrays)

@@ -26,14 +26,14 @@ class Verified:
 
 
 def verify(source: Source, rewritten: Rewritten, target: Target, stages: Stages) -> Verified:
-    """Compare both files in onnxruntime, and in the target if that is another one. A copy of a given file is
-    equivalent.
+    """Compare both files in onnxruntime, and in the target if that is another one. A given file whose graph
+    did not change is equivalent.
 
     Raises:
         NotEquivalentError: they differ; it names the site that causes the difference.
     """
     if rewritten.unchanged and not source.exported:
-        return Verified(rewritten, Equivalence(True, 0, True, "the same file, byte for byte", ()))
+        return Verified(rewritten, Equivalence(True, 0, True, "the same graph, byte for byte", ()))
     with stages.stage("checking equivalence"):
         wrong, notes, errors = check_sites(rewritten.path, rewritten.places, rewritten.replaced)
         equivalence = _compare_files(source, rewritten, target, notes, stages, quick=True)
@@ -58,7 +58,7 @@ def _compare_files(
         finite_only=used == "finite",
         sizes=source.sizes,
         target=target,
-        progress=lambda case: stages.say(f"checking equivalence: {case}"),
+        progress=lambda case: stages.step(f"checking: {case}"),
     )
 
 

@@ -219,3 +219,18 @@ def refusal(site_id: str, node: NodeProto, code: str, reason: str) -> Finding:
     geometry = ConvGeometry(f"{op}{dim}d", 0, 0, attribute(node, "group", 1), (), (), (), (), ())
     site = ConvSite(site_id, "onnx", node.name, geometry, (), WeightOrigin("computed"))
     return Finding(site, refusal=Refusal(site_id, "site", code, reason))
+
+
+def dense_convolutions(model: OnnxModel) -> dict[str, str]:
+    """The convolutions without groups of the main graph, by their ids: why each may be no candidate."""
+    ids, found = _Ids(), {}
+    for node in model.graph.node:
+        if node.op_type in _CONVOLUTIONS and attribute(node, "group", 1) == 1:
+            weight = model.stored.get(node.input[1])
+            shape = "x".join(map(str, weight.dims)) if weight is not None else "of a computed shape"
+            said = "each output channel reads every input channel with a kernel of its own"
+            found[ids.of(node)] = (
+                f"It is no candidate: its groups are one, with a weight {shape}, and {said}. Candidates are "
+                "convolutions in groups, of one channel, and with a weight that is zero off equal blocks."
+            )
+    return found

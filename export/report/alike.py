@@ -1,185 +1,90 @@
-"""Sites that are alike, as one kind: what they are, what became of them, and why."""
+"""Sites that are alike: the same convolution, and the same became of it. A person reads them as one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
-from export.report.details import SiteDetail
 from export.report.result import Report
+from export.report.text import verdict_text
 from export.runtime.arrays import shape_text
-from fx_passes.records import Finding
-
-# What became of a site, in the words of reports.
-STATUS = {
-    "lowered": "computed in another way",
-    "once": "stored once",
-    "kept": "kept as it was",
-    "refused": "not shared",
-}
+from fx_passes.records import ConvGeometry, Finding
 
 
 @dataclass(frozen=True)
-class Bar:
-    """A way to compute a site that was timed."""
-
-    name: str
-    ms: float
-    chosen: bool
-
-
-@dataclass(frozen=True)
-class Timed:
-    """The ways that were timed in one setting. ``where`` names its sizes and threads, where there are
-    several."""
-
-    where: str
-    bars: tuple[Bar, ...]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Sites that are alike.
-
-    Args:
-        findings: the sites.
-        status: a key of ``STATUS``.
-        lowering: the new form; None: they are as they were.
-        exactness: of the new form.
-        reasons: why they are as they are, or why not more was done.
-        joined: they are computed as one with other sites.
-        timed: the candidates with their times.
-        detail: of the first site.
-    """
+class Alike:
+    """One or more sites that are alike, and what became of them."""
 
     findings: tuple[Finding, ...]
-    status: str
-    lowering: str | None
-    exactness: str | None
-    reasons: tuple[str, ...]
-    joined: bool
-    timed: tuple[Timed, ...]
-    detail: SiteDetail
+    verdict: str
 
     @property
-    def first(self) -> Finding:
-        """One of the sites, which stands for all."""
+    def example(self) -> Finding:
         return self.findings[0]
 
     @property
     def what(self) -> str:
-        """The new form, or that there is none."""
-        return self.lowering if self.lowering and self.status == "lowered" else STATUS[self.status]
+        """The convolution in a few words."""
+        return geometry_text(self.example.site.geometry)
+
+    @property
+    def groups(self) -> str:
+        """The number of groups; the smallest and the largest, if they differ."""
+        counts = sorted({finding.groups for finding in self.findings})
+        return " to ".join(str(count or "?") for count in dict.fromkeys((counts[0], counts[-1])))
 
     @property
     def weight(self) -> str:
-        """The shape of the weight, and that of the kernel where it is smaller."""
-        before, after = (
-            shape_text(shape) or "?" for shape in (self.first.weight_shape, self.first.kernel_shape)
-        )
-        return f"{before} → {after}" if self.first.shared and self.first.groups > 1 else before
-
-    @property
-    def title(self) -> str:
-        """The operator and its geometry."""
-        return f"{self.first.op}, {geometry_text(self.first)}"
+        """The shape of the weight, and what it repeats."""
+        before = _one_of({shape_text(f.weight_shape) or "?" for f in self.findings})
+        shared = all(f.shared and f.groups > 1 for f in self.findings)
+        after = _one_of({shape_text(f.kernel_shape) for f in self.findings}) if shared else ""
+        return f"{before} -> {after}" if after else before
 
 
-def geometry_text(finding: Finding) -> str:
-    """The kernel of a convolution, and what differs from a plain one.
+def alike(findings: Sequence[Finding], report: Report | None, *, every: bool) -> list[Alike]:
+    """The sites in the order of the model, those that are alike as one.
+
+    Sites that are not shared are alike if they are refused for the same cause. Its numbers are those of the
+    first.
+
+    Args:
+        report: what became of them; None: nothing was done.
+        every: each site by itself.
+    """
+    found: dict[tuple[object, ...], list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        geometry = finding.site.geometry
+        cause = finding.refusal.code if finding.refusal else verdict_text(finding, report, named=False)
+        shape = geometry.op, geometry.kernel, geometry.stride, geometry.dilation
+        kernel = finding.kernel.shape if finding.kernel else None
+        key = (number,) if every else (*shape, kernel, finding.groups > 1, cause)
+        found.setdefault(key, []).append(finding)
+    return [Alike(tuple(same), _verdict(same, report, every)) for same in found.values()]
+
+
+def _verdict(same: Sequence[Finding], report: Report | None, every: bool) -> str:
+    text = verdict_text(same[0], report, named=every)
+    differ = {verdict_text(finding, report, named=every) for finding in same} != {text}
+    return f"{text} (this is the first; the numbers of the others differ)" if differ else text
+
+
+def geometry_text(geometry: ConvGeometry) -> str:
+    """A convolution in a few words.
 
     Example:
-        >>> from fx_passes.records import ConvGeometry, ConvSite, WeightOrigin
-        >>> geometry = ConvGeometry("conv1d", 8, 8, 8, (12,), (2,), (5,), (1,), (0,))
-        >>> geometry_text(Finding(ConvSite("a", "aten", "a", geometry, (8, 1, 12), WeightOrigin("buffer"))))
-        '12 taps, stride 2'
+        >>> one = (1, 1)
+        >>> geometry_text(ConvGeometry("conv2d", 3, 3, 3, (5, 5), (2, 2), (0, 0), one, (0, 0)))
+        'conv2d, 5x5 taps, stride 2'
     """
-    geometry = finding.site.geometry
-    taps = shape_text(geometry.kernel)
-    said = [f"{taps} taps" if geometry.dim == 1 else taps if taps else "kernel of unknown size"]
-    for name, values in (("stride", geometry.stride), ("dilation", geometry.dilation)):
-        if set(values) - {1}:
-            said.append(f"{name} {values[0] if len(set(values)) == 1 else shape_text(values)}")
+    said = [geometry.op]
+    if geometry.kernel:
+        said.append(f"{shape_text(geometry.kernel)} taps")
+    for name, steps in (("stride", geometry.stride), ("dilation", geometry.dilation)):
+        if any(step != 1 for step in steps):
+            said.append(f"{name} {steps[0] if len(set(steps)) == 1 else shape_text(steps)}")
     return ", ".join(said)
 
 
-def kinds_of(report: Report) -> list[Kind]:
-    """The sites of a report by kind. What changed most comes first, then the largest kinds."""
-    by_facts: dict[Any, list[Finding]] = {}
-    for finding in report.findings:
-        by_facts.setdefault(_facts(report, finding), []).append(finding)
-    kinds = [_kind(report, findings) for findings in by_facts.values()]
-    order = list(STATUS)
-    return sorted(kinds, key=lambda kind: (order.index(kind.status), -len(kind.findings)))
-
-
-def _facts(report: Report, finding: Finding) -> Any:
-    """What sites of one kind have in common."""
-    geometry = finding.site.geometry
-    choice = report.plan.choices.get(report.whole.get(finding.id, finding.id))
-    return (
-        choice.key if choice else None,
-        (finding.op, finding.groups, finding.weight_shape, finding.kernel_shape),
-        (geometry.stride, geometry.dilation),
-        (_status(report, finding), report.lowering_of(finding), report.exactness_of(finding)),
-        tuple(_reasons(report, finding)),
-    )
-
-
-def _kind(report: Report, findings: list[Finding]) -> Kind:
-    first = findings[0]
-    details = report.details.sites if report.details else {}
-    return Kind(
-        findings=tuple(findings),
-        status=_status(report, first),
-        lowering=report.lowering_of(first),
-        exactness=report.exactness_of(first),
-        reasons=tuple(_reasons(report, first)),
-        joined=first.id in report.whole,
-        timed=tuple(_timed(report, first)),
-        detail=details.get(first.id, SiteDetail()),
-    )
-
-
-def _status(report: Report, finding: Finding) -> str:
-    if not finding.shared:
-        return "refused"
-    lowering = report.lowering_of(finding)
-    return "lowered" if lowering and lowering != "expand" else "once" if lowering else "kept"
-
-
-def _reasons(report: Report, finding: Finding) -> Iterator[str]:
-    """Why a site is as it is: what the search for kernels said, and what refused or kept it."""
-    whole = report.whole.get(finding.id, finding.id)
-    if finding.reason:
-        yield finding.reason
-    if why := report.kept.get(finding.id):
-        yield why
-    yield from report.outside.get(whole, ())
-    choice = report.plan.choices.get(whole)
-    if finding.shared and choice and not choice.proposal and not report.kept.get(finding.id):
-        yield _decided(report)
-
-
-def _decided(report: Report) -> str:
-    """Why a site that could be lowered is not."""
-    if failed := report.plan.made.get("failed"):
-        return f"the candidates could not be timed: {failed}"
-    return {
-        "expand": "no lowering was asked for",
-        "plan": "the plan keeps it",
-        "static": "the rules expect no gain from a lowering",
-    }.get(report.lowering, "no lowering was measurably faster both by itself and in the whole graph")
-
-
-def _timed(report: Report, finding: Finding) -> Iterator[Timed]:
-    """The candidates that were timed, the fastest first, for each setting."""
-    chosen = report.lowering_of(finding) or "expand"
-    rows = [row for row in report.candidates_of(finding) if "ms" in row]
-    for (shape, threads), ways in groupby(rows, lambda row: (row.get("shape"), row.get("threads"))):
-        bars = [Bar(way["lowering"], way["ms"], way["lowering"] == chosen) for way in ways]
-        where = [f"input {shape}"] if shape else []
-        where += [f"{threads} threads"] if threads else []
-        yield Timed(", ".join(where), tuple(sorted(bars, key=lambda bar: bar.ms)))
+def _one_of(texts: set[str]) -> str:
+    return next(iter(texts)) if len(texts) == 1 else "several"

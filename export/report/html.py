@@ -19,8 +19,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from export.report.alike import STATUS, Kind, kinds_of
 from export.report.details import Details
+from export.report.kinds import STATUS, Kind, kinds_of
 from export.report.pictures import HEIGHT, WIDTH, Heat, Pictures, pictures_of
 from export.report.plots import largest_first, pairs_of, plot_of
 from export.report.result import Report

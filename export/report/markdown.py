@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.report.alike import Kind, kinds_of
+from export.report.kinds import Kind, kinds_of
 from export.report.result import Report
 from export.report.text import EXACTNESS_TEXT, notes_of, setting_text, speed_text
 from export.report.verdict import headline, size_words

@@ -34,6 +34,7 @@ class Report:
         sizes: what the model needs of its open sizes, beyond what was asked for.
         speed_at: for each number of threads and each input that was timed, the shapes of the input and the
             times. The first is ``speed``.
+        stamped: whether the caller asked for a note of what was done.
         details: what a report for people shows besides. None: it was not asked for.
     """
 
@@ -55,6 +56,7 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     sizes: tuple[str, ...] = ()
     speed_at: tuple[tuple[tuple[tuple[int, ...], ...], Timing], ...] = ()
+    stamped: bool = False
     details: Details | None = None
 
     @property

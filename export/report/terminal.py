@@ -1,22 +1,21 @@
-"""Output of the command line: tables, JSON, progress."""
+"""Output of the command line: tables and JSON."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
 from export.report.result import Report
-from export.report.text import site_table, summary_lines
+from export.report.site_lines import print_sites
+from export.report.text import summary_lines
 from export.verify.equivalence import Equivalence
+from fx_passes.records import Finding
 
 
 def print_route(route: str, rejected: str | None = None) -> None:
@@ -25,26 +24,26 @@ def print_route(route: str, rejected: str | None = None) -> None:
     click.echo(got + (f" ({rejected})" if rejected else ""))
 
 
-def print_sites(findings: Any, report: Report | None = None) -> None:
-    """The table of sites. After an optimization it also says what became of them."""
+def print_findings(findings: Sequence[Finding], report: Report | None = None, *, every: bool = False) -> None:
+    """The sites. After an optimization this also says what became of them."""
     if not findings:
         click.echo("no convolution in groups")
         return
-    console, table = Console(), site_table(findings, report)
-    if console.is_terminal:
-        console.print(table)
+    console = Console()
+    if console.file.isatty():
+        print_sites(console, findings, report, every=every)
         return
-    # A table of 80 columns would cut the reasons. If this is no terminal, lines are as long as necessary.
-    wide = Console(width=10_000)
+    # If this is no terminal, lines are as long as necessary.
+    wide = Console(width=10_000, color_system=None)
     with wide.capture() as text:
-        wide.print(table)
+        print_sites(wide, findings, report, every=every)
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
-def print_report(report: Report) -> None:
+def print_report(report: Report, *, every: bool = False) -> None:
     """What an optimization found, did and measured, and where the file is."""
     print_route(report.route)
-    print_sites(report.findings, report)
+    print_findings(report.findings, report, every=every)
     for line in summary_lines(report):
         click.echo(line)
     click.echo(f"written: {report.output}")
@@ -80,16 +79,3 @@ def write_json(data: dict[str, Any], file: str) -> None:
         Path(file).write_text(text + "\n")
     except OSError as error:
         raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--json") from error
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A spinner with the current stage on a terminal; else one line for each stage, on standard error."""
-    console = Console(stderr=True)
-    # What the model prints while it is loaded or run is not our output.
-    with redirect_stdout(sys.stderr):
-        if not console.is_terminal:
-            yield lambda stage: click.echo(f"{stage} ...", err=True)
-            return
-        with console.status("starting") as status:
-            yield lambda stage: status.update(escape(f"{stage} ..."))

@@ -1,10 +1,8 @@
-"""A result as lines and tables that a person can read."""
+"""A result as lines that a person can read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from rich.table import Table
 
 from export.report.result import Report
 from export.runtime.arrays import shape_text
@@ -19,45 +17,33 @@ EXACTNESS_TEXT = {
 }
 
 
-def site_table(findings: Sequence[Finding], report: Report | None = None) -> Table:
-    """One row for each site: what it is, what its weight was and became, and why if nothing was done."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("site", "form", "op"):
-        table.add_column(title, overflow="fold")
-    table.add_column("groups", justify="right")
-    table.add_column("weight -> kernel")
-    table.add_column("lowering or reason" if report else "verdict", overflow="fold")
-    for finding in findings:
-        before, after = (shape_text(one) or "?" for one in (finding.weight_shape, finding.kernel_shape))
-        table.add_row(
-            finding.id,
-            finding.site.form,
-            finding.op,
-            str(finding.groups or "?"),
-            f"{before} -> {after}" if finding.shared and finding.groups > 1 else before,
-            _verdict(finding, report),
-        )
-    return table
+def verdict_text(finding: Finding, report: Report | None, *, named: bool) -> str:
+    """What became of a site (or ``shared``) with its note; or ``not shared: reason``.
 
-
-def _verdict(finding: Finding, report: Report | None) -> str:
-    """What became of a site (or ``shared``) with its note; or ``not shared: reason``."""
+    Args:
+        named: other sites are named. Otherwise they are counted.
+    """
     if not finding.shared:
         return f"not shared: {finding.reason}"
     lowering = report.lowering_of(finding) if report else None
     if lowering and lowering != "expand":
         assert report is not None
         exact = EXACTNESS_TEXT[report.exactness_of(finding) or "bitwise"]
-        others = report.together_with(finding)
-        together = f" together with {', '.join(others)}" if others else ""
         outside = report.outside.get(report.whole.get(finding.id, finding.id), ())
-        return f"{lowering}{together} ({'; '.join([exact, *outside])})"
+        return f"{lowering}{_together(report.together_with(finding), named)} ({'; '.join([exact, *outside])})"
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)
     if finding.groups == 1:  # there is nothing to share
         return note
     word = lowering or "shared"
     return f"{word} ({note})" if note else word
+
+
+def _together(others: Sequence[str], named: bool) -> str:
+    if not others:
+        return ""
+    count = "1 other site" if len(others) == 1 else f"{len(others)} other sites"
+    return f" together with {', '.join(others) if named else count}"
 
 
 def summary_lines(report: Report) -> list[str]:
@@ -105,7 +91,8 @@ def setting_text(shapes: Sequence[Sequence[int]], timing: Timing) -> str:
 
 
 def _original(report: Report) -> str:
-    return "a copy of the file" if report.route == "onnx" else "the plain export"
+    original = "a copy of the file" if report.route == "onnx" else "the plain export"
+    return f"{original}, with a stamp" if report.stamped else original
 
 
 def speed_text(speed: Timing) -> str:

@@ -125,7 +125,7 @@ def _time_sites(
             return
         threads = f" with {_count(target.threads, 'thread')}" if len(options.targets) > 1 else ""
         where = f"{candidate.site.id} at {shape_text(candidate.shape)}{threads}"
-        stages.say(f"timing {where} ({number + 1} of {len(unknown)})")
+        stages.step(f"timing {where} ({number + 1} of {len(unknown)})")
         assert library is not None
         share = left / (len(unknown) - number)
         timings.known[key] = stopwatch.alone(candidate, library, target, share)

@@ -30,8 +30,9 @@ class Timings:
 @dataclass(frozen=True)
 class Options:
     """How to choose and how to measure. ``optimize`` explains each argument; ``stopwatch`` takes the times.
-    ``targets`` is one target with one or more numbers of threads. ``details``: the report also has what a
-    page for people shows (``export/report/details.py``).
+    ``targets`` is one target with one or more numbers of threads. ``stamp``, ``keep_traces``: what the file
+    tells of itself. ``details``: the report also has what a page for people shows
+    (``export/report/details.py``).
 
     Raises:
         UsageError: there is no such lowering or exactness.
@@ -45,6 +46,8 @@ class Options:
     budget: float = 60.0
     seconds: float = 10.0
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    stamp: bool = False
+    keep_traces: bool = False
     details: bool = False
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from export.write_onnx.file import save
 from export.write_onnx.library import Library, hide_lowered, open_dims, splice
 from export.write_onnx.separate_bias import separate_biases
 from export.write_onnx.shape_arithmetic import simplify_shapes
+from export.write_onnx.traces import remove_traces
 from fx_passes.errors import ExportError
 from fx_passes.graph.torch_internals import pytree
 
@@ -41,6 +42,7 @@ def to_onnx(
     path: Path | str,
     *,
     dynamic_shapes: Any = None,
+    keep_traces: bool = False,
 ) -> Path:
     """Write ``model`` to ``path``, with each shared kernel as one initializer and an Expand.
 
@@ -50,6 +52,8 @@ def to_onnx(
         path: the file. It is written under a temporary name, and moved to its place when it is complete and
             valid.
         dynamic_shapes: as for ``torch.onnx.export``.
+        keep_traces: keep what the exporter notes of each node: the lines of the code that made it, with the
+            paths of this machine.
 
     Raises:
         ExportError: torch cannot export the model, or ``onnx.checker`` refuses the result.
@@ -64,7 +68,7 @@ def to_onnx(
         [(1, 1, 3, 3)]
     """
     hidden = hide_lowered(model)
-    program = export_program(hidden.model, example_inputs, dynamic_shapes)
+    program = export_program(hidden.model, example_inputs, dynamic_shapes, keep_traces=keep_traces)
     fold_constants(program.model)
     if hidden.modules:
         sizes = [open_dims(module.resample) for module in hidden.modules]
@@ -114,14 +118,15 @@ def stock_export(
     path: Path | str,
     *,
     dynamic_shapes: Any = None,
+    keep_traces: bool = False,
 ) -> Path:
-    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does. There is one difference: ``x + 1e-8`` stays
-    what it is (``exact_constants.py``).
+    """Write ``model`` as ``torch.onnx.export(dynamo=True)`` does, with two differences: ``x + 1e-8`` stays
+    what it is (``exact_constants.py``), and no path of this machine is noted (``traces.py``).
 
     Raises:
         ExportError: as for :func:`to_onnx`.
     """
-    program = export_program(model, example_inputs, dynamic_shapes)
+    program = export_program(model, example_inputs, dynamic_shapes, keep_traces=keep_traces)
     with _quiet(), exact_constants(program.model):
         program.optimize()
     return save(program.model, Path(path))
@@ -141,7 +146,11 @@ def distinct_tensors(inputs: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def export_program(
-    model: nn.Module | ExportedProgram, inputs: Sequence[Any], dynamic_shapes: Any
+    model: nn.Module | ExportedProgram,
+    inputs: Sequence[Any],
+    dynamic_shapes: Any,
+    *,
+    keep_traces: bool = False,
 ) -> torch.onnx.ONNXProgram:
     """What torch's exporter makes of ``model``, in memory, before its optimizer runs.
 
@@ -166,6 +175,8 @@ def export_program(
         detail = lines[0] if lines else type(cause).__name__
         raise ExportError(f"torch.onnx.export failed: {type(cause).__name__}: {detail[:300]}") from error
     assert program is not None
+    if not keep_traces:
+        remove_traces(program.model)
     return program
 
 

@@ -95,7 +95,7 @@ def store_once(proto: ModelProto, repeated: Sequence[Repeated], *, always: bool)
             node = convolutions[site.output]
             changed[id(node)] = [
                 *(made.nodes if place == 0 else []),
-                *_with_weight(node, made.weight, proto, names, biases),
+                *_with_weight(node, made.weight, site.id, proto, names, biases),
             ]
             done.append(site.id)
     if changed:
@@ -174,9 +174,15 @@ def _expansion(
 
 
 def _with_weight(
-    conv: NodeProto, weight: str, proto: ModelProto, names: Names, biases: dict[tuple[str, int], str]
+    conv: NodeProto,
+    weight: str,
+    site: str,
+    proto: ModelProto,
+    names: Names,
+    biases: dict[tuple[str, int], str],
 ) -> list[NodeProto]:
-    """The convolution with another weight, and its constant bias behind it if it can stand there."""
+    """The convolution with another weight, and its constant bias behind it if it can stand there. New names
+    are those of ``site``."""
     changed = NodeProto()
     changed.CopyFrom(conv)
     changed.input[1] = weight
@@ -184,8 +190,8 @@ def _with_weight(
     if bias is None:
         return [changed]
     del changed.input[2:]
-    changed.output[0] = names.free(f"{PREFIX}{conv.output[0]}/without_bias")
-    name = names.node(f"{PREFIX}{conv.name or conv.output[0]}/bias")
+    changed.output[0] = names.free(f"{PREFIX}{site}/without_bias")
+    name = names.node(f"{PREFIX}{site}/bias")
     return [changed, onnx.helper.make_node("Add", [changed.output[0], bias], [conv.output[0]], name=name)]
 
 

@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto
 from torch import Tensor, nn
 
 from export.write_onnx.exporter import export_library
+from export.write_onnx.labels import rename
 from export.write_onnx.library import entry_of
 from export.write_onnx.older_opset import at_opset
 
@@ -66,7 +67,8 @@ def _part(library: ir.Model, index: int, opset: int) -> Part:
     nodes = at_opset([_bare(node) for node in entry.nodes], opset, constants)
     read = {name for node in nodes for name in node.input}
     kept = {name: tensor for name, tensor in constants.items() if name in read}
-    return Part(tuple(nodes), kept, str(entry.input.name), str(entry.output.name))
+    kept, input, output = rename(nodes, kept, str(entry.input.name), str(entry.output.name), opset)
+    return Part(tuple(nodes), kept, input, output)
 
 
 def _bare(node: ir.Node) -> NodeProto:

@@ -63,7 +63,7 @@ def replace_parts(proto: ModelProto, replacements: Sequence[Replacement]) -> lis
     for replacement in replacements:
         part = replacement.part
         if id(part) not in stored:
-            stored[id(part)] = _store(part, names, constants)
+            stored[id(part)] = _store(part, replacement.name, names, constants)
         nodes, where = _nodes_of(replacement, names, stored[id(part)], opset)
         made[replacement.ends[0]] = nodes
         written.append(where)
@@ -82,11 +82,11 @@ def replace_parts(proto: ModelProto, replacements: Sequence[Replacement]) -> lis
     return written
 
 
-def _store(part: Part, names: Names, constants: list[TensorProto]) -> dict[str, str]:
-    """Add the constants of a part, and return their new names."""
+def _store(part: Part, owner: str, names: Names, constants: list[TensorProto]) -> dict[str, str]:
+    """Add the constants of a part, and return their new names: those of the first site that reads them."""
     renamed = {}
     for name, tensor in part.constants.items():
-        renamed[name] = names.free(PREFIX + name)
+        renamed[name] = names.free(f"{PREFIX}{owner}/{name}")
         copy = TensorProto()
         copy.CopyFrom(tensor)
         copy.name = renamed[name]

@@ -70,7 +70,7 @@ def test_the_unforeseen_is_not_taken_for_a_difference(source: Path, monkeypatch:
     monkeypatch.setattr(command, "judge_graph", breaks)
     result = run("find", f"{source}:shared")
     assert result.exit_code == 3
-    assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--verbose shows where)\n")
+    assert result.stderr.endswith("unexpected ZeroDivisionError: planted (--debug shows where)\n")
 
 
 @pytest.mark.parametrize("model", ["noise", "dropout"])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +18,12 @@ from command_line import run
 def test_find_prints_sites_and_reasons(source: Path) -> None:
     """The output is plain text where there is no terminal.
 
-    A line has the site, its form, groups, shapes and verdict.
+    A line has the number of sites that are alike, their form, groups, shapes, the first one and the verdict.
     """
     result = run("find", f"{source}:shared")
     assert result.exit_code == 0
     assert "captured by torch.export" in result.stdout
-    assert "0/conv2d  aten  conv2d       4  4x1x3x3 -> 1x1x3x3  shared\n" in result.stdout
+    assert "  1 x  conv2d, 3x3 taps       4  4x1x3x3 -> 1x1x3x3  0/conv2d    shared\n" in result.stdout
     assert "1 of 1 candidate convolutions share a kernel" in result.stdout
     assert "\x1b" not in result.output
     result = run("find", f"{source}:unshared")
@@ -70,3 +75,44 @@ def test_find_without_inputs(source: Path) -> None:
     assert "captured by symbolic_trace" in run("find", f"{source}:no_inputs").stdout
     result = run("find", f"{source}:no_inputs", "--input", "1x4x12x12")
     assert "captured by torch.export" in result.stdout
+
+
+def test_a_pipe_has_no_width(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are as long as necessary, and without color, whatever a shell says of its terminal."""
+    plain = run("find", f"{source}:no_inputs").stdout
+    assert "\n  1 x  conv2d, 3x3 taps       4  4x1x3x3 -> 1x1x3x3  0           shared\n" in plain
+    for name, value in (("COLUMNS", "20"), ("FORCE_COLOR", "1"), ("TERM", "xterm-256color")):
+        monkeypatch.setenv(name, value)
+    assert run("find", f"{source}:no_inputs").stdout == plain
+    every = run("find", f"{source}:no_inputs", "--sites").stdout
+    assert "\nconv2d, 3x3 taps       4  4x1x3x3 -> 1x1x3x3  0     shared\n" in every
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_on_a_terminal(more: dict[str, str], source: Path) -> None:
+    """One bar, which goes away, and lines that fit the terminal. A dumb one gets a line for each stage."""
+    ours, its = os.openpty()
+    code = "from export.cli import main; main()"
+    command = [sys.executable, "-P", "-c", code, "find", f"{source}:no_inputs"]
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60", "LINES": "20", **more}
+    with subprocess.Popen(command, stdout=its, stderr=its, stdin=its, env=env) as process:
+        os.close(its)
+        said = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 1 << 16):
+                said += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = said.decode()
+    assert ("\x1b[?25l" in text) == (more.get("TERM") != "dumb")
+    assert bool(re.search(r"\x1b\[[39]\d?[;\d]*m", text)) == (not more)
+    result = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).splitlines()
+    assert result[-4:] == [
+        "1 x conv2d, 3x3 taps, 4 groups, 4x1x3x3 -> 1x1x3x3",
+        "    shared",
+        "    first site: 0",
+        "1 of 1 candidate convolutions share a kernel",
+    ]
+    stages = [line for line in result if line.endswith(" ...")]
+    assert len(stages) == (3 if more.get("TERM") == "dumb" else 0)

@@ -23,12 +23,13 @@ pytestmark = pytest.mark.usefixtures("simple_rules")
 
 
 def phases_everywhere(model: Any, inputs: Any, skip: int = -1) -> Plan:
-    """Return a plan that lowers every site in phases, except the site number ``skip``."""
+    """A plan that lowers every site in phases, except the site number ``skip``. Two sites in a row stay
+    two."""
     sites, _ = lowerable_sites(capture(model, inputs).graph_module)
     choices = {}
     for i, site in enumerate(sites):
         ways = [p for p in propose(site.resample, site.kernel)[0] if p.lowering.endswith("polyphase")]
-        choices[site.id] = Choice(site.key, None if i == skip else ways[0])
+        choices[site.id] = Choice(site.key, None if i == skip or site.parts else ways[0])
     return Plan(choices)
 
 

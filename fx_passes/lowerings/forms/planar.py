@@ -67,4 +67,4 @@ class Planar(Windowed):
         channels = (self.resample.groups if groups is None else groups) * self.resample.columns
         if self.resample.dim == 2 and x.ndim == 4 and self.resample.in_shape[1] == channels:
             return x
-        return self._regrouped(x, channels)
+        return self.regrouped(x, channels)

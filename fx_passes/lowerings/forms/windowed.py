@@ -32,9 +32,9 @@ class Windowed(Lowered):
 
     def planes(self, x: Tensor) -> Tensor:
         """(N * groups, columns, *lengths)."""
-        return self._regrouped(x, self.resample.columns)
+        return self.regrouped(x, self.resample.columns)
 
-    def _regrouped(self, x: Tensor, channels: int) -> Tensor:
+    def regrouped(self, x: Tensor, channels: int) -> Tensor:
         """(items, channels, *lengths). With open sizes the items are counted: where a length is zero, they do
         not follow from the rest."""
         dim = self.resample.dim

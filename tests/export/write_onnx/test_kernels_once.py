@@ -183,7 +183,7 @@ def test_a_weight_that_has_to_stay(reader: str) -> None:
 
 def test_existing_names_are_not_taken() -> None:
     """A value or a node of the model may have the name that a new one would get."""
-    taken = ["fx_passes/w", "fx_passes/w/expanded", "fx_passes/b/2d", "fx_passes/y/without_bias"]
+    taken = ["fx_passes/w", "fx_passes/w/expanded", "fx_passes/b/2d", "fx_passes/to y/without_bias"]
     before = two(conv("x", "y", "w", "b"), outputs="y")
     source = "y"
     for name in [*taken, "fx_passes/to y/bias", "z"]:

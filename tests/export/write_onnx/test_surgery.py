@@ -144,7 +144,8 @@ def test_a_site_at_the_ends_of_the_graph() -> None:
 def test_equal_sites_have_their_constants_together() -> None:
     """One part that is used twice is stored once."""
     after = replaced(small(op("Neg", "x", "a"), op("Neg", "a", "y")), ("x", "a"), ("a", "y"))
-    assert [tensor.name for tensor in after.graph.initializer] == ["fx_passes/one", "fx_passes/two"]
+    stored = [tensor.name for tensor in after.graph.initializer]
+    assert stored == ["fx_passes/site a/one", "fx_passes/site a/two"]
     assert computed(after, 3.0) == [15.0]
 
 
@@ -155,7 +156,7 @@ def test_no_replacement_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "taken", ["fx_passes/one", "fx_passes/site y/product", "fx_passes/site y/times", "fx_passes/site y/plus"]
+    "taken", [f"fx_passes/site y/{name}" for name in ("one", "product", "times", "plus")]
 )
 @pytest.mark.parametrize("where", ["node", "initializer", "body"])
 def test_existing_names_are_not_taken(taken: str, where: str) -> None:
