@@ -16,7 +16,7 @@ def schemas() -> list[str]:
     """What there are schemas of.
 
     Example:
-        >>> {"find", "optimize", "plan", "check"} <= set(schemas())
+        >>> {"find", "optimize", "plan", "check", "explain"} <= set(schemas())
         True
     """
     files = resources.files(__name__).iterdir()
@@ -27,7 +27,7 @@ def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of what a command writes with ``--json``, or of a saved plan.
 
     Args:
-        name: ``"find"``, ``"optimize"``, ``"check"`` or ``"plan"``.
+        name: ``"find"``, ``"optimize"``, ``"check"``, ``"explain"`` or ``"plan"``.
 
     Raises:
         UsageError: there is no such schema.

@@ -16,7 +16,7 @@ import export
 from export.schemas import schemas
 from fx_passes.errors import UsageError
 
-NAMES = ("check", "find", "optimize", "plan")
+NAMES = ("check", "explain", "find", "optimize", "plan")
 QUICK = ("--lowering", "static", "--seconds", 0)
 # Of optimize: the model, and the options.
 STATES: dict[str, tuple[str, tuple[object, ...]]] = {
@@ -100,6 +100,16 @@ def test_an_onnx_file(source: Path, tmp_path: Path) -> None:
 def test_find(model: str, source: Path) -> None:
     """Shared and refused, and by either route."""
     require_valid("find", said("find", f"{source}:{model}"))
+
+
+@pytest.mark.parametrize("model", ["shared", "unshared"])
+def test_explain(model: str, source: Path) -> None:
+    """Of a site that can be lowered, and of one that is refused."""
+    data = said("explain", f"{source}:{model}", "0/conv2d")
+    require_valid("explain", data)
+    assert bool(data["lowerings"]) == (model == "shared")
+    del data["static"]
+    assert not is_valid("explain", data)
 
 
 def test_a_plan_that_an_older_version_saved() -> None:

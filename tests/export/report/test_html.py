@@ -76,7 +76,11 @@ def test_every_reason_is_shown() -> None:
 
 def test_a_kept_site_says_who_decided() -> None:
     """A site that could be lowered and is not has a reason too, whatever decided."""
-    for lowering, said in (("tuned", "was faster"), ("static", "the rules"), ("plan", "the plan keeps")):
+    for lowering, said in (
+        ("tuned", "both by itself and in"),
+        ("static", "the rules"),
+        ("plan", "the plan keeps"),
+    ):
         found = made.report((), [made.finding("a")], lowering=lowering, plan=Plan({"a": Choice("k", None)}))
         assert said in html_of(found)
 
