@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from export.report.alike import geometry_text
 from export.report.details import SiteDetail
 from export.report.result import Report
 from export.runtime.arrays import shape_text
@@ -84,25 +85,7 @@ class Kind:
     @property
     def title(self) -> str:
         """The operator and its geometry."""
-        return f"{self.first.op}, {geometry_text(self.first)}"
-
-
-def geometry_text(finding: Finding) -> str:
-    """The kernel of a convolution, and what differs from a plain one.
-
-    Example:
-        >>> from fx_passes.records import ConvGeometry, ConvSite, WeightOrigin
-        >>> geometry = ConvGeometry("conv1d", 8, 8, 8, (12,), (2,), (5,), (1,), (0,))
-        >>> geometry_text(Finding(ConvSite("a", "aten", "a", geometry, (8, 1, 12), WeightOrigin("buffer"))))
-        '12 taps, stride 2'
-    """
-    geometry = finding.site.geometry
-    taps = shape_text(geometry.kernel)
-    said = [f"{taps} taps" if geometry.dim == 1 else taps if taps else "kernel of unknown size"]
-    for name, values in (("stride", geometry.stride), ("dilation", geometry.dilation)):
-        if set(values) - {1}:
-            said.append(f"{name} {values[0] if len(set(values)) == 1 else shape_text(values)}")
-    return ", ".join(said)
+        return geometry_text(self.first.site.geometry)
 
 
 def kinds_of(report: Report) -> list[Kind]:

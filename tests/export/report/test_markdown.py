@@ -35,7 +35,7 @@ def test_it_says_what_the_page_says() -> None:
     text = markdown_of(found, command="fx-passes optimize x -o y")
     assert text.startswith("**Equivalent to the original: within bounds in 7 cases (float64); 2.5x faster")
     assert "4.0 KiB → 2.0 KiB" in text
-    assert "| 1: `a` | conv2d, 5x5 | 4x1x5x5 → 1x1x5x5 | separable (rounds differently) |  |" in text
+    assert "| 1: `a` | conv2d, 5x5 taps | 4x1x5x5 → 1x1x5x5 | separable (rounds differently) |  |" in text
     assert "| not shared | group 1 differs |" in text
     assert text.index("<details>") < text.index("`fx-passes optimize x -o y`") < text.index("</details>")
 
