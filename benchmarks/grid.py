@@ -71,8 +71,9 @@ def prepared(index: int, point: Point, check: bool) -> Prepared:
     model, inputs = build(point, index)
     captured = capture_for_inference(model, inputs).graph_module
     sites, _ = lowerable_sites(captured)
-    chosen = static_choice(sites[0], "finite") if sites else None
-    proposals = propose(sites[0].resample, sites[0].kernel)[0] if sites else []
+    first = sites[0] if sites else None
+    chosen = static_choice(first, "finite") if first else None
+    proposals = propose(first.resample, first.kernel, siblings=first.siblings)[0] if first else []
     if check:
         proposals = [chosen] if chosen is not None else []
     graphs: list[nn.Module] = [model]
