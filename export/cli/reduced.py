@@ -20,6 +20,9 @@ from export.write_onnx.file import move_model
 from fx_passes.errors import CaptureError, ExportError, UsageError
 from fx_passes.plan import Choice, Plan
 
+# Tuned choices may be others in each try.
+_ALIKE = "use --plan or --lowering static"
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -147,15 +150,12 @@ class _Tries:
         fitting = (way for way in self.ways if self._with(way).fails(nodes))
         if next(fitting, None) is None:
             said = "but its graph alone does not, on inputs made for the purpose: no piece can be cut"
-            raise ExportError(
-                f"optimize fails ({self.whole.said}), {said}{f'; {unknown}' if unknown else ''}"
-            )
+            raise self._error(said, unknown)
         kept, path = smallest(nodes, self.fails), self.folder / output.name
         options = self.write(kept, path)
         outcome = self.run(path, options)
         if outcome.kind != self.whole.kind:
-            said = "but its smallest piece does not fail each time; use --plan or --lowering static"
-            raise ExportError(f"optimize fails ({self.whole.said}), {said}")
+            raise self._error("but its smallest piece does not fail each time", _ALIKE)
         source = self.asked.source
         alone = source is None or self.run(path, options, bare=True).kind == outcome.kind
         written = self._put(path, output)
@@ -175,6 +175,9 @@ class _Tries:
             return (output,)
         write_plan(plan, plan_beside(output))
         return output, plan_beside(output)
+
+    def _error(self, *said: str | None) -> ExportError:
+        return ExportError(f"optimize fails ({self.whole.said}), {'; '.join(filter(None, said))}")
 
     def _with(self, way: Pieces) -> _Tries:
         self.pieces = way
@@ -203,11 +206,12 @@ class _Tries:
 
     def run(self, path: Path, options: Sequence[str], *, bare: bool = False) -> Outcome:
         """Run optimize on a piece; ``bare``: without importing the Python code of the model."""
-        out = self.folder.parent / "out.onnx"  # not beside the pieces: one may have this name
+        # Not beside the pieces: one may have such a name.
+        out, plan = self.folder.parent / "out.onnx", self.folder.parent / "plan.json"
         words: list[object] = ["optimize", path, "-o", out, *options, *self.asked.decide]
         if self.asked.plan is not None:
-            write_plan(self._plan(path), self.folder / "plan.json")
-            words += ["--plan", self.folder / "plan.json"]
+            write_plan(self._plan(path), plan)
+            words += ["--plan", plan]
         return attempt(words, first=None if bare else self.asked.source, limit=self.asked.limit)
 
     def _plan(self, path: Path) -> Plan:

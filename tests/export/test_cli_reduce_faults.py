@@ -20,6 +20,8 @@ from export.cli import reduced
 from export.cli.attempt import Outcome
 from export.cli.steps import steps
 from export.loading import named_input
+from export.read_onnx.example import example_arrays
+from export.read_onnx.model import read_model
 from fx_passes.errors import ExportError, UsageError
 from fx_passes.plan import Plan
 
@@ -119,22 +121,22 @@ def test_a_scalar_that_is_cut(model: Path, tmp_path: Path, ends: Callable[..., N
     assert result.exit_code == 0, result.output
     assert "1 of 4 nodes (Neg)" in result.stdout
     assert "--input" not in result.stdout
+    (made,) = example_arrays(read_model(tmp_path / "one.onnx"), [])
+    assert made.shape == ()
 
 
-def test_results_over_what_is_read(model: Path, tmp_path: Path, ends: Callable[..., None]) -> None:
-    """The derived plan over the plan; the weights of the piece over those of the model; itself over these."""
+@pytest.mark.parametrize("words", ["piece.onnx --plan piece.plan.json", "small.onnx", "small.onnx.data"])
+def test_results_over_what_is_read(
+    words: str, model: Path, tmp_path: Path, ends: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan of the piece over the plan; its weights over those of the model; the piece over these."""
     ends(has_neg)
-    plan = tmp_path / "piece.plan.json"
-    plan.write_text(Plan({}).to_json())
+    monkeypatch.chdir(tmp_path)
+    Path("piece.plan.json").write_text(Plan({}).to_json())
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
-    for words in (
-        ("-o", tmp_path / "piece.onnx", "--plan", plan),
-        ("-o", tmp_path / "small.onnx"),
-        ("-o", tmp_path / "small.onnx.data"),
-    ):
-        result = run("reduce", model, *words, *INPUT)
-        assert result.exit_code == 2, result.output
-        assert "would overwrite what is read" in result.stderr
+    result = run("reduce", model, "-o", *words.split(), *INPUT)
+    assert result.exit_code == 2, result.output
+    assert "would overwrite what is read" in result.stderr
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
