@@ -145,8 +145,9 @@ def test_nodes_between_two_values() -> None:
 
 def test_bytes_of_every_type() -> None:
     """Also of texts, and of numbers that share a byte."""
+    texts: Any = [b"abc", b"de"]
     tensors = [
-        helper.make_tensor("texts", TensorProto.STRING, [2], [b"abc", b"de"]),
+        helper.make_tensor("texts", TensorProto.STRING, [2], texts),
         helper.make_tensor("numbers", TensorProto.INT64, [3], [1, 2, 3]),
         helper.make_tensor("halves", TensorProto.INT4, [4], [1, 2, 3, 4]),
     ]
