@@ -130,8 +130,8 @@ def measure_file(name: str, device: str, budget: float, seconds: float) -> dict[
         except Exception as error:  # noqa: BLE001 - a failure is a result
             return {**facts, "columns": {}, "failed": str(error), "plan": {"sites": {}}}
     plan, speed = json.loads(report.plan.to_json()), report.speed
-    if speed is None:  # the file is a copy of the stock export
-        return {**facts, "columns": {"tuned": {"ratio": 1.0, "ci95": [1.0, 1.0], "blocks": 0}}, "plan": plan}
+    if speed is None:
+        return {**facts, "columns": {}, "failed": "the file is the stock export", "plan": plan}
     tuned = {"ratio": speed.speedup, "ci95": list(speed.ci95), "blocks": len(speed.blocks)}
     return {**facts, "model_ms": speed.baseline_ms, "columns": {"tuned": tuned}, "plan": plan}
 

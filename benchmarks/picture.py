@@ -142,6 +142,9 @@ def main() -> None:
     options = parser.parse_args()
     results = [json.loads(file.read_text()) for file in options.files]
     told = results[0]["environment"]
+    named = ("cpu", "onnxruntime", "torch")
+    if any(result["environment"][name] != told[name] for result in results for name in named):
+        parser.error("the files were measured on different machines, or with different versions")
     machine = f"{told['cpu']}, onnxruntime {told['onnxruntime']}, torch {told['torch'].partition('+')[0]}"
     options.out.mkdir(parents=True, exist_ok=True)
     for name, colours in THEMES.items():

@@ -191,6 +191,8 @@ def _require_writable(path: Path) -> None:
         raise ExportError(f"cannot write {path}: {path.parent} is not a folder")
     if path.is_dir():
         raise ExportError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise ExportError(f"cannot write {path}: it is no regular file")
 
 
 def _optimized(source: Source, path: Path, name: str, options: Options, stages: Stages) -> Report:

@@ -35,7 +35,7 @@ class ExitCodes(click.Group):
         try:
             return super().invoke(ctx)
         except _Ended as error:
-            click.echo("fx-passes: ended by a signal; no model was written", err=True)
+            click.echo("fx-passes: ended by a signal; unfinished files were removed", err=True)
             ctx.exit(128 + error.args[0])
         except FxPassesError as error:
             log.debug("where it was raised", exc_info=True)
@@ -44,7 +44,7 @@ class ExitCodes(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("fx-passes: interrupted; no model was written", err=True)
+            click.echo("fx-passes: interrupted; unfinished files were removed", err=True)
             ctx.exit(130)
         except (Exception, SystemExit) as error:  # SystemExit is the model's, click has its own
             # Exit code 1 means "not equivalent". An unexpected error must not look like it.

@@ -58,14 +58,14 @@ class Results:
         """Write them all. Where none of them goes to standard output, the report for the terminal does."""
         context = click.get_current_context()
         command = shlex.join(["fx-passes", str(context.info_name), *context.meta[_ARGUMENTS]])
-        if self.page:
-            write_html(report, Path(self.page), command=command)
+        if self.json_file:
+            write_json(report.to_json(), self.json_file)
         if self.markdown == "-":
             click.echo(markdown_of(report, command=command), nl=False)
         elif self.markdown:
             write_markdown(report, Path(self.markdown), command=command)
-        if self.json_file:
-            write_json(report.to_json(), self.json_file)
+        if self.page:
+            write_html(report, Path(self.page), command=command)
         if "-" not in (self.json_file, self.markdown) and printing():
             print_report(report, every=self.every, stages=telling())
 

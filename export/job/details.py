@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-import onnx_ir as ir
 from onnx import GraphProto
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from export.job.source import Source
 from export.job.verify import Verified
 from export.read_onnx.nodes_between import Producers
 from export.report.details import Details, Operators, SiteDetail
+from export.runtime.files import bytes_of
 from export.runtime.profile import operator_times
 from export.runtime.session import Array
 from export.stages import Stages
@@ -101,8 +100,5 @@ def _operators(source: Source, measured: Measured, options: Options, stages: Sta
 
 def _bytes(graph: GraphProto) -> dict[str, int]:
     """The bytes of each initializer, the largest first."""
-    sizes = {
-        tensor.name: round(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)
-        for tensor in graph.initializer
-    }
+    sizes = {tensor.name: bytes_of(tensor) for tensor in graph.initializer}
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))

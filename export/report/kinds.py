@@ -102,8 +102,10 @@ def _facts(report: Report, finding: Finding) -> Any:
     """What sites of one kind have in common."""
     geometry = finding.site.geometry
     choice = report.plan.choices.get(report.whole.get(finding.id, finding.id))
+    detail = report.details.sites.get(finding.id) if report.details else None
+    kernel = None if detail is None or detail.kernel is None else detail.kernel.tobytes()
     return (
-        choice.key if choice else None,
+        choice.key if choice else kernel,
         (finding.op, finding.groups, finding.weight_shape, finding.kernel_shape),
         (geometry.stride, geometry.dilation),
         (_status(report, finding), report.lowering_of(finding), report.exactness_of(finding)),

@@ -53,7 +53,7 @@ def markdown_of(report: Report, *, command: str | None = None) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` as Markdown shows it: nothing in it is a mark, a tag, a link, or the end of a cell.
+    """``text`` as Markdown shows it: nothing in it is a mark, a tag, or the end of a cell.
 
     Example:
         >>> plain("a|b <i> conv_1d")

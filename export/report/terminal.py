@@ -14,6 +14,7 @@ from rich.console import Console
 from export.report.result import Report
 from export.report.site_lines import print_sites
 from export.report.text import stage_lines, summary_lines
+from export.report.whole_file import write_whole
 from export.verify.equivalence import Equivalence
 from fx_passes.records import Finding
 
@@ -71,12 +72,13 @@ def _finite(value: Any) -> Any:
 
 
 def write_json(data: dict[str, Any], file: str) -> None:
-    """Write ``data`` to ``file``, or to standard output for ``-``."""
+    """Write ``data`` to ``file``, or to standard output for ``-``.
+
+    Raises:
+        ExportError: the file cannot be written.
+    """
     text = json.dumps(_finite(data), indent=2, allow_nan=False)
     if file == "-":
         click.echo(text)
-        return
-    try:
-        Path(file).write_text(text + "\n")
-    except OSError as error:
-        raise click.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--json") from error
+    else:
+        write_whole(Path(file), text + "\n")

@@ -32,8 +32,11 @@ def size_of(path: Path) -> int:
     if all(other.suffix == ".onnx" or other.name == path.name for other in path.parent.iterdir()):
         return own
     stored = onnx.load(path, load_external_data=False).graph.initializer
-    return own + round(sum(math.prod(t.dims) * _item_bytes(t) for t in stored if uses_external_data(t)))
+    return own + sum(bytes_of(tensor) for tensor in stored if uses_external_data(tensor))
 
 
-def _item_bytes(tensor: onnx.TensorProto) -> float:
-    return ir.DataType(tensor.data_type).itemsize
+def bytes_of(tensor: onnx.TensorProto) -> int:
+    """Bytes of the values of a stored tensor."""
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return sum(map(len, tensor.string_data))
+    return round(math.prod(tensor.dims) * ir.DataType(tensor.data_type).itemsize)

@@ -41,6 +41,8 @@ def rename(
                 match = _OF_MODULE.match(name)
                 renamed[name] = free(match[1] if match else f"{node.name}_{slot}")
         for place, name in enumerate(node.output):
+            if not name:  # an output that is left out
+                continue
             renamed[name] = node.name if place == 0 else free(f"{node.name}_{place + 1}")
         node.input[:] = [renamed[name] for name in node.input]
         node.output[:] = [renamed[name] for name in node.output]

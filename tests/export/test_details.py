@@ -13,7 +13,7 @@ from onnx import GraphProto, TensorProto, helper
 from torch import nn
 
 import export
-from export.job.details import _kernel_of
+from export.job.details import _bytes, _kernel_of
 from export.read_onnx.model import read_model
 from export.read_onnx.nodes_between import Producers
 from export.read_onnx.sites import analyse
@@ -141,3 +141,14 @@ def test_nodes_between_two_values() -> None:
     assert producers.between("x", "y") == ("Relu", "Expand", "Conv", "Mul")
     assert producers.between("a", "y") == ("Expand", "Conv", "Mul")
     assert producers.between("y", "y") == ()
+
+
+def test_bytes_of_every_type() -> None:
+    """Also of texts, and of numbers that share a byte."""
+    texts: Any = [b"abc", b"de"]
+    tensors = [
+        helper.make_tensor("texts", TensorProto.STRING, [2], texts),
+        helper.make_tensor("numbers", TensorProto.INT64, [3], [1, 2, 3]),
+        helper.make_tensor("halves", TensorProto.INT4, [4], [1, 2, 3, 4]),
+    ]
+    assert _bytes(GraphProto(initializer=tensors)) == {"numbers": 24, "texts": 5, "halves": 2}

@@ -20,7 +20,8 @@ def test_names_say_what_is_done() -> None:
         oh.make_node("Split", ["v3"], ["v4", "v5"], name="node_4", num_outputs=2),
         oh.make_node("Concat", ["v4", "v5", "val_2"], ["out"], name="node_5", axis=0),
         oh.make_node("Clip", ["out", "", "val_3"], ["end"], name="node_6"),
-        oh.make_node("Odd", ["end", "val_4"], ["last"], name="node_7", domain="elsewhere"),
+        oh.make_node("Odd", ["end", "val_4"], ["last", "", "more"], name="node_7", domain="elsewhere"),
+        oh.make_node("Clip", ["more", ""], ["unused"], name="node_8"),
     ]
     names = ("val_1", "entries.3.inner.rows", "val_2", "val_3", "val_4")
     constants = {name: from_array(np.array(number), name) for number, name in enumerate(names)}
@@ -32,7 +33,8 @@ def test_names_say_what_is_done() -> None:
         "split: reshape_2 -> split split_2",
         "concat: split split_2 concat_inputs -> concat",
         "clip: concat  clip_max -> clip",
-        "odd: clip odd_constant -> odd",
+        "odd: clip odd_constant -> odd  odd_3",
+        "clip_2: odd_3  -> clip_2",
     ]
     assert (first, last) == ("input", "odd")
     numbers = {name: int(to_array(tensor)) for name, tensor in stored.items()}
