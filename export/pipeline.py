@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 from torch.export import ExportedProgram
 
-from export.dynamic import program_inputs, program_shapes
 from export.job.details import gathered
 from export.job.keep import verify_or_keep
 from export.job.measure import Measured, measure_or_keep
+from export.job.original import original_of
 from export.job.rewrite import rewrite
 from export.job.source import Source, export_original, open_file
 from export.read_onnx.model import OnnxModel, read_model
@@ -26,7 +26,6 @@ from export.stages import Progress, Stages
 from export.tune.options import Options, Timings
 from export.tune.tune_at import Batch, Wanted, nothing_open, shapes_to_tune_at
 from export.verify.cases import resized
-from export.write_onnx.exporter import distinct_tensors
 from export.write_onnx.file import folder_beside, move_model
 from export.write_onnx.written_file import require_free, weight_files
 from fx_passes.errors import ExportError, UsageError
@@ -130,18 +129,14 @@ def optimize_model(
     name: str | None = None,
 ) -> Report:
     """``optimize`` of a torch model, with most of its options in one record."""
-    if isinstance(model, ExportedProgram):
-        example_inputs = program_inputs(model) if example_inputs is None else example_inputs
-        dynamic_shapes = program_shapes(model, dynamic_shapes)
-    if example_inputs is None:
-        raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
-    if tune_at and dynamic_shapes is None:
+    original = original_of(model, example_inputs, dynamic_shapes)
+    inputs, shapes = original.inputs, original.dynamic_shapes
+    if tune_at and shapes is None:
         raise nothing_open(tune_at)
     _require_writable(path)
-    inputs = distinct_tensors(example_inputs)
     with folder_beside(path) as folder:
         traces = {"keep_traces": options.keep_traces}
-        source = export_original(model, inputs, dynamic_shapes, folder, path.name, stages, **traces)
+        source = export_original(model, inputs, shapes, folder, path.name, stages, **traces)
         source = replace(source, tune_at=_workloads(tune_at, source))
         _run_in_target(source, options.target, stages)
         return _optimized(source, path, name or type(model).__name__, options, stages)

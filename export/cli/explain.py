@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from torch.export import ExportedProgram
 
 from export.cli.decide import dynamic_option
 from export.cli.files import file_of, require_apart
@@ -19,17 +18,14 @@ from export.cli.group import input_option, json_option, main, model_argument
 from export.cli.help import examples
 from export.cli.inputs import file_inputs
 from export.cli.loudness import loudness_options, printing, showing
-from export.dynamic import dynamic_shapes, program_shapes
 from export.job.expected import EXPORTING, FINDING, LOADING, TIMING
 from export.job.explain import explain_site
+from export.job.original import load_original
 from export.job.source import Source, export_original, open_file
-from export.loading import load_model
 from export.read_onnx.model import read_model
 from export.report.explanation import Explanation, sentences
 from export.report.terminal import write_json
 from export.stages import Stages
-from export.write_onnx.exporter import distinct_tensors
-from fx_passes.errors import UsageError
 from fx_passes.lowerings import MODULES
 from fx_passes.records import Finding
 
@@ -95,14 +91,8 @@ def _source(
     if model.endswith(".onnx"):
         example = file_inputs(inputs, dynamic)
         return open_file(read_model(Path(model)), example, folder, stages)
-    loaded = load_model(model, inputs)
-    if loaded.example_inputs is None:
-        raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
-    shapes = dynamic_shapes(loaded.model, loaded.example_inputs, dynamic)
-    if isinstance(loaded.model, ExportedProgram):
-        shapes = program_shapes(loaded.model, shapes)
-    given = distinct_tensors(loaded.example_inputs)
-    return export_original(loaded.model, given, shapes, folder, "model.onnx", stages)
+    made = load_original(model, inputs, dynamic)
+    return export_original(made.model, made.inputs, made.dynamic_shapes, folder, "model.onnx", stages)
 
 
 def _print(explained: Explanation) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -23,7 +23,7 @@ def file_of(model: str) -> Path:
     return Path(where if where.endswith(".py") else where.replace(".", "/") + ".py")
 
 
-def require_apart(results: dict[str, str | None], inputs: Sequence[Path | None]) -> None:
+def require_apart(results: Mapping[str, str | None], inputs: Sequence[Path | None]) -> None:
     """Refuse to write two results to one file, or a result over what is read."""
     taken = {file.resolve(): "what is read" for file in inputs if file}
     for option, file in results.items():

@@ -11,9 +11,11 @@ from export.cli.files import file_of, require_apart, writable
 from export.cli.group import input_option, main, model_argument
 from export.cli.help import examples
 from export.cli.loudness import loudness_options, printing, showing
-from export.cli.reduced import Asked, reduced
+from export.cli.reduced import Asked, plan_beside, reduced
+from export.read_onnx.model import read_model
 from export.tune.plan_file import read_plan
 from export.write_onnx.file import folder_beside
+from export.write_onnx.written_file import weight_files
 
 
 @main.command(
@@ -25,7 +27,12 @@ from export.write_onnx.file import folder_beside
 )
 @model_argument
 @click.option(
-    "-o", "--output", required=True, metavar="SMALL.onnx", callback=writable, help="The file to write."
+    "-o",
+    "--output",
+    required=True,
+    metavar="SMALL.onnx",
+    callback=writable,
+    help="The file to write; with --plan also SMALL.plan.json, which has what the plan says of this piece.",
 )
 @input_option
 @dynamic_option
@@ -59,7 +66,7 @@ def reduce(
     limit: float,
 ) -> None:
     """Find the smallest piece of a model with which optimize still fails: it differs, raises or crashes."""
-    require_apart({"-o": output}, [file_of(model), plan_file])
+    _require_apart(model, Path(output), plan_file)
     decide = ["--exactness", exactness, "--seconds", "0"]
     if plan_file is None:
         decide += ["--lowering", lowering, *(["--budget", f"{budget:g}"] if lowering == "tuned" else [])]
@@ -77,5 +84,18 @@ def reduce(
     click.echo(f"smallest piece that does: {count} ({', '.join(found.operators)})")
     if found.needs:
         click.echo(f"it fails only after the code of {found.needs} was imported: send this code, too")
+    if found.unknown:
+        click.echo(f"it may not be the smallest: {found.unknown}")
     click.echo(f"shown by: {found.command}")
-    click.echo(f"written: {output}")
+    for file in found.written:
+        click.echo(f"written: {file}")
+
+
+def _require_apart(model: str, output: Path, plan_file: Path | None) -> None:
+    """Refuse a result over what is read: the model, its weights, or the plan."""
+    results = {"-o": str(output), "the weights of -o": f"{output}.data"}
+    if plan_file:
+        results["the plan of -o"] = str(plan_beside(output))
+    read = file_of(model)
+    weights = weight_files(read_model(read)) if read.suffix == ".onnx" else []
+    require_apart(results, [read, plan_file, *(read.parent / location for location in weights)])

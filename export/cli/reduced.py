@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from export.tune.plan_file import write_plan
 from export.write_onnx.file import move_model
 from fx_passes.errors import CaptureError, ExportError, UsageError
 from fx_passes.plan import Choice, Plan
+
+# Tuned choices may be others in each try.
+_ALIKE = "use --plan or --lowering static"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Reduced:
         of: how many nodes the model has.
         command: what shows the failure.
         needs: the Python code without which it does not fail, if that is so.
+        unknown: what of the original is not known, so that it was not cut everywhere.
+        written: the files.
     """
 
     said: str
@@ -66,6 +71,13 @@ class Reduced:
     of: int
     command: str
     needs: str | None
+    unknown: str | None
+    written: tuple[Path, ...]
+
+
+def plan_beside(output: Path) -> Path:
+    """Where the plan of the smallest piece is written, if a plan decides."""
+    return output.with_suffix(".plan.json")
 
 
 def reduced(
@@ -78,7 +90,7 @@ def reduced(
 
     Raises:
         CaptureError: it fails before there is a graph.
-        ExportError: it does not end within the limit, or fails only as a whole.
+        ExportError: it does not end within the limit, fails only as a whole, or not each time.
         UsageError: optimize says that it is used in a wrong way.
     """
     show("running optimize")
@@ -93,8 +105,9 @@ def reduced(
     if whole.too_long:
         raise ExportError(f"{asked.model}: {whole.said}: give more seconds with --limit")
     file = _graph(asked, whole, folder, show)
-    tries = _Tries(asked, whole, _pieces(asked, file, folder, show), folder, show)
-    return tries.reduce(output)
+    values, unknown = _values(asked, file, folder, show)
+    ways = [Pieces(file, values, fixed=True), Pieces(file, values, fixed=False)]
+    return _Tries(asked, whole, ways, folder, show).reduce(output, unknown)
 
 
 def _graph(asked: Asked, whole: Outcome, folder: Path, show: Progress) -> OnnxModel:
@@ -103,20 +116,23 @@ def _graph(asked: Asked, whole: Outcome, folder: Path, show: Progress) -> OnnxMo
         return read_model(Path(asked.model))
     show("exporting the original")
     options = [*_each("--input", asked.inputs), *_each("--dynamic", asked.dynamic)]
-    attempt(["export", asked.model, folder, *options], first=None, limit=asked.limit)
+    export = attempt(["export", asked.model, folder, *options], first=None, limit=asked.limit)
     if not (folder / WHOLE).exists():
-        raise CaptureError(f"optimize fails before there is a graph that can be cut: {whole.said}")
+        said = whole.said if export.kind == whole.kind else f"{whole.said}; its export: {export.said}"
+        raise CaptureError(f"optimize fails before there is a graph that can be cut: {said}")
     return read_model(folder / WHOLE)
 
 
-def _pieces(asked: Asked, file: OnnxModel, folder: Path, show: Progress) -> list[Pieces]:
-    """The pieces of a file, with the sizes of the example, and with those that it states."""
+def _values(asked: Asked, file: OnnxModel, folder: Path, show: Progress) -> tuple[Values, str | None]:
+    """The values of a file for the example; or none, and why."""
     show("running the original")
     values = folder / "values.npz"
     options = _each("--input", asked.inputs) if asked.is_file else []
-    attempt(["record", file.path, folder, values, *options], first=asked.source, limit=asked.limit)
-    known = load_values(values) if values.exists() else Values()
-    return [Pieces(file, known, fixed=True), Pieces(file, known, fixed=False)]
+    words = ["record", file.path, folder, values, *options]
+    outcome = attempt(words, first=asked.source, limit=asked.limit)
+    if outcome.passed:
+        return load_values(values), None
+    return Values(), f"the values of the original could not be recorded: {outcome.said}"
 
 
 class _Tries:
@@ -129,27 +145,39 @@ class _Tries:
         self.folder, self.show = folder / "piece", show
         self.folder.mkdir()
 
-    def reduce(self, output: Path) -> Reduced:
+    def reduce(self, output: Path, unknown: str | None) -> Reduced:
         nodes = self.pieces.nodes
         fitting = (way for way in self.ways if self._with(way).fails(nodes))
         if next(fitting, None) is None:
             said = "but its graph alone does not, on inputs made for the purpose: no piece can be cut"
-            raise ExportError(f"optimize fails ({self.whole.said}), {said}")
-        kept = smallest(nodes, self.fails)
-        options = self.write(kept, self.folder / output.name)
-        plan = [output.with_suffix(".plan.json")] if self.asked.plan else []
-        outcome = self.run(self.folder / output.name, options)
+            raise self._error(said, unknown)
+        kept, path = smallest(nodes, self.fails), self.folder / output.name
+        options = self.write(kept, path)
+        outcome = self.run(path, options)
+        if outcome.kind != self.whole.kind:
+            raise self._error("but its smallest piece does not fail each time", _ALIKE)
         source = self.asked.source
-        alone = source is None or self.run(self.folder / output.name, options, bare=True).kind == outcome.kind
-        for place in plan:
-            write_plan(self._plan(self.folder / output.name), place)
-        data = f"{output.name}.data"
-        move_model(self.folder / output.name, output, [data] if (self.folder / data).exists() else [])
-        words = ["fx-passes", "optimize", str(output), "-o", "out.onnx", *options, *self.asked.decide]
-        words += [word for place in plan for word in ("--plan", str(place))]
+        alone = source is None or self.run(path, options, bare=True).kind == outcome.kind
+        written = self._put(path, output)
+        # Not the name of the piece itself, whatever that is.
+        words = ["fx-passes", "optimize", str(output), "-o", f"{output.stem}.out.onnx", *options]
+        words += [*self.asked.decide, *_each("--plan", map(str, written[1:]))]
         graph = self.pieces.model.graph
         operators = tuple(graph.node[i].op_type for i in kept)
-        return Reduced(outcome.said, operators, len(nodes), shlex.join(words), None if alone else source)
+        said, needs = outcome.said, None if alone else source
+        return Reduced(said, operators, len(nodes), shlex.join(words), needs, unknown, written)
+
+    def _put(self, path: Path, output: Path) -> tuple[Path, ...]:
+        """Put the piece in its place, and then its plan. The files."""
+        plan, data = self._plan(path) if self.asked.plan else None, f"{path.name}.data"
+        move_model(path, output, [data] if (path.parent / data).exists() else [])
+        if plan is None:
+            return (output,)
+        write_plan(plan, plan_beside(output))
+        return output, plan_beside(output)
+
+    def _error(self, *said: str | None) -> ExportError:
+        return ExportError(f"optimize fails ({self.whole.said}), {'; '.join(filter(None, said))}")
 
     def _with(self, way: Pieces) -> _Tries:
         self.pieces = way
@@ -171,15 +199,19 @@ class _Tries:
         if self.pieces.fixed:
             return []
         types = self.pieces.values.types
-        sizes = [(name, "x".join(map(str, shape)), types[name]) for name, shape in shapes.items()]
+        # A scalar has no sizes to give: optimize makes one.
+        named = [(name, shape) for name, shape in shapes.items() if shape]
+        sizes = [(name, "x".join(map(str, shape)), types[name]) for name, shape in named]
         return _each("--input", [f"{name}={size}:{dtype}" for name, size, dtype in sizes])
 
     def run(self, path: Path, options: Sequence[str], *, bare: bool = False) -> Outcome:
         """Run optimize on a piece; ``bare``: without importing the Python code of the model."""
-        words: list[object] = ["optimize", path, "-o", self.folder / "out.onnx", *options, *self.asked.decide]
+        # Not beside the pieces: one may have such a name.
+        out, plan = self.folder.parent / "out.onnx", self.folder.parent / "plan.json"
+        words: list[object] = ["optimize", path, "-o", out, *options, *self.asked.decide]
         if self.asked.plan is not None:
-            write_plan(self._plan(path), self.folder / "plan.json")
-            words += ["--plan", self.folder / "plan.json"]
+            write_plan(self._plan(path), plan)
+            words += ["--plan", plan]
         return attempt(words, first=None if bare else self.asked.source, limit=self.asked.limit)
 
     def _plan(self, path: Path) -> Plan:
@@ -191,5 +223,5 @@ class _Tries:
         return Plan({site.id: fits.get(site.id, Choice(site.key, None)) for site in sites})
 
 
-def _each(option: str, texts: Sequence[str]) -> list[str]:
+def _each(option: str, texts: Iterable[str]) -> list[str]:
     return [word for text in texts for word in (option, text)]

@@ -12,15 +12,14 @@ from export.cli.decide import dynamic_option
 from export.cli.exit_codes import ExitCodes
 from export.cli.group import input_option
 from export.cli.group import main as commands
-from export.dynamic import dynamic_shapes
+from export.job.original import load_original
 from export.job.source import export_original
-from export.loading import import_source, load_model, named_input
+from export.loading import import_source, named_input
 from export.read_onnx.example import example_arrays
 from export.read_onnx.model import read_model
 from export.reduce.values import record as record_values
 from export.runtime.arrays import tensor_arrays
 from export.stages import Stages
-from fx_passes.errors import UsageError
 
 WHOLE, ARRAYS = Path("baseline") / "whole.onnx", "inputs.npz"
 
@@ -45,12 +44,9 @@ def steps() -> None:
 @dynamic_option
 def export(model: str, folder: Path, inputs: tuple[str, ...], dynamic: tuple[str, ...]) -> None:
     """Write the plain export of a torch model, and its inputs."""
-    loaded = load_model(model, inputs)
-    if loaded.example_inputs is None:
-        raise UsageError("example inputs are needed: give --input, or return (module, example_inputs)")
-    np.savez(folder / ARRAYS, *tensor_arrays(loaded.example_inputs))
-    shapes = dynamic_shapes(loaded.model, loaded.example_inputs, dynamic)
-    export_original(loaded.model, loaded.example_inputs, shapes, folder, WHOLE.name, Stages())
+    made = load_original(model, inputs, dynamic)
+    np.savez(folder / ARRAYS, *tensor_arrays(made.inputs))
+    export_original(made.model, made.inputs, made.dynamic_shapes, folder, WHOLE.name, Stages())
 
 
 @steps.command()

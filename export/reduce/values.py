@@ -15,6 +15,8 @@ from export.runtime.session import Array, open_session, run
 
 # Numbers of which there are more are not kept.
 _MOST = 1 << 20
+# Integers of other types are data: pixels, or activations of a quantised model.
+_SIZES_AND_DECISIONS = ("bool", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def record(model: OnnxModel, arrays: Sequence[Array]) -> Values:
         if not isinstance(array, np.ndarray):  # a sequence
             continue
         made.shapes[name], made.types[name] = array.shape, array.dtype.name
-        fixed = name in constant or array.dtype.kind != "f"
+        fixed = name in constant or array.dtype.name in _SIZES_AND_DECISIONS
         if fixed and name not in model.inputs and array.size <= _MOST and array.dtype.kind != "O":
             made.numbers[name] = array
     return made

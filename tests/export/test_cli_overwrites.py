@@ -21,6 +21,7 @@ OVERWRITES = {
     "the report over the source": "find models.py:shared --json models.py",
     "the model over the source": "optimize models.py:shared -o models.py",
     "the model over the source of a package": "optimize package.models:shared -o package/models.py",
+    "the plan of a piece over the plan": "reduce models.py:shared -o a.onnx --plan a.plan.json",
     "the report over a file that is checked": "check a.onnx b.onnx --json b.onnx",
 }
 
@@ -36,8 +37,10 @@ def test_nothing_is_written_over_something_else(
     monkeypatch.chdir(tmp_path)
     Path("sub").mkdir()
     Path("package").mkdir()
-    for file, text in {"a.onnx": "", "b.onnx": "", "plan.json": Plan({}).to_json()}.items():
-        Path(file).write_text(text)
+    for file in ("a.onnx", "b.onnx"):
+        Path(file).touch()
+    for file in ("plan.json", "a.plan.json"):
+        Path(file).write_text(Plan({}).to_json())
     before = {file: file.read_text() for file in Path().iterdir() if file.is_file()}
     result = run(*OVERWRITES[name].split())
     assert result.exit_code == 2

@@ -141,6 +141,7 @@ def test_a_plan_decides(
     plant(monkeypatch, wrong)
     result = run("reduce", f"{source}:model", "-o", small, "--plan", plan)
     assert "1 of 5 nodes (Conv)" in result.stdout
+    assert f"written: {tmp_path / 'small.plan.json'}" in result.stdout
     of_piece = ("--plan", tmp_path / "small.plan.json", "--seconds", 0)
     assert run("optimize", small, "-o", tmp_path / "o.onnx", *of_piece).exit_code == 1
 

@@ -135,6 +135,30 @@ def test_the_constants_have_their_numbers(tmp_path: Path) -> None:
     assert to_array(sizes).tolist() == [-1, 4]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [("UINT8", False), ("INT8", False), ("INT16", False), ("BOOL", True), ("INT32", True), ("INT64", True)],
+)
+def test_integers_that_are_data(dtype: str, kept: bool, tmp_path: Path) -> None:
+    """Pixels and quantised activations are inputs where they are cut, not constants."""
+    to = getattr(TensorProto, dtype)
+    nodes = [
+        node("Cast", ["x"], ["data"], to=to),
+        node("Cast", ["stored"], ["constant"], to=to),
+        node("Cast", ["data"], ["y"], to=TensorProto.FLOAT),
+        node("Cast", ["constant"], ["z"], to=TensorProto.FLOAT),
+    ]
+    x, *ends = (oh.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xyz")
+    made = oh.make_graph(nodes, "g", [x], ends, [from_array(np.ones(2, np.float32), "stored")])
+    onnx.save(oh.make_model(made, opset_imports=[oh.make_opsetid("", 18)], ir_version=8), tmp_path / "a.onnx")
+    model = read_model(tmp_path / "a.onnx")
+    values = record(model, [X[0, 0, :2]])
+    assert set(values.numbers) == {"constant", "z", *(["data"] if kept else [])}
+    Pieces(model, values, fixed=True).write((2,), tmp_path / "piece.onnx")
+    inputs = [value.name for value in onnx.load(tmp_path / "piece.onnx").graph.input]
+    assert inputs == ([] if kept else ["data"])
+
+
 def test_where_nothing_is_known(tmp_path: Path) -> None:
     """The original could not run. Then a piece can begin where types and shapes can be inferred."""
     unknown = Pieces(graph(tmp_path), Values(), fixed=True)
