@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,7 +62,7 @@ def dynamic_shapes(
     if example_inputs is None:
         raise UsageError("--dynamic needs example inputs: give --input")
     parameters = inspect.signature(model.forward).parameters
-    names = list(parameters)
+    names = _names(parameters.values(), len(example_inputs))
     placed = [_placed(size, names, example_inputs) for spec in specs for size in parse(spec)]
     merged = by_name([one.size for one in placed])
     _require_one_name(placed, example_inputs)
@@ -95,6 +95,18 @@ def _placed(size: Opened, names: list[str], inputs: Sequence[Any]) -> _Placed:
     explicit = (size.name, size.low, size.high) != (None, None, None)
     name = size.name or f"{_argument(position, names)}_{size.dim}"
     return _Placed(replace(size, name=name), position, explicit)
+
+
+def _names(parameters: Iterable[inspect.Parameter], count: int) -> list[str]:
+    """The names of ``count`` positional arguments. Those of ``*args`` are ``args_0``, ``args_1``, ..., as in
+    the file."""
+    names: list[str] = []
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}_{number}" for number in range(count - len(names))]
+        else:
+            names.append(parameter.name)
+    return names
 
 
 def _argument(position: int, names: list[str]) -> str:

@@ -22,7 +22,14 @@ from fx_passes.example import blur
 
 LANGUAGES = {"python", "sh", "text", "json"}
 # What a block of the shell may have besides the commands of this project.
-OTHER = ("python3 -m venv ", "pip install ", "pytest ", "pre-commit install", "PYTHONPATH=. olive run ")
+OTHER = (
+    "python3 -m venv ",
+    ". .venv/bin/activate",
+    "pip install ",
+    "pytest ",
+    "pre-commit install",
+    "PYTHONPATH=. olive run ",
+)
 SHORT = ["--seconds", "1", "--budget", "2"]
 
 

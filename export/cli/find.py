@@ -17,6 +17,7 @@ from export.read_onnx.model import read_model
 from export.read_onnx.sites import analyse
 from export.report.result import count_shared, find_json
 from export.report.terminal import print_findings, print_route, write_json
+from export.report.text import MAY_BE_FASTER
 from export.stages import Progress
 from fx_passes.capture.inference import capture_for_inference
 from fx_passes.find.find_kernels import judge_graph
@@ -47,7 +48,14 @@ def find(model: str, inputs: tuple[str, ...], every: bool, json_file: str | None
     if printing(json_file):
         print_route(route, rejected)
         print_findings(findings, every=every)
-        click.echo(f"{count_shared(findings)} of {len(findings)} candidate convolutions share a kernel")
+        click.echo(summary(findings))
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """How many convolutions share a kernel, and how many have one kernel already."""
+    single = sum(finding.shared and finding.groups == 1 for finding in findings)
+    more = f"; {single} with one kernel already: {MAY_BE_FASTER}" if single else ""
+    return f"{count_shared(findings)} of {len(findings)} candidate convolutions share a kernel{more}"
 
 
 def found_in(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from export.job.keep import keep_all
 from export.job.source import Source
 from export.job.verify import Verified
+from export.report.text import counted
 from export.runtime.arrays import shape_text
 from export.runtime.session import Array
 from export.speed import Timing
@@ -56,7 +57,7 @@ def measure_or_keep(source: Source, verified: Verified, options: Options, stages
     low, high = timing.ci95
     said = f"{timing.speedup:.3f}x, 95 % interval {low:.3f} to {high:.3f}"
     where = f" at {', '.join(map(shape_text, shapes))}" if len(speed) > 1 else ""
-    where += f" with {timing.threads} thread(s)" if len(options.targets) > 1 else ""
+    where += f" with {counted(timing.threads, 'thread')}" if len(options.targets) > 1 else ""
     where += "" if timing.target.is_usual else f" in {timing.target}"
     why = f"the tuned file is slower than the original{where}: {said}"
     kept = keep_all(source, verified.rewritten, options, why, stages)

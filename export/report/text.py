@@ -10,6 +10,8 @@ from export.speed import Timing
 from fx_passes.records import Finding
 from fx_passes.timing.blocks import Ratio
 
+# Of a convolution that has nothing to share.
+MAY_BE_FASTER = "optimize may compute it faster"
 EXACTNESS_TEXT = {
     "bitwise": "equal bits",
     "reordered": "rounds differently",
@@ -34,7 +36,7 @@ def verdict_text(finding: Finding, report: Report | None, *, named: bool) -> str
     notes = [finding.reason, report.kept.get(finding.id) if report else None]
     note = "; ".join(note for note in notes if note)
     if finding.groups == 1:  # there is nothing to share
-        return note
+        return note if report else f"{note}; {MAY_BE_FASTER}"
     word = lowering or "shared"
     return f"{word} ({note})" if note else word
 
@@ -80,13 +82,13 @@ def _where(shapes: Sequence[Sequence[int]], timing: Timing, report: Report) -> s
     """What differs from the first measurement: the shapes of the inputs, the number of threads."""
     (first_shapes, first), *_ = report.speed_at
     at = f" at {', '.join(map(shape_text, shapes))}" if shapes != first_shapes else ""
-    threads = f" with {timing.threads} thread(s)" if timing.threads != first.threads else ""
+    threads = f" with {counted(timing.threads, 'thread')}" if timing.threads != first.threads else ""
     return at + threads
 
 
 def setting_text(shapes: Sequence[Sequence[int]], timing: Timing) -> str:
     """The shapes of the inputs and the number of threads of a measurement."""
-    return f"{', '.join(map(shape_text, shapes))} with {timing.threads} thread(s)"
+    return f"{', '.join(map(shape_text, shapes))} with {counted(timing.threads, 'thread')}"
 
 
 def _original(report: Report) -> str:
@@ -97,14 +99,22 @@ def _original(report: Report) -> str:
 def speed_text(speed: Timing) -> str:
     """Both times, the ratio with its interval, the control, and the claim that they allow."""
     word = "faster" if speed.faster else "slower" if speed.slower else "no measurable difference"
+    if speed.noisy and not (speed.faster or speed.slower):
+        word = "too noisy to tell, a longer measurement may (more --seconds)"
     if not speed.enough:
         word = "no claim, as one block of sessions has no interval; give more --seconds"
-    noisy = ", noisy" if speed.noisy else ""
+    noisy = ", noisy" if speed.noisy and (speed.faster or speed.slower) else ""
     control = f"original against itself: {_ratio_text(speed.control, speed)}"
-    basis = f"{len(speed.blocks)} blocks of fresh sessions, {speed.runs} runs, {speed.threads} thread(s)"
+    blocks, runs = counted(len(speed.blocks), "block"), counted(speed.runs, "run")
+    basis = f"{blocks} of fresh sessions, {runs}, {counted(speed.threads, 'thread')}"
     basis += "" if speed.target.is_usual else f", in {speed.target}"
     times = f"{speed.baseline_ms:.4g} ms -> {speed.optimized_ms:.4g} ms"
     return f"{times}, {_ratio_text(speed.ratio, speed)}: {word}{noisy} ({control}; {basis})"
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things, as in ``1 block`` and ``2 blocks``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _ratio_text(ratio: Ratio, speed: Timing) -> str:

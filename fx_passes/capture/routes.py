@@ -93,7 +93,7 @@ def capture(
             continue
         keep_cuts(graph_module, model)
         return Capture(graph_module, route, reasons[0] if reasons else None)
-    hint = "" if example_inputs is not None else "; give example inputs so that torch.export can be tried"
+    hint = "" if example_inputs is not None else "; torch.export needs example inputs: give --input"
     raise CaptureError(f"{type(model).__name__} could not be captured: {'; '.join(reasons)}{hint}")
 
 

@@ -33,6 +33,20 @@ def test_forms() -> None:
     assert opened("0:1", "1:2") == [{1}, {2}]
 
 
+def test_names_of_several_arguments() -> None:
+    """``*images`` have the names of the inputs of the file: ``images_0`` and ``images_1``."""
+
+    class Several(nn.Module):
+        def forward(self, *images: Tensor) -> Tensor:
+            return images[0] + images[1]
+
+    shapes = dynamic_shapes(Several(), INPUTS, ["images_1:2=w"])
+    assert shapes is not None
+    assert [list(shape or {}) for shape in shapes[0]] == [[], [2]]
+    with pytest.raises(UsageError, match="no argument 'images'; there are images_0, images_1"):
+        dynamic_shapes(Several(), INPUTS, ["images:2"])
+
+
 def test_batch_is_one_size() -> None:
     """All inputs have the same open batch."""
     first, second = dynamic_shapes(Two(), INPUTS, ("batch",)) or ({}, {})

@@ -113,3 +113,16 @@ def test_find_judges_for_an_export(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["find", f"{source}:normed"])
     assert result.exit_code == 0, result.output
     assert "1 of 1 candidate convolutions share a kernel" in result.stdout
+
+
+def test_find_says_what_can_be_faster(tmp_path: Path) -> None:
+    """A convolution of one channel shares nothing. ``optimize`` may still compute it faster."""
+    source = tmp_path / "models.py"
+    source.write_text(MODELS)
+    result = CliRunner().invoke(main, ["find", f"{source}:single"])
+    assert result.exit_code == 0, result.output
+    assert "one input channel: already one kernel; optimize may compute it faster" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith(
+        "0 of 1 candidate convolutions share a kernel; 1 with one kernel already: optimize may"
+    )

@@ -195,8 +195,11 @@ def test_the_interval_covers_the_truth(count: int) -> None:
 
 
 def test_noise_is_called_noise() -> None:
-    """Sessions that differ by half leave a wide interval."""
-    assert fresh(np.random.default_rng(0), 1.0, 0.5, 0.01).measure().noisy
+    """Sessions that differ by half leave a wide interval. The text says what helps."""
+    wide = fresh(np.random.default_rng(0), 1.0, 0.5, 0.01).measure()
+    assert wide.noisy
+    assert "x: " not in speed_text(wide)
+    assert "]: too noisy to tell, a longer measurement may (more --seconds) (" in speed_text(wide)
     assert not fresh(np.random.default_rng(0), 1.0, 0.01, 0.01).measure().noisy
 
 
