@@ -65,9 +65,10 @@ def dynamic_shapes(
     names = _names(parameters.values(), len(example_inputs))
     placed = [_placed(size, names, example_inputs) for spec in specs for size in parse(spec)]
     merged = by_name([one.size for one in placed])
-    _require_one_name(placed, example_inputs)
+    of_places = _of_places(placed, example_inputs)
     for name, size in merged.items():
-        _require_example(size, [one for one in placed if one.size.name == name], example_inputs, names)
+        own = {place: one for place, one in of_places.items() if one.size.name == name}
+        _require_example(size, own, names)
     shapes: list[Any] = [{} if isinstance(value, Tensor) else None for value in example_inputs]
     dims = {name: Dim(name, min=size.low, max=size.high) for name, size in merged.items()}
     for one in placed:
@@ -121,36 +122,43 @@ def _places(one: _Placed, inputs: Sequence[Any]) -> Iterator[tuple[int, int, int
             yield from ((position, int(one.size.dim), t.shape[int(one.size.dim)]) for t in tensors)
 
 
-def _require_one_name(placed: Sequence[_Placed], inputs: Sequence[Any]) -> None:
-    """Raise an error if a place has two names. Of two names that we made, the later one is taken."""
-    before: dict[tuple[int, int], _Placed] = {}
+def _of_places(placed: Sequence[_Placed], inputs: Sequence[Any]) -> dict[tuple[int, int, int], _Placed]:
+    """The size of each place. Of two names that we made, the later one is taken.
+
+    Raises:
+        UsageError: a place has two names.
+    """
+    before: dict[tuple[int, int, int], _Placed] = {}
     for one in placed:
-        for position, dim, _ in _places(one, inputs):
-            other = before.get((position, dim), one)
+        for place in _places(one, inputs):
+            other = before.get(place, one)
             if other.size.name != one.size.name and (other.explicit or one.explicit):
                 raise UsageError(
                     f"--dynamic: {one.size.spec} names a size `{one.size.name}` that is already "
                     f"`{other.size.name}` ({other.size.spec})"
                 )
-            before[position, dim] = one
+            before[place] = one
+    return before
 
 
-def _require_example(
-    size: Opened, placed: Sequence[_Placed], inputs: Sequence[Any], names: list[str]
-) -> None:
-    """Raise an error if a size has two values in the example, or one outside its bounds."""
-    places = [place for one in placed for place in _places(one, inputs)]
+def _require_example(size: Opened, own: Mapping[tuple[int, int, int], _Placed], names: list[str]) -> None:
+    """Raise an error if a size has two values in the example, or one outside its bounds.
+
+    Args:
+        own: the places that have it.
+    """
+    places = list(own)
     for position, dim, found in places:
         where = f"dimension {dim} of {_argument(position, names)!r}"
         if found < (size.low or 0) or (size.high is not None and found > size.high):
             raise UsageError(
                 f"--dynamic: size `{size.name}` must be {size.said()}, but {where} is {found} in the example"
             )
-        if found != places[0][2] and any(one.explicit for one in placed):
-            first = f"dimension {places[0][1]} of {_argument(places[0][0], names)!r} is {places[0][2]}"
-            raise UsageError(
-                f"--dynamic: size `{size.name}` has two values in the example: {first}, {where} is {found}"
-            )
+        if found != places[0][2]:
+            start, others = _argument(places[0][0], names), any(one.explicit for one in own.values())
+            said = f"dimension {places[0][1]} of {start!r} is {places[0][2]}, {where} is {found}"
+            hint = "" if others else f"; name the inputs that have it, as in --dynamic {start}:0"
+            raise UsageError(f"--dynamic: size `{size.name}` has two values in the example: {said}{hint}")
 
 
 def _batched(value: Any, sizes: Any, batch: Dim) -> Any:

@@ -33,6 +33,17 @@ def test_forms() -> None:
     assert opened("0:1", "1:2") == [{1}, {2}]
 
 
+def test_an_input_without_the_batch() -> None:
+    """The error names it, and what to write. Named by itself, it is left out."""
+    inputs = torch.ones(2, 3, 8), torch.ones(1, 3, 8)
+    with pytest.raises(
+        UsageError, match=r"dimension 0 of 'window' is 1; name the inputs .* --dynamic image:0"
+    ):
+        dynamic_shapes(Two(), inputs, ["batch"])
+    image, window = dynamic_shapes(Two(), inputs, ["batch", "window:0"]) or ({}, {})
+    assert (image[0].__name__, window[0].__name__) == ("batch", "window_0")
+
+
 def test_names_of_several_arguments() -> None:
     """``*images`` have the names of the inputs of the file: ``images_0`` and ``images_1``."""
 
