@@ -10,6 +10,8 @@ import ast
 import re
 from pathlib import Path
 
+from drawings import drawn
+
 ROOT = Path(__file__).parents[2]
 LOWERINGS = ROOT / "fx_passes" / "lowerings"
 CASES = ROOT / "tests" / "lowerings"
@@ -36,6 +38,9 @@ def page(name: str) -> str:
             title,
             f"```text\n{drawing}\n```",
             prose,
+            "## In a file",
+            "An example of the tests: each node with its weight, and the shape of its result.",
+            drawn(name),
             "## Exactness",
             "\n".join(f"- `{word}`: {EXACTNESS[word]}" for word in exactness(tree)),
             "## What is timed",
