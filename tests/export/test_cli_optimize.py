@@ -19,9 +19,9 @@ from export.write_onnx.kernels_once import Repeated
 def test_optimize_writes_verifies_and_measures(source: Path, tmp_path: Path) -> None:
     """The exit code is 0. The command prints the table and the verdicts, and writes the file."""
     output = tmp_path / "out.onnx"
-    result = run("optimize", f"{source}:shared", "-o", output, "--lowering", "expand", "--seconds", 0.2)
+    result = run("optimize", f"{source}:shared", "-o", output, "--lowering", "expand", "--seconds", 0.2, "-v")
     assert result.exit_code == 0
-    assert "4x1x3x3 -> 1x1x3x3  expand\n" in result.stdout
+    assert "4x1x3x3 -> 1x1x3x3  0/conv2d    expand\n" in result.stdout
     assert "equivalence: passed, equal bits in 8 cases" in result.stdout
     assert "speed: " in result.stdout
     assert "original against itself: " in result.stdout

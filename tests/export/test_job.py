@@ -15,7 +15,7 @@ from torch.export import Dim
 from export import optimize
 from export.pipeline import optimize_model
 from export.report.result import Report
-from export.report.text import summary_lines
+from export.report.text import stage_lines, summary_lines
 from export.runtime import files
 from export.speed import Timing, time_files
 from export.stages import Stages
@@ -188,13 +188,13 @@ def test_an_original_that_onnxruntime_refuses_is_refused_first(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_every_stage_is_timed(tmp_path: Path) -> None:
-    """Each once, in order, a line each in the summary; together they are the run."""
+    """Each once, in order, a line each; together they are the run."""
     report = optimize(blur(), (X,), tmp_path / "out.onnx", budget=1, seconds=0.5)
     names = list(report.seconds)
     assert names[:3] == ["exporting the original", "running the original", "finding kernels"]
     assert names[-2:] == ["checking equivalence", "measuring speed"]
     assert {"exporting the candidates", "timing the candidates"} <= report.seconds.keys()
-    lines = summary_lines(report)
+    lines = stage_lines(report)
     assert all(any(line.endswith(f" s {name}") for line in lines) for name in names)
     assert report.to_json()["seconds"] == report.seconds
 
