@@ -30,6 +30,7 @@ from export.write_onnx.library import Library, hide_lowered, open_dims, splice
 from export.write_onnx.separate_bias import separate_biases
 from export.write_onnx.shape_arithmetic import simplify_shapes
 from export.write_onnx.traces import remove_traces
+from fx_passes.capture.larger_example import larger_example
 from fx_passes.errors import ExportError
 from fx_passes.graph.torch_internals import pytree
 
@@ -89,8 +90,9 @@ def export_library(
     Raises:
         ExportError: torch cannot export a module.
     """
-    # The exporter would take a tensor that is given twice for one input.
-    own = [x.clone() for x in inputs]
+    # The exporter would take a tensor that is given twice for one input. An open size of 1 would be fixed.
+    pairs = zip(inputs, sizes, strict=True)
+    own = [(larger_example((x,), [dims]) or (x.clone(),))[0] for x, dims in pairs]
     dynamic = {"inputs": tuple(sizes)} if any(sizes) else None
     library = export_program(Library(modules), own, dynamic).model
     fold_constants(library)

@@ -60,15 +60,12 @@ class Lowered(nn.Module):
         own_bias = None if self.bias_shared else self.bias
         if own_bias is not None or resample.factors:
             by_channel = (-1, *[1] * resample.dim)
-            # With open sizes, a Reshape to the shape that is there may become one to the example's.
-            placed = not resample.static and self.finishes and not resample.leading
-            if not placed:
-                y = y.reshape(-1, resample.groups * resample.rows, *self.out_sizes(x))
+            y = y.reshape(-1, resample.groups * resample.rows, *self.out_sizes(x))
             if resample.factors:
                 y = y * self.channel_scales.reshape(by_channel)
             if own_bias is not None:
                 y = y + own_bias.reshape(by_channel)
-            finished = placed or (resample.static and tuple(y.shape) == resample.out_shape)
+            finished = resample.static and tuple(y.shape) == resample.out_shape
         if not finished:
             y = y.reshape(self.out_shape(x))
         return y.contiguous()
