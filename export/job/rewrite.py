@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -100,8 +100,9 @@ def rewrite(source: Source, options: Options, stages: Stages, *, keep: bool = Fa
     lowered = [site for site in sites if plan.choices[site.id].proposal is not None]
     outside = {site.id: site.outside for site in lowered}
     whole = {name: site.id for site in lowered if site.parts for name in site.ids}
-    done = Rewritten(path, found.findings, plan, reasons, once, places, replaced, parts, outside, whole)
-    return replace(done, sites=tuple(sites))
+    return Rewritten(
+        path, found.findings, plan, reasons, once, places, replaced, parts, outside, whole, tuple(sites)
+    )
 
 
 def _decide(

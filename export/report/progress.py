@@ -41,7 +41,7 @@ def progress(expected: Sequence[Expected], *, quiet: bool = False, lines: bool =
     console = Console(stderr=True)
     with redirect_stdout(sys.stderr):
         if lines or not shows_bar(console):
-            yield lambda stage: click.echo(f"{stage} ...", err=True)
+            yield _lines()
             return
         forecast = Forecast(expected)
         with bar_of(forecast, console) as bar:
@@ -52,6 +52,19 @@ def progress(expected: Sequence[Expected], *, quiet: bool = False, lines: bool =
                 bar.update(task, description=stage)
 
             yield begin
+
+
+def _lines() -> Progress:
+    """A line for each stage. One that goes on in another place is the same stage."""
+    last = ""
+
+    def begin(stage: str) -> None:
+        nonlocal last
+        if stage != last:
+            click.echo(f"{stage} ...", err=True)
+        last = stage
+
+    return begin
 
 
 def shows_bar(console: Console) -> bool:

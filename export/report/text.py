@@ -100,7 +100,7 @@ def speed_text(speed: Timing) -> str:
     """Both times, the ratio with its interval, the control, and the claim that they allow."""
     word = "faster" if speed.faster else "slower" if speed.slower else "no measurable difference"
     if speed.noisy and not (speed.faster or speed.slower):
-        word = "too noisy to tell, a longer measurement may (more --seconds)"
+        word = "too noisy to tell; measure longer (--seconds)"
     if not speed.enough:
         word = "no claim, as one block of sessions has no interval; give more --seconds"
     noisy = ", noisy" if speed.noisy and (speed.faster or speed.slower) else ""

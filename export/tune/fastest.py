@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from export.report.text import counted
 from export.runtime.arrays import shape_text
 from export.runtime.target import Target
 from export.runtime.timed_key import timed_with
@@ -63,7 +64,7 @@ def fastest_plan(
     if chosen:
         with stages.stage("exporting the whole graph with the fastest lowerings"):
             trial = subject.trial_of(plan_of(subject.sites, chosen))
-        with stages.stage(f"timing the whole graph with {_count(len(chosen), 'lowering')}"):
+        with stages.stage(f"timing the whole graph with {counted(len(chosen), 'lowering')}"):
             chosen, made["graph"] = _together(chosen, trial, subject, options, left)
     return replace(plan_of(subject.sites, chosen), made=made)
 
@@ -123,14 +124,10 @@ def _time_sites(
         left = end - stopwatch.clock()
         if left <= 0:
             return
-        threads = f" with {_count(target.threads, 'thread')}" if len(options.targets) > 1 else ""
+        threads = f" with {counted(target.threads, 'thread')}" if len(options.targets) > 1 else ""
         where = f"{candidate.site.id} at {shape_text(candidate.shape)}{threads}"
         stages.step(f"timing {where} ({number + 1} of {len(unknown)})")
         assert library is not None
         share = left / (len(unknown) - number)
         timings.known[key] = stopwatch.alone(candidate, library, target, share)
         timings.save(timings)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

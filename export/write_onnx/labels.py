@@ -8,7 +8,8 @@ that of the node and the input that read it: ``reshape_shape``, not ``val_5``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import onnx
 from onnx import NodeProto, TensorProto
@@ -31,7 +32,8 @@ def rename(
     Returns:
         The constants, the input and the output, by their new names.
     """
-    renamed, free = {input: "input", "": ""}, _free_names("input")
+    renamed, taken = {input: "input", "": ""}, {"input"}
+    free = partial(free_name, taken=taken)
     for node in nodes:
         own = [match[1] for name in node.input if name in constants and (match := _OF_MODULE.match(name))]
         node.name = free("_".join([_snake(node.op_type), *own[:1]]))
@@ -54,18 +56,13 @@ def rename(
     return stored, renamed[input], renamed[output]
 
 
-def _free_names(*taken: str) -> Callable[[str], str]:
-    """A function that gives each name once, and after that with a number."""
-    seen = set(taken)
-
-    def free(name: str) -> str:
-        unique, count = name, 1
-        while unique in seen:
-            count += 1
-            unique = f"{name}_{count}"
-        seen.add(unique)
-        return unique
-
+def free_name(name: str, taken: set[str]) -> str:
+    """``name``, or ``name`` with a number where it is taken. Then it is taken, too."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
     return free
 
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from export.read_onnx.model import bodies, opset_of, stores_constants
+from export.write_onnx.labels import free_name
 from export.write_onnx.parts import Part
 from export.write_onnx.put_nodes import in_order, put_nodes
 
@@ -150,20 +151,11 @@ class Names:
 
     def free(self, name: str) -> str:
         """``name``, or ``name`` with a number, as the name of a value."""
-        return _free(name, self._values)
+        return free_name(name, self._values)
 
     def node(self, name: str) -> str:
         """The same for the name of a node."""
-        return _free(name, self._nodes)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, count = name, 1
-    while free in taken:
-        count += 1
-        free = f"{name}_{count}"
-    taken.add(free)
-    return free
+        return free_name(name, self._nodes)
 
 
 def _add_constants(proto: ModelProto, constants: Sequence[TensorProto], nodes: list[NodeProto]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
 
 from fx_passes.choose.whole_or_parts import whole_or_parts
-from fx_passes.costs.operator_times import Work, moved, nanoseconds, original, takes_blocks
+from fx_passes.costs.operator_times import Work, moved, nanoseconds, original, takes_blocks, times
 from fx_passes.costs.site_sizes import Sizes, sizes_of
 from fx_passes.lowerings import MODULES, by_parts, propose
 from fx_passes.lowerings.forms import volume
@@ -155,7 +154,7 @@ def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tup
         together = replace(site, items=site.items * siblings)
         pair = works(together, replace(proposal, merged=False), block)
         copies = moved(siblings * site.read) + moved(siblings * site.written)
-        return None if pair is None else (_times(before, siblings), pair[1] + copies)
+        return None if pair is None else (times(before, siblings), pair[1] + copies)
     if by_parts(proposal.lowering, site.dim):
         parts = volume.work(site, proposal, MODULES, block)
         return None if parts is None else (before, parts)
@@ -168,7 +167,3 @@ def works(site: Sizes, proposal: Proposal, block: int, siblings: int = 1) -> tup
     if chain and not (site.known and getattr(module, "KEEPS_BLOCKS", False)):
         after += moved(site.read) + moved(site.written)
     return before, after
-
-
-def _times(work: Work, count: int) -> Work:
-    return Counter({name: count * amount for name, amount in work.items()})

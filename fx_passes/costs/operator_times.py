@@ -68,6 +68,11 @@ def moved(elements: int, how: str = "copy") -> Work:
     return Counter({how: elements, "node": 1}) + beyond_cache(elements)
 
 
+def times(work: Work, count: int) -> Work:
+    """``work``, done so often."""
+    return Counter({name: count * amount for name, amount in work.items()})
+
+
 def beyond_cache(elements: int) -> Work:
     """The extra cost of writing so many elements if they do not fit the caches."""
     return Counter(memory=max(elements - _CACHED, 0))

@@ -61,3 +61,17 @@ def _through_pivot(kernel: Tensor, place: int) -> tuple[Tensor, Tensor]:
     """Column and row through the element at flat position ``place``, the column divided by it."""
     row, column = place // kernel.shape[1], place % kernel.shape[1]
     return kernel[:, column] / kernel[row, column], kernel[row].clone()
+
+
+def zeros_agree(column: Tensor, row: Tensor, kernel: Tensor) -> bool:
+    """Whether a product of two factors is zero where the kernel is, in its type.
+
+    Where an element of the kernel underflowed to 0 and its factors did not, NaN = 0 * Inf would be Inf.
+
+    Example:
+        >>> column, row = torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0])
+        >>> zeros_agree(column, row, torch.tensor([[0.0, 0.0], [1.0, 2.0]]))
+        True
+    """
+    factors = column.to(kernel.dtype) != 0, row.to(kernel.dtype) != 0
+    return torch.equal(torch.outer(*factors), kernel != 0)

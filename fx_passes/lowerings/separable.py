@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fx_passes.costs import shared_parts as parts
 from fx_passes.costs.operator_times import Work, takes_blocks
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.kernels.factor import factorise
+from fx_passes.kernels.factor import factorise, zeros_agree
 from fx_passes.lowerings.forms.grouped_conv import padded
 from fx_passes.lowerings.forms.planar import Planar
 from fx_passes.lowerings.forms.refusals import grouped_refusal, separable_refusal, transposed_refusal
@@ -36,10 +35,9 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
         return transposed_refusal()
     if refusal := grouped_refusal(resample) or separable_refusal(resample, kernel):
         return refusal
-    column, row = (factor.to(kernel.dtype) for factor in factorise(kernel[0, 0], 1)[0])  # type: ignore[index]
-    # Where an element of the kernel underflowed to 0 and its factors did not, NaN = 0 * Inf would be Inf.
-    zeros_agree = torch.equal(torch.outer(column != 0, row != 0), kernel[0, 0] != 0)
-    exactness: Exactness = "reordered" if zeros_agree and not resample.block_diagonal else "finite"
+    column, row = factorise(kernel[0, 0], 1)[0]  # type: ignore[index]
+    same_zeros = zeros_agree(column, row, kernel[0, 0])
+    exactness: Exactness = "reordered" if same_zeros and not resample.block_diagonal else "finite"
     return [Proposal("separable", (), exactness)]
 
 

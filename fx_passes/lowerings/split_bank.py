@@ -20,9 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fx_passes.costs import shared_parts as parts
-from fx_passes.costs.operator_times import Work, moved
+from fx_passes.costs.operator_times import Work, moved, times
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.lowerings.forms.bank_lines import Line, lines_of
+from fx_passes.kernels.factor import zeros_agree
+from fx_passes.lowerings.forms.bank_lines import lines_of
 from fx_passes.lowerings.forms.grouped_conv import padded
 from fx_passes.lowerings.forms.planar import Planar
 from fx_passes.lowerings.forms.refusals import bank_refusal, refuse
@@ -40,18 +41,13 @@ def propose(resample: Resample, kernel: Tensor) -> list[Proposal] | Refusal:
     found = [Proposal("split_bank", (), least)]
     lines = lines_of(kernel) if resample.dim == 2 and min(kernel.shape[2:]) > 1 else None
     if lines is not None:
-        # Where an element of the kernel underflowed to 0 and its factors did not, NaN = 0 * Inf would be Inf.
-        agree = all(_zeros_agree(line, kernel) for line in lines)
+        agree = all(
+            zeros_agree(column, line.row, kernel[output, 0])
+            for line in lines
+            for output, column in zip(line.outputs, line.columns, strict=True)
+        )
         found.append(Proposal("split_bank", (("rows", len(lines)),), least if agree else "finite"))
     return found
-
-
-def _zeros_agree(line: Line, kernel: Tensor) -> bool:
-    row = line.row.to(kernel.dtype) != 0
-    return all(
-        torch.equal(torch.outer(column.to(kernel.dtype) != 0, row), kernel[output, 0] != 0)
-        for output, column in zip(line.outputs, line.columns, strict=True)
-    )
 
 
 def work(site: Sizes, params: parts.Params, block: int) -> Work:
@@ -59,18 +55,14 @@ def work(site: Sizes, params: parts.Params, block: int) -> Work:
     alone, groups, chain = replace(site, rows=1), site.groups, site.groups % 4 == 0
     side_by_side = moved(site.written) + parts.bias(site)
     if "rows" not in params:
-        return _times(parts.regrouped(alone, site.items, groups, block), site.rows) + side_by_side
+        return times(parts.regrouped(alone, site.items, groups, block), site.rows) + side_by_side
     height, width = site.height, site.width
     across = replace(alone, outputs=(site.inputs[0], site.outputs[1]), height=replace(height, taps=1, down=1))
     down = replace(alone, inputs=across.outputs, width=replace(width, taps=1, down=1), padded=False)
     row = parts.regrouped(across, site.items, groups, block, chain)
     column = parts.regrouped(down, site.items, groups, block, chain)
     reordered = moved(site.read) + moved(site.written) if chain else Counter()
-    return _times(row, params["rows"]) + _times(column, site.rows) + reordered + side_by_side
-
-
-def _times(work: Work, count: int) -> Work:
-    return Counter({name: count * amount for name, amount in work.items()})
+    return times(row, params["rows"]) + times(column, site.rows) + reordered + side_by_side
 
 
 class Module(Planar):

@@ -199,7 +199,7 @@ def test_noise_is_called_noise() -> None:
     wide = fresh(np.random.default_rng(0), 1.0, 0.5, 0.01).measure()
     assert wide.noisy
     assert "x: " not in speed_text(wide)
-    assert "]: too noisy to tell, a longer measurement may (more --seconds) (" in speed_text(wide)
+    assert "]: too noisy to tell; measure longer (--seconds) (" in speed_text(wide)
     assert not fresh(np.random.default_rng(0), 1.0, 0.01, 0.01).measure().noisy
 
 

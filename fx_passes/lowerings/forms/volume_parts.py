@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from fx_passes.costs.site_sizes import Sizes
-from fx_passes.kernels.factor import factorise
+from fx_passes.kernels.factor import factorise, zeros_agree
 from fx_passes.lowerings.forms.refusals import channels_refusal, refuse
 from fx_passes.records import Exactness, Refusal
 from fx_passes.resample.axes import Axis, Resample
@@ -65,9 +64,7 @@ def parts_of(resample: Resample, kernel: Tensor) -> Parts | Refusal:
     if pairs is None:
         return refuse("rank", "its kernel is no product of a line along the depth and a plane")
     line, plane = (factor.to(kernel.dtype) for factor in pairs[0])
-    # Where an element of the kernel underflowed to 0 and its factors did not, NaN = 0 * Inf would be Inf.
-    zeros_agree = torch.equal(torch.outer(line != 0, plane != 0), kernel.reshape(kd, -1) != 0)
-    exactness: Exactness = "reordered" if zeros_agree else "finite"
+    exactness: Exactness = "reordered" if zeros_agree(line, plane, kernel.reshape(kd, -1)) else "finite"
     first, scaled = replace(resample, scale=1.0), resample
     line, plane = line[None, None], plane.reshape(1, 1, kh, kw)
     if _left(depth) < _left(height, width):
